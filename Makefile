@@ -1,0 +1,95 @@
+# podwire. `make` alone lists the targets.
+SHELL      := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON     ?= python3
+VENV       := .venv
+PY         := $(VENV)/bin/python
+CLANG      ?= clang-16
+LLVM_STRIP ?= llvm-strip-16
+BUILD      := build
+
+APT := clang-16 clang-format-16 llvm-16 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev bpftool iproute2 iptables nftables \
+       iputils-ping curl socat python3-venv python3-dev
+APT_TEST := iperf3 conntrack ethtool tcpdump
+
+BPF_SOURCES := $(wildcard bpf/*.bpf.c)
+BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h)
+BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES))
+BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
+               -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
+
+.PHONY: help setup build demo test test-unit lint bench gen clean soak
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(BUILD)/.apt $(BUILD)/.venv build ## install what is needed, build programs and modules
+
+# Packages are installed only where something is missing, so a second run needs no network.
+$(BUILD)/.apt: Makefile
+	@mkdir -p $(BUILD)
+	@missing=$$(for p in $(APT) $(APT_TEST); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "These packages are missing; install them as root and run make again:" $$missing >&2; exit 1; fi; \
+	  echo "Installing system packages:" $$missing; \
+	  apt-get update -q >$(BUILD)/apt.log 2>&1 && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >>$(BUILD)/apt.log 2>&1 \
+	  || { tail -5 $(BUILD)/apt.log >&2; echo "Could not install packages; the whole log is in $(BUILD)/apt.log" >&2; exit 1; }; fi
+	@touch $@
+
+$(BUILD)/.venv: pyproject.toml $(BUILD)/.apt
+	@mkdir -p $(BUILD)
+	@echo "Making the virtual environment"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]' >$(BUILD)/pip.log 2>&1 \
+	 || { tail -5 $(BUILD)/pip.log >&2; echo "Could not install Python packages; the whole log is in $(BUILD)/pip.log" >&2; exit 1; }
+	@touch $@
+
+build: $(BPF_OBJECTS) $(BUILD)/.libbpf $(BUILD)/podwire-init ## compile the BPF objects, the libbpf module and the pod's init
+
+$(BUILD)/include/vmlinux.h: | $(BUILD)/.apt
+	@mkdir -p $(@D)
+	@bpftool btf dump file /sys/kernel/btf/vmlinux format c > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
+	@mkdir -p $(@D)
+	@echo "  BPF  $@"
+	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@.tmp
+	@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+
+$(BUILD)/.libbpf: src/podwire/bpf/_build.py $(BUILD)/.venv
+	@echo "  CFFI podwire.bpf._libbpf"
+	@$(PY) src/podwire/bpf/_build.py >$(BUILD)/cffi.log 2>&1 || { tail -20 $(BUILD)/cffi.log >&2; exit 1; }
+	@touch $@
+
+$(BUILD)/podwire-init: src/podwire/sandbox/init.c | $(BUILD)/.apt
+	@echo "  CC   $@"
+	@gcc -O2 -Wall -Wextra -Werror -static -o $@ $<
+
+gen: $(BUILD)/.venv ## write the generated mirrors anew (src/podwire/abi, src/podwire/api, docs/reference)
+	@$(PY) tools/gen_abi.py
+	@$(PY) tools/gen_api.py
+
+demo: setup ## bring up a cluster, try a policy and a service in it, show the flows, remove everything
+	@$(VENV)/bin/podwire demo
+
+test: setup ## run all tests (as root; without root only the unit tests)
+	@$(PY) -m pytest $(TESTS)
+
+test-unit: setup ## run the tests that need neither root nor a kernel
+	@$(PY) -m pytest tests/unit tests/docs
+
+lint: setup ## format check, lint, types, layers, generated files
+	@$(VENV)/bin/ruff format --check -q src tests tools
+	@$(VENV)/bin/ruff check -q src tests tools
+	@$(VENV)/bin/lint-imports -q || $(VENV)/bin/lint-imports
+	@$(VENV)/bin/mypy --no-error-summary
+	@clang-format-16 --dry-run -Werror $(BPF_SOURCES) $(BPF_HEADERS)
+	@$(PY) tools/gen_abi.py --check
+
+bench: setup ## measure, against peers built in the same run; prints ratios
+	@$(PY) -m podwire.cli bench
+
+clean: ## remove what was built (not the system packages)
+	@rm -rf $(BUILD) $(VENV)
+	@find src -name '_libbpf*.so' -delete

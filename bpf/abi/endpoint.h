@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A pod of this node. One value, in two maps: by address (to deliver to it) and by
+ * the ifindex of its host-side veth (to know who sends). Attaching a pod is these
+ * rows and two links; no program is loaded for it.
+ */
+#pragma once
+
+#include "address.h"
+
+enum endpoint_flags {
+	ENDPOINT_ENFORCE_INGRESS = 1 << 0,
+	ENDPOINT_ENFORCE_EGRESS	 = 1 << 1,
+	ENDPOINT_NOT_READY	 = 1 << 2, /* identity or policy not known yet: nothing passes */
+	ENDPOINT_HOST		 = 1 << 3, /* an address of the node itself: goes to its stack */
+};
+
+struct endpoint {
+	__u32 device; /* ifindex of the host-side veth */
+	__u32 identity;
+	__u32 policy;
+	__u16 id;
+	__u16 flags;
+	__u8 mac[6];	  /* of the pod's own interface */
+	__u8 host_mac[6]; /* of the host-side veth */
+	__u32 pad;
+	union address ipv4; /* zero = has none */
+	union address ipv6;
+};

@@ -1,0 +1,1 @@
+"""Ground: errors, addresses, configuration, logging, supervised tasks. Imports nothing of podwire."""

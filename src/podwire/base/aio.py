@@ -1,0 +1,222 @@
+"""Structured concurrency: supervised named tasks, bounded channels with statistics, retry.
+
+The only module that touches `asyncio.create_task` and `asyncio.Queue`. An eternal task that
+ends is a fault; a task that fails brings its group down with the error of that task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class TaskEnded(Exception):
+    """A task that should run for ever returned."""
+
+
+class Supervised:
+    """A group of named tasks that live and end together. Use as ``async with Supervised("agent")``.
+
+    `start` runs a task that must not end before the group does; `once` runs one that may.
+    Leaving the block cancels what still runs and waits for it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._group = asyncio.TaskGroup()
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self._stopping = False
+
+    async def __aenter__(self) -> Supervised:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+    def start(self, what: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` for the life of the group; its end is a fault."""
+        return self._add(what, self._eternal(what, work))
+
+    def once(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work`, which may end."""
+        return self._add(what, work)
+
+    def stop(self) -> None:
+        """Cancel all tasks; the group ends when they have."""
+        self._stopping = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def wait(self) -> None:
+        """Until the group is told to stop or a task fails."""
+        await asyncio.get_running_loop().create_future()
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the tasks that run now."""
+        return [name for name, task in self._tasks.items() if not task.done()]
+
+    def _add(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._group.create_task(work, name=f"{self.name}: {what}")
+        self._tasks[what] = task
+        task.add_done_callback(lambda done: self._forget(what, done))
+        return task
+
+    def _forget(self, what: str, done: asyncio.Task[Any]) -> None:
+        if self._tasks.get(what) is done:
+            del self._tasks[what]
+
+    async def _eternal(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
+        await work
+        if not self._stopping:
+            raise TaskEnded(f"{self.name}: “{what}” ended, and should not have")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@dataclass(slots=True)
+class ChannelStatistics:
+    capacity: int
+    length: int
+    sent: int
+    received: int
+    dropped: int
+
+
+class Closed(Exception):
+    """The channel is closed and empty."""
+
+
+class Channel(Generic[T]):
+    """A bounded queue. `send` waits for room; `offer` drops the oldest instead and counts it."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._items: deque[T] = deque()
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._sent = self._received = self._dropped = 0
+
+    def offer(self, item: T) -> None:
+        if len(self._items) >= self.capacity:
+            self._items.popleft()
+            self._dropped += 1
+        self._items.append(item)
+        self._sent += 1
+        self._changed.set()
+
+    async def send(self, item: T) -> None:
+        while len(self._items) >= self.capacity and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._closed:
+            raise Closed
+        self._items.append(item)
+        self._sent += 1
+        self._changed.set()
+
+    async def receive(self) -> T:
+        while not self._items:
+            if self._closed:
+                raise Closed
+            self._changed.clear()
+            await self._changed.wait()
+        item = self._items.popleft()
+        self._received += 1
+        self._changed.set()
+        return item
+
+    def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    def statistics(self) -> ChannelStatistics:
+        return ChannelStatistics(self.capacity, len(self._items), self._sent, self._received, self._dropped)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        try:
+            while True:
+                yield await self.receive()
+        except Closed:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits between tries: doubling from `first` to `most` seconds, with jitter."""
+
+    first: float = 0.1
+    most: float = 10.0
+
+    def after(self, failures: int) -> float:
+        return min(self.most, self.first * 2 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
+
+
+async def retry(
+    what: str,
+    work: Callable[[], Awaitable[T]],
+    *,
+    on: type[Exception] | tuple[type[Exception], ...],
+    tries: int | None = None,
+    backoff: Backoff = Backoff(),
+) -> T:
+    """`work()` until it does not raise `on`; the last error is raised after `tries` of them."""
+    failures = 0
+    while True:
+        try:
+            return await work()
+        except on as error:
+            failures += 1
+            if tries is not None and failures >= tries:
+                raise
+            wait = backoff.after(failures)
+            log.warning("%s failed, trying again in %.1f s: %s", what, wait, error)
+            await asyncio.sleep(wait)
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], *, timeout: float, what: str, interval: float = 0.02
+) -> T:
+    """The first true result of `condition`; TimeoutError naming `what` if none comes in time."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        result = condition()
+        value: Any = await result if isinstance(result, Awaitable) else result
+        if value:
+            return value  # type: ignore[no-any-return]
+        if asyncio.get_running_loop().time() >= deadline:
+            raise TimeoutError(f"waited {timeout:g} s for {what}")
+        await asyncio.sleep(interval)
+
+
+@asynccontextmanager
+async def cancelling(what: str, work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Run `work` beside the block; cancelled and awaited when the block is left."""
+    task = asyncio.create_task(work, name=what)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,85 @@
+"""Logging and metrics of one process.
+
+Metrics are few and named as in the field (`podwire_…`); text format is Prometheus' (version
+0.0.4). Values may be read by a callback when asked for, so that nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Metric:
+    """One metric with its samples by labels."""
+
+    name: str
+    kind: str  # counter | gauge
+    help: str
+    samples: dict[Labels, float] = field(default_factory=dict)
+    read: Callable[[], Iterable[tuple[dict[str, str], float]]] | None = None
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        key = tuple(sorted(labels.items()))
+        self.samples[key] = self.samples.get(key, 0) + amount
+
+    def set(self, value: float, **labels: str) -> None:
+        self.samples[tuple(sorted(labels.items()))] = value
+
+    def collect(self) -> list[tuple[Labels, float]]:
+        if self.read is not None:
+            return [(tuple(sorted(labels.items())), value) for labels, value in self.read()]
+        return sorted(self.samples.items())
+
+
+class Metrics:
+    """All metrics of a process, in order of declaration."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Metric] = {}
+
+    def counter(self, name: str, help: str) -> Metric:
+        return self._metrics.setdefault(name, Metric(name, "counter", help))
+
+    def gauge(self, name: str, help: str) -> Metric:
+        return self._metrics.setdefault(name, Metric(name, "gauge", help))
+
+    def reading(
+        self, name: str, kind: str, help: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]
+    ) -> None:
+        """A metric whose samples are read when somebody asks."""
+        self._metrics[name] = Metric(name, kind, help, read=read)
+
+    def __iter__(self) -> Iterable[Metric]:  # type: ignore[override]
+        return iter(self._metrics.values())
+
+    def text(self) -> str:
+        lines = []
+        for metric in self._metrics.values():
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+            for labels, value in metric.collect():
+                named = ",".join(f'{name}="{_escape(text)}"' for name, text in labels)
+                lines.append(f"{metric.name}{{{named}}} {value:g}" if named else f"{metric.name} {value:g}")
+        return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def configure_logging(process: str, *, debug: bool = False) -> None:
+    """Lines on standard error: time, level, process, logger, message."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("pyroute2").setLevel(logging.ERROR)
