@@ -8,4 +8,6 @@ union address {
 	__u8 bytes[16];
 	__be32 words[4];
 	__u64 halves[2];
-};
+	/* Aligned to 4: the kernel wants an LPM key's data directly behind its u32 length, and keys
+	 * must have no holes. */
+} __attribute__((packed, aligned(4)));
