@@ -171,7 +171,7 @@ class Backoff:
     most: float = 10.0
 
     def after(self, failures: int) -> float:
-        return min(self.most, self.first * 2 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
+        return min(self.most, self.first * 2.0 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
 
 
 async def retry(

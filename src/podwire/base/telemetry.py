@@ -55,7 +55,7 @@ class Metrics:
         """A metric whose samples are read when somebody asks."""
         self._metrics[name] = Metric(name, kind, help, read=read)
 
-    def __iter__(self) -> Iterable[Metric]:  # type: ignore[override]
+    def __iter__(self) -> Iterable[Metric]:
         return iter(self._metrics.values())
 
     def text(self) -> str:

@@ -1,0 +1,95 @@
+"""Labels as Cilium writes them: ``source:key=value``, sets of them as sorted tuples.
+
+Sources are ``k8s``, ``reserved``, ``cidr`` (and ``any`` in selectors only). A set of labels is a
+plain sorted tuple of strings: it compares, hashes, prints and travels as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+Labels = tuple[str, ...]
+
+NAMESPACE = "io.kubernetes.pod.namespace"
+SERVICE_ACCOUNT = "io.cilium.k8s.policy.serviceaccount"
+CLUSTER = "io.cilium.k8s.policy.cluster"
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+
+
+def label(source: str, key: str, value: str = "") -> str:
+    """``k8s:app=web``; without ``=`` where the value is empty, as for ``reserved:host``."""
+    return f"{source}:{key}={value}" if value or source == "k8s" else f"{source}:{key}"
+
+
+def canonical(labels: Iterable[str]) -> Labels:
+    """Sorted, without doubles: equal sets are equal tuples."""
+    return tuple(sorted(set(labels)))
+
+
+@lru_cache(maxsize=65536)
+def split(text: str) -> tuple[str, str, str]:
+    """(source, key, value) of one label; a label without source is ``any``."""
+    source, colon, rest = text.partition(":")
+    if not colon or "=" in source:
+        source, rest = "any", text
+    key, _, value = rest.partition("=")
+    return source, key, value
+
+
+@lru_cache(maxsize=16384)
+def values(labels: Labels) -> Mapping[tuple[str, str], str]:
+    """(source, key) → value. Shared and cached: do not change it."""
+    return {(source, key): value for source, key, value in map(split, labels)}
+
+
+def of_pod(
+    labels: Mapping[str, str],
+    *,
+    namespace: str,
+    namespace_labels: Mapping[str, str],
+    service_account: str,
+    cluster: str,
+) -> Labels:
+    """Labels that make a pod's identity: its own, its namespace's, service account and cluster.
+
+    Keys that are different for each replica (`VOLATILE`) are left out, or each replica would be an
+    identity of its own.
+    """
+    chosen = [label("k8s", key, value) for key, value in labels.items() if not volatile(key)]
+    chosen.append(label("k8s", NAMESPACE, namespace))
+    chosen += [label("k8s", NAMESPACE_LABELS + key, value) for key, value in namespace_labels.items()]
+    chosen.append(label("k8s", SERVICE_ACCOUNT, service_account or "default"))
+    chosen.append(label("k8s", CLUSTER, cluster))
+    return canonical(chosen)
+
+
+# Label keys that no policy should name: they differ per replica or revision.
+VOLATILE = frozenset(
+    {
+        "pod-template-hash",
+        "pod-template-generation",
+        "controller-revision-hash",
+        "controller-uid",
+        "batch.kubernetes.io/controller-uid",
+        "batch.kubernetes.io/job-completion-index",
+        "job-name",
+        "job-completion-index",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+    }
+)
+
+
+def volatile(key: str) -> bool:
+    return key in VOLATILE
+
+
+def pod_labels(labels: Labels) -> dict[str, str]:
+    """The ``k8s:`` labels of a set, as Kubernetes has them."""
+    return {key: value for (source, key), value in values(labels).items() if source == "k8s"}
+
+
+def namespace_of(labels: Labels) -> str:
+    """The namespace of a pod's labels; empty for what is no pod."""
+    return values(labels).get(("k8s", NAMESPACE), "")

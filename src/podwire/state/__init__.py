@@ -1,0 +1,1 @@
+"""Tables that the stages share, and reconcilers that keep a target equal to one."""

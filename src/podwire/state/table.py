@@ -1,0 +1,252 @@
+"""A keyed table of frozen rows with revisions, indexes and change streams.
+
+Stages share nothing but tables. A reader subscribes with `changes()` and receives batches: first
+all rows there are, then what changed, coalesced by key, so a slow reader costs one entry per key
+and never blocks a writer. Work per change is O(1) and per batch O(changed keys).
+
+A table is *ready* when its writer has put all that existed at start. Who removes things (from the
+kernel, from the API) waits for it, so that a restart never takes the not yet known for gone.
+
+One event loop, no locks: writers and readers run in the same thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Row = TypeVar("Row")
+Key = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[Row]):
+    """A row before and after; `old` None = it is new, `new` None = it is gone."""
+
+    key: Key
+    old: Row | None
+    new: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Row]):
+    """Changes since the last batch, and whether the table was ready at that moment."""
+
+    changes: tuple[Change[Row], ...]
+    ready: bool
+    revision: int
+
+    def __iter__(self) -> Iterator[Change[Row]]:
+        return iter(self.changes)
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+class Table(Generic[Row]):
+    """Rows by key. `columns` names what `podwire tables` shows: heading → text of a row."""
+
+    def __init__(
+        self,
+        name: str,
+        key: Callable[[Row], Key],
+        *,
+        help: str = "",
+        indexes: Mapping[str, Callable[[Row], Iterable[Key]]] | None = None,
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.revision = 0
+        self.ready = False
+        self._key = key
+        self._rows: dict[Key, Row] = {}
+        self._revisions: dict[Key, int] = {}
+        self._indexes = {name: Index(terms) for name, terms in (indexes or {}).items()}
+        self._readers: list[Changes[Row]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(list(self._rows.values()))
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._rows
+
+    def keys(self) -> list[Key]:
+        return list(self._rows)
+
+    def get(self, key: Key) -> Row | None:
+        return self._rows.get(key)
+
+    def by(self, index: str, term: Key) -> list[Row]:
+        """Rows that `index` lists under `term`."""
+        return [self._rows[key] for key in self._indexes[index].keys_of(term)]
+
+    def revision_of(self, key: Key) -> int:
+        """The table's revision when the row was last written; 0 if there is none."""
+        return self._revisions.get(key, 0)
+
+    def put(self, row: Row) -> bool:
+        """Insert or replace; False if the very same row was there."""
+        key = self._key(row)
+        old = self._rows.get(key)
+        if old == row:
+            return False
+        self.revision += 1
+        self._rows[key] = row
+        self._revisions[key] = self.revision
+        self._changed(key, old, row)
+        return True
+
+    def delete(self, key: Key) -> Row | None:
+        """Remove and return the row; None if there was none."""
+        old = self._rows.pop(key, None)
+        if old is not None:
+            self.revision += 1
+            del self._revisions[key]
+            self._changed(key, old, None)
+        return old
+
+    def replace(self, rows: Iterable[Row], *, where: Callable[[Row], bool] = lambda row: True) -> None:
+        """Make the rows for which `where` holds exactly `rows`."""
+        wanted = {self._key(row): row for row in rows}
+        for key, row in list(self._rows.items()):
+            if key not in wanted and where(row):
+                self.delete(key)
+        for row in wanted.values():
+            self.put(row)
+
+    def mark_ready(self) -> None:
+        """The writer has put all there was at start."""
+        if not self.ready:
+            self.ready = True
+            for reader in self._readers:
+                reader.wake()
+
+    def changes(self) -> Changes[Row]:
+        """Subscribe: the first batch holds all rows there are."""
+        reader = Changes(self)
+        for key, row in self._rows.items():
+            reader.add(key, None, row)
+        self._readers.append(reader)
+        return reader
+
+    def unsubscribe(self, reader: Changes[Row]) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+    def _changed(self, key: Key, old: Row | None, new: Row | None) -> None:
+        for index in self._indexes.values():
+            index.update(key, old, new)
+        for reader in self._readers:
+            reader.add(key, old, new)
+
+
+class Index:
+    """Terms → keys of the rows that have them."""
+
+    def __init__(self, terms: Callable[[Any], Iterable[Key]]) -> None:
+        self._terms = terms
+        self._keys: dict[Key, dict[Key, None]] = {}
+
+    def keys_of(self, term: Key) -> list[Key]:
+        return list(self._keys.get(term, ()))
+
+    def update(self, key: Key, old: Any, new: Any) -> None:
+        for term in self._terms(old) if old is not None else ():
+            keys = self._keys.get(term)
+            if keys is not None:
+                keys.pop(key, None)
+                if not keys:
+                    del self._keys[term]
+        for term in self._terms(new) if new is not None else ():
+            self._keys.setdefault(term, {})[key] = None
+
+
+class Changes(Generic[Row]):
+    """A reader's view: what changed since it last asked."""
+
+    def __init__(self, table: Table[Row]) -> None:
+        self.table = table
+        self._before: dict[Key, Row | None] = {}
+        self._latest: dict[Key, Row | None] = {}
+        self._told_ready = False
+        self._woken: asyncio.Event | None = None
+
+    def add(self, key: Key, old: Row | None, new: Row | None) -> None:
+        self._before.setdefault(key, old)
+        self._latest[key] = new
+        self.wake()
+
+    def wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
+
+    def share(self, event: asyncio.Event) -> None:
+        """Set `event` when there is something (for a reader of several tables)."""
+        self._woken = event
+        if self.pending():
+            event.set()
+
+    def pending(self) -> bool:
+        return bool(self._latest) or self.table.ready != self._told_ready
+
+    def take(self) -> Batch[Row]:
+        """What changed, now; may be empty. Changes that cancel each other out are left out."""
+        changes = tuple(
+            Change(key, self._before[key], new)
+            for key, new in self._latest.items()
+            if self._before[key] != new
+        )
+        self._before, self._latest = {}, {}
+        self._told_ready = self.table.ready
+        return Batch(changes, self.table.ready, self.table.revision)
+
+    async def next(self) -> Batch[Row]:
+        """Wait until something changed (or the table became ready), then `take`."""
+        if self._woken is None:
+            self._woken = asyncio.Event()
+        while not self.pending():
+            self._woken.clear()
+            await self._woken.wait()
+        return self.take()
+
+    def close(self) -> None:
+        self.table.unsubscribe(self)
+
+
+class Watch:
+    """Several subscriptions of one stage, waited for together."""
+
+    def __init__(self, *tables: Table[Any]) -> None:
+        self._event = asyncio.Event()
+        self._readers: tuple[Changes[Any], ...] = tuple(table.changes() for table in tables)
+        for reader in self._readers:
+            reader.share(self._event)
+
+    @property
+    def ready(self) -> bool:
+        return all(reader.table.ready for reader in self._readers)
+
+    def wake(self) -> None:
+        """Make the next `next()` return although no table changed."""
+        self._event.set()
+
+    async def next(self) -> tuple[Batch[Any], ...]:
+        """One batch per table, in the order given; at least one is not empty or a table became ready."""
+        await self._event.wait()
+        self._event.clear()
+        return tuple(reader.take() for reader in self._readers)
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

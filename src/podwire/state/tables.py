@@ -1,0 +1,361 @@
+"""All tables of an agent, in walk order: what should be goes down from the first to the last.
+
+Each class is one row; each attribute of `Tables` one table. `podwire tables` prints them live in
+this order, ARCHITECTURE.md tells it in this order, `agent/wiring.py` starts their writers in it.
+Addresses are text in canonical form; prefixes too (``10.0.0.1/32`` is one address). Protocols are
+IPPROTO numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from podwire.model.labels import Labels
+from podwire.model.rule import Direction, Origin, Rule
+from podwire.model.selector import Selector
+from podwire.state.table import Table
+
+# --- sources: objects of the Kubernetes API, as rows ------------------------------------------
+
+
+class NamespaceRow(msgspec.Struct, frozen=True):
+    name: str
+    labels: dict[str, str]
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A node. `addresses` are its own (InternalIP first), `pod_cidrs` what its pods get."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    labels: dict[str, str]
+    local: bool
+    router_addresses: tuple[str, ...] = ()  # the gateway addresses in the pod CIDRs, held by the node
+
+
+class ContainerPort(msgspec.Struct, frozen=True):
+    name: str
+    port: int
+    protocol: int
+
+
+class PodRow(msgspec.Struct, frozen=True):
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    addresses: tuple[str, ...]
+    labels: dict[str, str]
+    service_account: str
+    host_network: bool
+    phase: str
+    ports: tuple[ContainerPort, ...]  # named ones only
+    workload_kind: str = ""  # of the topmost known owner: Deployment, DaemonSet, …
+    workload_name: str = ""
+    deleting: bool = False
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    name: str
+    port: int
+    protocol: int
+    target_port: str
+    node_port: int = 0
+
+
+class ServiceRow(msgspec.Struct, frozen=True):
+    namespace: str
+    name: str
+    type: str
+    cluster_addresses: tuple[str, ...]  # empty for headless ones
+    ports: tuple[ServicePort, ...]
+    labels: dict[str, str]
+    selector: dict[str, str]
+    affinity_timeout: int = 0  # s; 0 = none
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True):
+    address: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str
+
+
+class SliceRow(msgspec.Struct, frozen=True):
+    """An EndpointSlice. `ports` are (name, port, protocol)."""
+
+    namespace: str
+    name: str
+    service: str
+    family: int
+    endpoints: tuple[SliceEndpoint, ...]
+    ports: tuple[tuple[str, int, int], ...]
+
+
+class PolicyRow(msgspec.Struct, frozen=True):
+    """A policy object. `error` says why it is not in force; its rules are then empty."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    rules: tuple[Rule, ...]
+    error: str = ""
+
+
+class RemoteEndpointRow(msgspec.Struct, frozen=True):
+    """A CiliumEndpoint of another node."""
+
+    namespace: str
+    name: str
+    identity: int
+    addresses: tuple[str, ...]
+    node_address: str
+
+
+# --- endpoints and identities ------------------------------------------------------------------
+
+
+class EndpointRow(msgspec.Struct, frozen=True):
+    """A pod of this node with its plumbing. `state` is Cilium's word.
+
+    waiting-for-identity → regenerating → ready; disconnecting.
+    """
+
+    id: int
+    namespace: str
+    pod: str
+    uid: str
+    container_id: str
+    netns: str
+    interface: str  # of the host-side veth
+    ifindex: int
+    mac: str
+    host_mac: str
+    ipv4: str  # empty = has none
+    ipv6: str
+    labels: Labels  # that make its identity
+    identity: int  # 0 = not known yet
+    ports: tuple[ContainerPort, ...]
+    state: str
+    created: float = 0.0  # s since the epoch
+
+
+class IdentityRow(msgspec.Struct, frozen=True):
+    """A number and its labels. `source` is reserved, cluster (CiliumIdentity) or local (a prefix)."""
+
+    number: int
+    labels: Labels
+    source: str
+
+
+class SelectionRow(msgspec.Struct, frozen=True):
+    """A selector that some rule uses, and the identities it selects now."""
+
+    selector: Selector
+    identities: frozenset[int]
+    users: int
+
+
+class IpcacheRow(msgspec.Struct, frozen=True):
+    """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to."""
+
+    prefix: str
+    identity: int
+    source: str
+    tunnel: str = ""
+    key: int = 0
+    namespace: str = ""
+    pod: str = ""
+
+
+# --- policy --------------------------------------------------------------------------------------
+
+
+class RuleRow(msgspec.Struct, frozen=True):
+    """What a rule number in the kernel stands for: the provenance of a verdict.
+
+    `clause` is the path in the object (``ingress[0]``); `default_deny` numbers stand for all
+    policies that select the endpoint in that direction: `origins` names them.
+    """
+
+    number: int
+    direction: Direction
+    origins: tuple[Origin, ...]
+    clause: str
+    default_deny: bool
+    labels: Labels = ()
+    log: str = ""
+
+
+class EndpointPolicyRow(msgspec.Struct, frozen=True):
+    """Which policy an endpoint obeys. `revision` is Cilium's policy revision it realizes."""
+
+    endpoint: int
+    policy: int  # 0 = none selects it
+    enforce_ingress: bool
+    enforce_egress: bool
+    revision: int
+    error: str = ""
+
+
+class PeerRow(msgspec.Struct, frozen=True):
+    """Stage one: identity → class of peers, for one policy and direction."""
+
+    policy: int
+    direction: Direction
+    identity: int
+    peer_class: int
+
+
+class EntryRow(msgspec.Struct, frozen=True):
+    """Stage two: (policy, class, direction, protocol, port prefix) → verdict.
+
+    `protocol` 0 with `port_bits` 0 = any protocol; `port_bits` 0..16 is the length of the port
+    prefix. `verdict` and `match` are numbers of bpf/abi/policy.h.
+    """
+
+    policy: int
+    peer_class: int
+    direction: Direction
+    protocol: int
+    port: int
+    port_bits: int
+    verdict: int
+    match: int
+    proxy_port: int
+    rule: int
+
+
+# --- load balancing --------------------------------------------------------------------------------
+
+
+class BackendRow(msgspec.Struct, frozen=True):
+    id: int
+    address: str
+    port: int
+    protocol: int
+    state: str  # active | terminating
+    node: str = ""
+
+
+class FrontendRow(msgspec.Struct, frozen=True):
+    """A service address. `backends` are ids of active ones, in a fixed order; `set` numbers that list."""
+
+    address: str
+    port: int
+    protocol: int
+    namespace: str
+    service: str
+    port_name: str
+    type: str
+    rev_nat: int
+    set: int
+    backends: tuple[int, ...]
+    affinity_timeout: int = 0
+
+
+class Tables:
+    """All tables, in walk order."""
+
+    def __init__(self) -> None:
+        self.namespaces: Table[NamespaceRow] = Table(
+            "namespaces", lambda row: row.name, help="namespaces and their labels"
+        )
+        self.nodes: Table[NodeRow] = Table(
+            "nodes", lambda row: row.name, help="nodes, their addresses and pod CIDRs"
+        )
+        self.pods: Table[PodRow] = Table(
+            "pods",
+            lambda row: (row.namespace, row.name),
+            help="pods of all nodes",
+            indexes={
+                "address": lambda row: row.addresses,
+                "namespace": lambda row: (row.namespace,),
+                "node": lambda row: (row.node,),
+            },
+        )
+        self.services: Table[ServiceRow] = Table(
+            "services", lambda row: (row.namespace, row.name), help="services"
+        )
+        self.slices: Table[SliceRow] = Table(
+            "slices",
+            lambda row: (row.namespace, row.name),
+            help="endpoint slices",
+            indexes={"service": lambda row: ((row.namespace, row.service),)},
+        )
+        self.policies: Table[PolicyRow] = Table(
+            "policies",
+            lambda row: (row.kind, row.namespace, row.name),
+            help="policy objects, parsed; a wrong one says why",
+        )
+        self.remote_endpoints: Table[RemoteEndpointRow] = Table(
+            "remote_endpoints", lambda row: (row.namespace, row.name), help="endpoints of other nodes"
+        )
+        self.endpoints: Table[EndpointRow] = Table(
+            "endpoints",
+            lambda row: row.id,
+            help="endpoints of this node",
+            indexes={
+                "pod": lambda row: ((row.namespace, row.pod),),
+                "container": lambda row: (row.container_id,),
+                "identity": lambda row: (row.identity,),
+                "address": lambda row: tuple(a for a in (row.ipv4, row.ipv6) if a),
+                "labels": lambda row: (row.labels,),
+            },
+        )
+        self.identities: Table[IdentityRow] = Table(
+            "identities",
+            lambda row: row.number,
+            help="numbers for sets of labels",
+            indexes={"labels": lambda row: (row.labels,)},
+        )
+        self.selections: Table[SelectionRow] = Table(
+            "selections", lambda row: row.selector, help="selectors in use and what they select"
+        )
+        self.ipcache: Table[IpcacheRow] = Table(
+            "ipcache", lambda row: row.prefix, help="who is behind an address"
+        )
+        self.rules: Table[RuleRow] = Table(
+            "rules", lambda row: row.number, help="rule numbers in the kernel and where they come from"
+        )
+        self.endpoint_policies: Table[EndpointPolicyRow] = Table(
+            "endpoint_policies", lambda row: row.endpoint, help="which policy an endpoint obeys"
+        )
+        self.policy_peers: Table[PeerRow] = Table(
+            "policy_peers",
+            lambda row: (row.policy, row.direction, row.identity),
+            help="stage one: identity to class",
+        )
+        self.policy_entries: Table[EntryRow] = Table(
+            "policy_entries",
+            lambda row: (row.policy, row.peer_class, row.direction, row.protocol, row.port, row.port_bits),
+            help="stage two: class and port to verdict",
+            indexes={"policy": lambda row: (row.policy,)},
+        )
+        self.backends: Table[BackendRow] = Table("backends", lambda row: row.id, help="service backends")
+        self.frontends: Table[FrontendRow] = Table(
+            "frontends",
+            lambda row: (row.address, row.port, row.protocol),
+            help="service addresses",
+            indexes={"service": lambda row: ((row.namespace, row.service),)},
+        )
+
+    def __iter__(self) -> Iterator[Table[Any]]:
+        return iter(vars(self).values())
+
+    def named(self, name: str) -> Table[Any]:
+        """KeyError if there is no such table."""
+        table = vars(self).get(name)
+        if not isinstance(table, Table):
+            raise KeyError(name)
+        return table
+
+    def names(self) -> Iterable[str]:
+        return vars(self).keys()
