@@ -1,0 +1,59 @@
+"""What all tests share: order by need, root only where marked, nothing left behind.
+
+Tests that touch the kernel are marked ``kernel``, ``cluster`` or ``compat``; without root they are
+deselected (not skipped: there is nothing to probe). Around each of them a snapshot of the machine
+is taken, and a difference fails the test that made it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+NEEDS_ROOT = ("kernel", "cluster", "compat")
+ORDER = ("unit", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update", action="store_true", help="rewrite the expected blocks of golden files")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--update"):
+        os.environ["PODWIRE_UPDATE"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+    if os.geteuid() != 0:
+        needing = [item for item in items if any(item.get_closest_marker(name) for name in NEEDS_ROOT)]
+        if needing:
+            config.hook.pytest_deselected(items=needing)
+            items[:] = [item for item in items if item not in needing]
+
+
+def _place(item: pytest.Item) -> int:
+    folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
+    return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Namespaces, links, pins, cgroups and our processes are the same after the test as before."""
+    marked = any(request.node.get_closest_marker(name) for name in NEEDS_ROOT)
+    # The comparison is of the whole machine: beside somebody's sandbox it has to be left out.
+    if not marked or os.environ.get("PODWIRE_LEAK_CHECK") == "off" or find_spec("podwire.testing.leaks") is None:
+        yield
+        return
+    from podwire.testing import leaks
+
+    # Fixtures of wider scope (a sandbox for a module) are set up before this one and removed
+    # after it, so they are in both snapshots.
+    before = leaks.snapshot()
+    yield
+    left = leaks.difference(before, leaks.snapshot())
+    assert not left, "the test left behind: " + "; ".join(left)
