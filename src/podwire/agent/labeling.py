@@ -1,0 +1,63 @@
+"""Pods and namespaces → the labels and named ports of this node's endpoints.
+
+In the walk: sources have put pods and namespaces into tables; identity.allocate turns the labels
+written here into identities. A pod that changes its labels, or whose namespace does, gets another
+identity without being plumbed again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from podwire.model import labels
+from podwire.state.table import Watch
+from podwire.state.tables import EndpointRow, NamespaceRow, PodRow, Tables
+
+
+def labels_of(pod: PodRow, namespace: NamespaceRow, cluster: str) -> labels.Labels:
+    """Labels that make the identity of `pod`."""
+    return labels.of_pod(
+        pod.labels,
+        namespace=pod.namespace,
+        namespace_labels=namespace.labels,
+        service_account=pod.service_account,
+        cluster=cluster,
+    )
+
+
+class Labeling:
+    """Keeps endpoints' labels equal to their pods'."""
+
+    def __init__(self, tables: Tables, cluster: str) -> None:
+        self._tables = tables
+        self._cluster = cluster
+
+    async def run(self) -> None:
+        tables = self._tables
+        with Watch(tables.namespaces, tables.pods, tables.endpoints) as watch:
+            while True:
+                namespaces, pods, endpoints = await watch.next()
+                concerned = {row.id for change in endpoints if (row := change.new) is not None}
+                for change in pods:
+                    concerned |= {row.id for row in tables.endpoints.by("pod", change.key)}
+                for change in namespaces:
+                    concerned |= {row.id for row in tables.endpoints if row.namespace == change.key}
+                for number in concerned:
+                    self.update(number)
+
+    def update(self, number: int) -> None:
+        """Give one endpoint the labels its pod has now; what is not known yet changes nothing."""
+        endpoint = self._tables.endpoints.get(number)
+        if endpoint is None:
+            return
+        pod = self._tables.pods.get((endpoint.namespace, endpoint.pod))
+        namespace = self._tables.namespaces.get(endpoint.namespace)
+        if pod is None or namespace is None or (endpoint.uid and pod.uid and endpoint.uid != pod.uid):
+            return
+        wanted = labels_of(pod, namespace, self._cluster)
+        if wanted != endpoint.labels or pod.ports != endpoint.ports:
+            self._tables.endpoints.put(self._relabeled(endpoint, wanted, pod))
+
+    def _relabeled(self, endpoint: EndpointRow, wanted: labels.Labels, pod: PodRow) -> EndpointRow:
+        # The old identity stays until the new one is known: traffic goes on under it meanwhile.
+        return msgspec.structs.replace(endpoint, labels=wanted, ports=pod.ports)

@@ -1,0 +1,77 @@
+"""Endpoints across restarts: each is a small file, so that a new agent knows what is plumbed.
+
+The files are the agent's memory of what only it knows (namespace path, interface, container id);
+labels, identity and policy are worked out anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from podwire.base.errors import Conflict, StorageError
+from podwire.state.table import Table
+from podwire.state.tables import EndpointRow
+
+log = logging.getLogger(__name__)
+
+ID_LAST = 65535
+
+
+class Registry:
+    """The directory of endpoint files of one node."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"cannot make {directory}: {error.strerror}") from error
+
+    def load(self) -> list[EndpointRow]:
+        """All endpoints of earlier lives. A file that cannot be read is named and left alone."""
+        rows = []
+        for path in sorted(self.directory.glob("*.json")):
+            try:
+                rows.append(msgspec.json.decode(path.read_bytes(), type=EndpointRow))
+            except (OSError, msgspec.MsgspecError) as error:
+                log.warning("endpoint file %s cannot be used: %s", path.name, error)
+        return rows
+
+    def save(self, row: EndpointRow) -> None:
+        """Write whole or not at all."""
+        path = self._path(row.id)
+        beside = path.with_suffix(".tmp")
+        try:
+            beside.write_bytes(msgspec.json.encode(row))
+            os.replace(beside, path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise StorageError(
+                f"cannot remember endpoint {row.id}: {error.strerror}", hint="is the disk full?"
+            ) from error
+
+    def forget(self, endpoint: int) -> None:
+        self._path(endpoint).unlink(missing_ok=True)
+
+    def _path(self, endpoint: int) -> Path:
+        return self.directory / f"{endpoint}.json"
+
+
+class Numbers:
+    """Endpoint ids: 1..65535, the next after the last given, so that one is not soon used again."""
+
+    def __init__(self, endpoints: Table[EndpointRow]) -> None:
+        self._endpoints = endpoints
+        self._last = max((row.id for row in endpoints), default=0)
+
+    def next(self) -> int:
+        for step in range(ID_LAST):
+            number = (self._last + step) % ID_LAST + 1
+            if number not in self._endpoints:
+                self._last = number
+                return number
+        raise Conflict(f"all {ID_LAST} endpoint ids of this node are taken")
