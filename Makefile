@@ -57,7 +57,7 @@ $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
 	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@.tmp
 	@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
 
-$(BUILD)/.libbpf: src/podwire/bpf/_build.py $(BUILD)/.venv
+$(BUILD)/.libbpf: src/podwire/bpf/_build.py src/podwire/bpf/shim.c $(BUILD)/.venv
 	@echo "  CFFI podwire.bpf._libbpf"
 	@$(PY) src/podwire/bpf/_build.py >$(BUILD)/cffi.log 2>&1 || { tail -20 $(BUILD)/cffi.log >&2; exit 1; }
 	@touch $@

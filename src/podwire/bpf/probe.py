@@ -1,0 +1,161 @@
+"""What this kernel can do, found by doing it once.
+
+`require("tcx")` returns or raises `NotSupported("tcx", since="6.6")`; `features()` is the table that
+`podwire status` shows. Answers are kept for the life of the process. Nothing is attached: a link to
+a device that does not exist fails in one way where links exist and in another where they do not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EBADF, ENODEV
+from functools import cache
+
+import msgspec
+
+from podwire.base.errors import KernelError, NotPermitted, NotSupported
+from podwire.bpf import library
+from podwire.bpf.map import MapType
+
+SCHED_CLS, XDP, CGROUP_SOCK_ADDR = 3, 6, 18
+TCX_INGRESS, XDP_ATTACH = 46, 37
+NO_DEVICE = 0x7FFFFFFF
+HELPER_SK_ASSIGN, HELPER_REDIRECT_NEIGH, HELPER_REDIRECT_PEER = 124, 152, 155
+
+BPFFS = "/sys/fs/bpf"
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """One thing podwire uses, the first kernel that has it, and whether this one does."""
+
+    name: str
+    since: str
+    what: str
+    supported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    since: str
+    what: str
+    ask: Callable[[], bool]
+
+
+def _link(program_type: int, attach_type: int) -> bool:
+    fd = library.load_trivial(program_type, attach_type if program_type != SCHED_CLS else 0)
+    if fd < 0:
+        return False
+    try:
+        return library.link_create(fd, NO_DEVICE, attach_type) in (-ENODEV, -EBADF)
+    finally:
+        os.close(fd)
+
+
+def _loads(program_type: int, attach_type: int) -> bool:
+    fd = library.load_trivial(program_type, attach_type)
+    if fd >= 0:
+        os.close(fd)
+    return fd >= 0
+
+
+def _batches() -> bool:
+    fd = library.map_create(MapType.HASH, "podwire_probe", 4, 4, 1, 0)
+    try:
+        error, _ = library.map_update_batch(fd, bytes(4), bytes(4), 1)
+        return error == 0
+    finally:
+        os.close(fd)
+
+
+def _cgroup(attach_type: int) -> Callable[[], bool]:
+    return lambda: _loads(CGROUP_SOCK_ADDR, attach_type)
+
+
+_PROBES: dict[str, _Probe] = {
+    "tcx": _Probe("6.6", "programs on devices as links, replaced in one step", lambda: _link(3, TCX_INGRESS)),
+    "xdp link": _Probe("5.9", "XDP programs as links", lambda: _link(XDP, XDP_ATTACH)),
+    "cgroup link": _Probe("5.7", "socket programs as links", lambda: _link(CGROUP_SOCK_ADDR, 10)),
+    "ring buffer": _Probe("5.8", "events to the agent", lambda: library.has_map_type(MapType.RINGBUF)),
+    "LPM trie": _Probe("4.11", "prefixes in maps", lambda: library.has_map_type(MapType.LPM_TRIE)),
+    "bloom filter": _Probe("5.16", "XDP prefilter", lambda: library.has_map_type(MapType.BLOOM_FILTER)),
+    "map batches": _Probe("5.6", "many map entries in one call", _batches),
+    "bpf_redirect_peer": _Probe(
+        "5.10", "into a pod without its queue", lambda: library.has_helper(SCHED_CLS, HELPER_REDIRECT_PEER)
+    ),
+    "bpf_redirect_neigh": _Probe(
+        "5.10", "to the next hop in one step", lambda: library.has_helper(SCHED_CLS, HELPER_REDIRECT_NEIGH)
+    ),
+    "bpf_sk_assign": _Probe(
+        "5.7", "to the transparent proxy", lambda: library.has_helper(SCHED_CLS, HELPER_SK_ASSIGN)
+    ),
+    "cgroup connect4": _Probe("4.17", "services at connect()", _cgroup(10)),
+    "cgroup connect6": _Probe("4.17", "services at connect(), IPv6", _cgroup(11)),
+    "cgroup sendmsg4": _Probe("4.18", "services at sendmsg()", _cgroup(14)),
+    "cgroup sendmsg6": _Probe("4.18", "services at sendmsg(), IPv6", _cgroup(15)),
+    "cgroup recvmsg4": _Probe("5.2", "a service's address in answers", _cgroup(19)),
+    "cgroup recvmsg6": _Probe("5.2", "a service's address in answers, IPv6", _cgroup(20)),
+    "cgroup getpeername4": _Probe("5.8", "a service's address from getpeername()", _cgroup(29)),
+    "cgroup getpeername6": _Probe("5.8", "a service's address from getpeername(), IPv6", _cgroup(30)),
+}
+
+
+@cache
+def supported(feature: str) -> bool:
+    """Whether this kernel has `feature` (a name of `features()`); NotPermitted without root."""
+    if os.geteuid() != 0:
+        raise NotPermitted("asking the kernel for its features needs root", hint="run as root")
+    return _PROBES[feature].ask()
+
+
+def require(feature: str) -> None:
+    """NotSupported, with the first kernel that has it, unless `feature` is here."""
+    if not supported(feature):
+        raise NotSupported(feature, since=_PROBES[feature].since)
+
+
+def features() -> list[Feature]:
+    """Every feature and whether it is here."""
+    return [Feature(name, one.since, one.what, supported(name)) for name, one in _PROBES.items()]
+
+
+def mounts(kind: str) -> list[str]:
+    """Where filesystems of type `kind` are mounted, in this mount namespace."""
+    return [path for path, found in _mount_table() if found == kind]
+
+
+def _mount_table() -> list[tuple[str, str]]:
+    with open("/proc/self/mounts") as table:
+        fields = [line.split() for line in table]
+    return [(path.encode().decode("unicode_escape"), kind) for _, path, kind, *_ in fields]
+
+
+def cgroup2() -> str:
+    """Mount point of cgroup v2; NotSupported if there is none."""
+    found = mounts("cgroup2")
+    if not found:
+        raise NotSupported(
+            "cgroup v2", since="4.5", hint="mount it: mount -t cgroup2 none /sys/fs/cgroup/unified"
+        )
+    return found[0]
+
+
+def bpffs(path: str = BPFFS) -> str:
+    """`path` with a bpf filesystem on it, mounted now if it was not."""
+    if path in mounts("bpf"):
+        return path
+    if path in (mounted for mounted, _ in _mount_table()):
+        raise NotSupported(
+            "pinning", hint=f"{path} holds another filesystem; unmount it or name another path"
+        )
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise NotSupported("pinning", hint=f"cannot make {path}: {error.strerror}") from error
+    if libc.mount(b"bpf", path.encode(), b"bpf", 0, b"mode=0700"):
+        number = ctypes.get_errno()
+        raise KernelError(f"mount a bpf filesystem at {path}", number, hint="run as root")
+    return path
