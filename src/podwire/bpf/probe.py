@@ -1,14 +1,16 @@
 """What this kernel can do, found by doing it once.
 
 `require("tcx")` returns or raises `NotSupported("tcx", since="6.6")`; `features()` is the table that
-`podwire status` shows. Answers are kept for the life of the process. Nothing is attached: a link to
-a device that does not exist fails in one way where links exist and in another where they do not.
+`podwire status` shows. Answers are kept for the life of the process. Nothing that is in use is
+touched: a link to a device that does not exist fails in one way where links exist and in another where
+they do not.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EBADF, ENODEV
@@ -22,6 +24,8 @@ from podwire.bpf.map import MapType
 
 SCHED_CLS, XDP, CGROUP_SOCK_ADDR = 3, 6, 18
 TCX_INGRESS, XDP_ATTACH = 46, 37
+XDP_GENERIC = 1 << 1
+CLONE_NEWNET = 0x40000000
 NO_DEVICE = 0x7FFFFFFF
 HELPER_SK_ASSIGN, HELPER_REDIRECT_NEIGH, HELPER_REDIRECT_PEER = 124, 152, 155
 
@@ -54,6 +58,28 @@ def _link(program_type: int, attach_type: int) -> bool:
         os.close(fd)
 
 
+def _xdp_link() -> bool:
+    """Made and dropped on the loopback device of a network namespace of its own.
+
+    A device that does not exist would not tell: the answer is EINVAL with and without XDP links.
+    """
+    fd = library.load_trivial(XDP, XDP_ATTACH)
+    if fd < 0:
+        return False
+    results: list[int] = []
+
+    def attach() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0:
+            results.append(library.link_create(fd, 1, XDP_ATTACH, XDP_GENERIC))
+
+    thread = threading.Thread(target=attach, name="probe XDP links")
+    thread.start()
+    thread.join()
+    for descriptor in (fd, *(result for result in results if result >= 0)):
+        os.close(descriptor)
+    return bool(results) and results[0] >= 0
+
+
 def _loads(program_type: int, attach_type: int) -> bool:
     fd = library.load_trivial(program_type, attach_type)
     if fd >= 0:
@@ -76,7 +102,7 @@ def _cgroup(attach_type: int) -> Callable[[], bool]:
 
 _PROBES: dict[str, _Probe] = {
     "tcx": _Probe("6.6", "programs on devices as links, replaced in one step", lambda: _link(3, TCX_INGRESS)),
-    "xdp link": _Probe("5.9", "XDP programs as links", lambda: _link(XDP, XDP_ATTACH)),
+    "xdp link": _Probe("5.9", "XDP programs as links", _xdp_link),
     "cgroup link": _Probe("5.7", "socket programs as links", lambda: _link(CGROUP_SOCK_ADDR, 10)),
     "ring buffer": _Probe("5.8", "events to the agent", lambda: library.has_map_type(MapType.RINGBUF)),
     "LPM trie": _Probe("4.11", "prefixes in maps", lambda: library.has_map_type(MapType.LPM_TRIE)),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from podwire.bpf import probe
+from podwire.net import namespaces
 
 PRELUDE = """
 #include <linux/bpf.h>
@@ -42,3 +43,12 @@ def pins() -> Iterator[str]:
     os.mkdir(path)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def netns() -> Iterator[str]:
+    """An empty network namespace of one's own."""
+    name = f"podwire-doors-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    namespaces.create(name)
+    yield name
+    namespaces.delete(name)

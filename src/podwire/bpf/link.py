@@ -1,0 +1,219 @@
+"""Programs on hooks, as links: attach, pin, replace in one step, detach.
+
+A link keeps its program attached as long as a descriptor or a pin is left, so a pinned link
+filters while no agent runs, and `replace` switches programs without a moment between. A device is
+meant in the network namespace of the calling thread. Kernels before 6.6 have no tcx; there
+`attach_tc` makes a `Filter` on the device's clsact qdisc, which stays without a pin.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from errno import ENODEV, ENOENT, ENOLINK
+from typing import Protocol
+
+from podwire.base.errors import KernelError, NetworkError, NotFound
+from podwire.bpf import library, probe
+from podwire.bpf.descriptor import Descriptor
+from podwire.bpf.library import LinkInfo
+from podwire.bpf.object import Program
+
+
+class Hook(IntEnum):
+    """The kernel's attach types in use here."""
+
+    INET4_CONNECT = 10
+    INET6_CONNECT = 11
+    UDP4_SENDMSG = 14
+    UDP6_SENDMSG = 15
+    UDP4_RECVMSG = 19
+    UDP6_RECVMSG = 20
+    INET4_GETPEERNAME = 29
+    INET6_GETPEERNAME = 30
+    XDP = 37
+    TC_INGRESS = 46
+    TC_EGRESS = 47
+
+
+# Section names of libbpf for programs on cgroups, which say where the program goes.
+CGROUP_SECTIONS = {
+    "cgroup/connect4": Hook.INET4_CONNECT,
+    "cgroup/connect6": Hook.INET6_CONNECT,
+    "cgroup/sendmsg4": Hook.UDP4_SENDMSG,
+    "cgroup/sendmsg6": Hook.UDP6_SENDMSG,
+    "cgroup/recvmsg4": Hook.UDP4_RECVMSG,
+    "cgroup/recvmsg6": Hook.UDP6_RECVMSG,
+    "cgroup/getpeername4": Hook.INET4_GETPEERNAME,
+    "cgroup/getpeername6": Hook.INET6_GETPEERNAME,
+}
+XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
+FILTER_HANDLE, FILTER_PRIORITY = 0x706F, 1
+
+
+class Attachment(Protocol):
+    """A program on a hook: a `Link`, or a `Filter` where links are missing."""
+
+    def replace(self, program: Program) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Link(Descriptor):
+    """A link. Closing it detaches the program unless the link is pinned."""
+
+    path: str | None = None
+
+    @classmethod
+    def open(cls, path: str) -> Link:
+        """The link pinned at `path`; NotFound if there is none."""
+        try:
+            link = cls(library.open_pinned(path))
+        except KernelError as error:
+            if error.errno == ENOENT:
+                raise NotFound(f"no link is pinned at {path}") from error
+            raise
+        link.path = path
+        return link
+
+    @property
+    def info(self) -> LinkInfo:
+        """Which program where, now; `ifindex` 0 = the device is gone."""
+        return library.link_info(self.fileno())
+
+    def pin(self, path: str) -> None:
+        super().pin(path)
+        self.path = path
+
+    def unpin(self) -> None:
+        """Remove the pin, if there is one; the program stays as long as this descriptor."""
+        path, self.path = self.path, None
+        if path is not None:
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+    def replace(self, program: Program) -> None:
+        """Let `program` take the place of the one attached, between two packets."""
+        library.link_update(self.fileno(), program.fileno())
+
+    def detach(self) -> None:
+        """Take the program off its hook and remove the pin. A device gone meanwhile is fine."""
+        error = -library.link_detach(self.fileno())
+        if error and error not in (ENODEV, ENOENT, ENOLINK):
+            library.fail("detach a link", error)
+        self.unpin()
+        self.close()
+
+
+class Filter:
+    """A program in the clsact qdisc of a device, at a handle of podwire's own."""
+
+    def __init__(self, ifindex: int, hook: Hook) -> None:
+        self.ifindex = ifindex
+        self.hook = hook
+
+    def replace(self, program: Program) -> None:
+        result = library.clsact_attach(
+            self.ifindex, self.hook == Hook.TC_EGRESS, program.fileno(), FILTER_HANDLE, FILTER_PRIORITY
+        )
+        library.check(result, f"attach {program.name} to device {self.ifindex}")
+
+    def detach(self) -> None:
+        result = library.clsact_detach(
+            self.ifindex, self.hook == Hook.TC_EGRESS, FILTER_HANDLE, FILTER_PRIORITY
+        )
+        if -result not in (0, ENODEV, ENOENT):
+            library.fail(f"detach from device {self.ifindex}", -result)
+
+    def close(self) -> None:
+        """Nothing to close: the filter belongs to the device."""
+
+
+def _create(program: Program, target: int, hook: Hook, flags: int, where: str) -> Link:
+    fd = library.link_create(program.fileno(), target, hook, flags)
+    if fd == -ENODEV:
+        raise NetworkError(
+            f"attach {program.name}: there is no {where} in this network namespace",
+            hint="it may have been removed meanwhile",
+        )
+    return Link(library.check(fd, f"attach {program.name} to {where}"))
+
+
+def attach_tc(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
+    """`program` on device `ifindex`, Hook.TC_INGRESS or TC_EGRESS seen from the device."""
+    if probe.supported("tcx"):
+        return _create(program, ifindex, hook, 0, f"device {ifindex}")
+    placed = Filter(ifindex, hook)
+    placed.replace(program)
+    return placed
+
+
+def attach_xdp(program: Program, ifindex: int, *, generic: bool = False) -> Link:
+    """`program` before the device's own processing; `generic` = after it, on any device."""
+    probe.require("xdp link")
+    return _create(program, ifindex, Hook.XDP, XDP_GENERIC if generic else XDP_NATIVE, f"device {ifindex}")
+
+
+def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) -> Link:
+    """`program` for the sockets of cgroup `directory`; where is known from its section unless given."""
+    probe.require("cgroup link")
+    chosen = hook if hook is not None else CGROUP_SECTIONS[program.section]
+    try:
+        target = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFound(f"there is no cgroup {directory}") from error
+    try:
+        return _create(program, target, chosen, 0, f"cgroup {directory}")
+    finally:
+        os.close(target)
+
+
+def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
+    """`program` on device `ifindex` by the link pinned at `path`: replaced if it is there, else made.
+
+    A pinned link whose device is gone (or another one by now) is removed first.
+    """
+    try:
+        link = Link.open(path)
+    except NotFound:
+        link = None
+    if link is not None:
+        info = link.info
+        if info.ifindex == ifindex and info.attach_type == hook:
+            if info.program != program.id:
+                link.replace(program)
+            return link
+        link.detach()
+    made = attach_tc(program, ifindex, hook)
+    return _pinned(made, path)
+
+
+def ensure_cgroup(program: Program, directory: str, path: str) -> Link:
+    """The same for a cgroup hook."""
+    try:
+        link = Link.open(path)
+    except NotFound:
+        made = _pinned(attach_cgroup(program, directory), path)
+        assert isinstance(made, Link)
+        return made
+    info = link.info
+    if info.cgroup != os.stat(directory).st_ino:
+        link.detach()
+        return ensure_cgroup(program, directory, path)
+    if info.program != program.id:
+        link.replace(program)
+    return link
+
+
+def _pinned(made: Link | Filter, path: str) -> Link | Filter:
+    if isinstance(made, Link):
+        try:
+            made.pin(path)
+        except BaseException:
+            made.close()
+            raise
+    return made
