@@ -1,0 +1,1 @@
+"""What people use to test policies in pytest: `plugin` gives the `sandbox` fixture."""

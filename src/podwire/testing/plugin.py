@@ -1,0 +1,1 @@
+"""The pytest plugin; loaded by pytest through its entry point."""
