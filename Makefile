@@ -88,7 +88,7 @@ lint: setup ## format check, lint, types, layers, generated files
 	@$(PY) tools/gen_abi.py --check
 
 bench: setup ## measure, against peers built in the same run; prints ratios
-	@$(PY) -m podwire.cli bench
+	@$(PY) tests/bench/run.py $(BENCH)
 
 clean: ## remove what was built (not the system packages)
 	@rm -rf $(BUILD) $(VENV)

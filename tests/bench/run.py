@@ -1,0 +1,131 @@
+"""`make bench`: measure podwire against peers built in the same run, and judge the targets.
+
+    python tests/bench/run.py [--quick] [--only NAME ...] [-o json] [--write]
+
+Sections: paths (latency and throughput against plain kernel paths and kube-proxy's rules),
+packets (ns per packet by test run), flows (events per second), control (sandbox-up, memory,
+status, policy), services (5,000 × 10 endpoints). A section that cannot be measured says why and
+makes the exit code 1; a target that is not met is a result, not an error.
+
+Everything made is removed on every way out; what kill -9 leaves dies with its holder process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import report
+import targets
+from measure import Pair, Row, paths
+from namespaces import BenchError, build
+from peers import PEERS
+
+
+class Run:
+    """What the sections are given."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.quick: bool = arguments.quick
+        self.only: list[str] = arguments.only
+        self.quiet: bool = not sys.stderr.isatty()
+
+    def wanted(self, name: str) -> bool:
+        return not self.only or any(name.startswith(part) for part in self.only)
+
+    def tell(self, text: str) -> None:
+        """Progress, overwritten on a terminal and absent elsewhere."""
+        if not self.quiet:
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def measure_paths(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
+    """All peers that are wanted, at once, interleaved."""
+    with ExitStack() as stack:
+        base = None
+        pairs: list[Pair] = []
+        for name, make in PEERS.items():
+            if base is not None and not (run.wanted("paths") or run.wanted(name)):
+                continue
+            run.tell(f"building {name}")
+            peer = make()
+            stack.callback(peer.close)
+            base = base or peer
+            pairs.append(Pair(peer, base))
+        rows += paths(pairs, quick=run.quick, tell=run.tell)
+
+
+SECTIONS: dict[str, Callable[[Run, list[Row], dict[str, str]], None]] = {"paths": measure_paths}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="run.py", description="measure podwire against its peers")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="a section or a peer; may be repeated"
+    )
+    parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    parser.add_argument("--write", action="store_true", help=f"write {report.PAGE.name} in docs/reference")
+    options = parser.parse_args(arguments)
+    names = [*SECTIONS, *PEERS]
+    for wanted in options.only:
+        if not any(name.startswith(wanted) for name in names):
+            parser.error(f"--only {wanted}: there is no such section or peer; there are: {', '.join(names)}")
+    if os.geteuid() != 0:
+        print("The benchmark makes network namespaces: run it as root (sudo make bench).", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return _measure(Run(options), options)
+
+
+def _measure(run: Run, options: argparse.Namespace) -> int:
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    build()
+    for name, section in SECTIONS.items():
+        if not _has(run, name):
+            continue
+        try:
+            section(run, rows, failures)
+        except BenchError as error:
+            failures[name] = str(error)
+    run.tell("")
+    verdicts = targets.judge(rows, failures)
+    if options.output == "json":
+        print(report.as_json(rows, verdicts, failures))
+    else:
+        _print(rows, verdicts, failures)
+    if options.write:
+        report.PAGE.write_text(report.page(rows, verdicts, failures))
+    return 1 if failures else 0
+
+
+def _has(run: Run, section: str) -> bool:
+    """Peers belong to the section `paths`."""
+    return run.wanted(section) or (section == "paths" and any(run.wanted(name) for name in PEERS))
+
+
+def _print(rows: list[Row], verdicts: list[targets.Verdict], failures: dict[str, str]) -> None:
+    about = report.machine()
+    print(
+        f"podwire bench, {about['date']}, commit {about['commit']}, "
+        f"{about['machine']}, kernel {about['kernel']}"
+    )
+    for table in (report.path_table(rows), report.other_table(rows), report.target_table(verdicts)):
+        if len(table) > 1:
+            print(f"\n{report.text(table)}")
+    for name, why in failures.items():
+        print(f"\n{name} was not measured: {why}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"The benchmark cannot be built: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
