@@ -52,7 +52,10 @@ class Supervised:
 
     def start(self, what: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` for the life of the group; its end is a fault."""
-        return self._add(what, self._eternal(what, work))
+        task = self._add(what, self._eternal(what, work))
+        # Cancelled before its first step, the task never awaits `work`; closing it then is silent.
+        task.add_done_callback(lambda _: work.close())
+        return task
 
     def once(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work`, which may end."""
