@@ -1,0 +1,97 @@
+"""CustomResourceDefinitions: from a definition to the kinds it makes the API serve. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podwire.apiserver.kinds import Kind, Registry, Strategy, Subresource
+from podwire.apiserver.metadata import now
+from podwire.apiserver.store import Change, Store
+
+Object = dict[str, Any]
+RESOURCE = "customresourcedefinitions.apiextensions.k8s.io"
+_STATUS_VERBS = ("get", "patch", "update")
+
+
+class Custom(Strategy):
+    """Instances: generation counts changes of everything but metadata and status."""
+
+    generation = True
+
+
+def kinds(definition: Object) -> list[Kind]:
+    """What `definition` serves: one kind a version, all stored as one resource."""
+    spec = definition["spec"]
+    names, group = spec["names"], spec["group"]
+    stored = next(one["name"] for one in spec["versions"] if one.get("storage"))
+    served = []
+    for version in spec["versions"]:
+        if not version.get("served"):
+            continue
+        served.append(
+            Kind(
+                group=group,
+                version=version["name"],
+                plural=names["plural"],
+                kind=names["kind"],
+                singular=names.get("singular") or names["kind"].lower(),
+                short=tuple(names.get("shortNames") or ()),
+                categories=tuple(names.get("categories") or ()),
+                namespaced=spec["scope"] == "Namespaced",
+                subresources=_subresources(names["kind"], version.get("subresources") or {}),
+                fields={"metadata.name": "", "metadata.namespace": ""},
+                storage="" if version["name"] == stored else f"{names['plural']}.{group}",
+                strategy=Custom(),
+                schema=(version.get("schema") or {}).get("openAPIV3Schema"),
+                columns=tuple(version.get("additionalPrinterColumns") or ()),
+                custom=True,
+            )
+        )
+    return served
+
+
+def _subresources(kind: str, given: Object) -> tuple[Subresource, ...]:
+    found = []
+    if given.get("status") is not None:
+        found.append(Subresource("status", kind, _STATUS_VERBS))
+    if given.get("scale") is not None:
+        found.append(Subresource("scale", "Scale", _STATUS_VERBS, "autoscaling", "v1"))
+    return tuple(found)
+
+
+def accepted(definition: Object) -> Object:
+    """The status of a definition that is served."""
+    spec = definition["spec"]
+    moment = now()
+    conditions = [
+        {"type": "NamesAccepted", "reason": "NoConflicts", "message": "no conflicts found"},
+        {
+            "type": "Established",
+            "reason": "InitialNamesAccepted",
+            "message": "the initial names have been accepted",
+        },
+    ]
+    stored = [one["name"] for one in spec["versions"] if one.get("storage")]
+    return {
+        "conditions": [{**one, "status": "True", "lastTransitionTime": moment} for one in conditions],
+        "acceptedNames": spec["names"],
+        "storedVersions": stored,
+    }
+
+
+def follow(store: Store, registry: Registry) -> None:
+    """Serve what is defined now, and keep the registry equal to the definitions from here on."""
+
+    def hear(change: Change) -> None:
+        if change.resource != RESOURCE:
+            return
+        definition = change.stored.object
+        registry.drop(definition["spec"]["group"], definition["spec"]["names"]["plural"])
+        if change.kind != "DELETED":
+            for kind in kinds(definition):
+                registry.add(kind)
+
+    for stored in store.list(RESOURCE):
+        for kind in kinds(stored.object):
+            registry.add(kind)
+    store.listeners.append(hear)

@@ -1,0 +1,4 @@
+"""Schemas: core."""
+
+DEFINITIONS = """
+"""

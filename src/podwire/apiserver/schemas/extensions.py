@@ -1,0 +1,4 @@
+"""Schemas: extensions."""
+
+DEFINITIONS = """
+"""

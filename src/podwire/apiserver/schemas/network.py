@@ -1,0 +1,4 @@
+"""Schemas: network."""
+
+DEFINITIONS = """
+"""

@@ -1,0 +1,4 @@
+"""Schemas: pods."""
+
+DEFINITIONS = """
+"""

@@ -1,0 +1,1 @@
+"""What each kind does beyond the common rules: defaults, allocation, validation."""

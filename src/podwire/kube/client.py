@@ -1,0 +1,309 @@
+"""Requests to a Kubernetes API, one method a verb.
+
+Failures are `ApiError` (the API answered with a Status) or `Unreachable` (it did not answer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from podwire.base.errors import ApiError, Unreachable
+from podwire.kube import credentials
+from podwire.kube.credentials import Access
+from podwire.kube.resources import Resource, known
+from podwire.kube.watch import Event, Watch
+
+Object = dict[str, Any]
+Items = list[Object]
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+_MERGE = "application/merge-patch+json"
+_PAGE = 1000
+
+
+class Client:
+    """One connection pool to one server. Use as ``async with Client.from_kubeconfig(path) as client``."""
+
+    def __init__(self, access: Access, *, agent: str = "podwire") -> None:
+        self.access = access
+        self.namespace = access.namespace
+        self._agent = agent
+        self._session: aiohttp.ClientSession | None = None
+        self._discovered: dict[tuple[str, str], Resource] = {}
+
+    @classmethod
+    def from_kubeconfig(
+        cls, path: Path | str, context: str | None = None, *, agent: str = "podwire"
+    ) -> Client:
+        return cls(credentials.from_kubeconfig(path, context), agent=agent)
+
+    @classmethod
+    def in_cluster(cls, *, agent: str = "podwire") -> Client:
+        return cls(credentials.in_cluster(), agent=agent)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # -- verbs
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+        return await self.request("GET", resource.path(namespace, name))
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Items:
+        """All objects, with kind and apiVersion each."""
+        items, _ = await self.list_at(resource, namespace, label_selector, field_selector)
+        return items
+
+    async def list_at(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> tuple[Items, str]:
+        """All objects and the resourceVersion a watch goes on from; asked for in pages."""
+        query = {"limit": str(_PAGE), **_selectors(label_selector, field_selector)}
+        items: Items = []
+        while True:
+            page = await self.request("GET", resource.path(namespace), query=query)
+            for item in page.get("items") or []:
+                item.setdefault("kind", resource.kind)
+                item.setdefault("apiVersion", resource.api_version)
+                items.append(item)
+            meta = page.get("metadata", {})
+            if not meta.get("continue"):
+                return items, str(meta.get("resourceVersion", ""))
+            query["continue"] = meta["continue"]
+
+    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
+        return await self.request("POST", resource.path(_place(resource, body, namespace)), body=body)
+
+    async def update(self, resource: Resource, body: Object) -> Object:
+        """Replace; 409 (ApiError) if it was changed since `body` was read."""
+        return await self.request("PUT", _path(resource, body), body=body)
+
+    async def update_status(self, resource: Resource, body: Object) -> Object:
+        return await self.request("PUT", _path(resource, body, "status"), body=body)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+        content_type: str = _MERGE,
+    ) -> Object:
+        """Change a part; a JSON merge patch unless `content_type` says otherwise."""
+        path = resource.path(namespace, name, subresource)
+        return await self.request("PATCH", path, body=patch, content_type=content_type)
+
+    async def apply(
+        self, resource: Resource, body: Object, *, manager: str, force: bool = True, subresource: str = ""
+    ) -> Object:
+        """Server-side apply as field manager `manager`."""
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
+        path = _path(resource, body, subresource)
+        return await self.request(
+            "PATCH", path, query=query, body=body, content_type="application/apply-patch+yaml"
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace: int | None = None,
+        propagation: str = "",
+    ) -> None:
+        """Delete; what is not there is deleted already."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
+        if propagation:
+            body["propagationPolicy"] = propagation
+        try:
+            await self.request("DELETE", resource.path(namespace, name), body=body)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+    def watch(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[Event]:
+        """The objects and their changes, for ever; see `podwire.kube.watch`."""
+        return Watch(self, resource, namespace, _selectors(label_selector, field_selector)).events()
+
+    async def resource_of(self, api_version: str, kind: str) -> Resource:
+        """Where a kind is served: known here, or asked for once."""
+        found = known(api_version, kind) or self._discovered.get((api_version, kind))
+        if found is not None:
+            return found
+        group, _, version = api_version.rpartition("/")
+        path = f"/apis/{api_version}" if group else f"/api/{version}"
+        served = await self.request("GET", path)
+        for one in served.get("resources") or []:
+            if one["kind"] == kind and "/" not in one["name"]:
+                found = Resource(group, version, one["name"], kind, one["namespaced"])
+                self._discovered[api_version, kind] = found
+                return found
+        raise ApiError(404, "NotFound", f"the API serves no {kind} in {api_version}")
+
+    # -- transport
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """One request; the decoded answer. ApiError where it is a failure."""
+        async with self.open(method, path, query=query, body=body, content_type=content_type) as response:
+            try:
+                raw = await response.read()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                raise self._away(error) from error
+            answered: Object = _decode(raw) if raw else {}
+            return answered
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float | None = 60.0,
+    ) -> _Opened:
+        """A request whose answer is read by the caller: ``async with client.open(…) as response``."""
+        return _Opened(self, method, path, query or {}, body, content_type, timeout)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self.access.tls(), limit=0, keepalive_timeout=300)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers={"User-Agent": self._agent, "Accept": "application/json"}
+            )
+        return self._session
+
+    def _authorization(self) -> dict[str, str]:
+        token = self.access.token
+        if self.access.token_file:
+            token = Path(self.access.token_file).read_text().strip()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def _away(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"the Kubernetes API at {self.access.server} does not answer: {error or type(error).__name__}"
+        )
+
+
+class _Opened:
+    """A request under way; entering it sends it and judges the answer's code."""
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Any,
+        content_type: str,
+        timeout: float | None,
+    ) -> None:
+        self._client = client
+        self._arguments = (method, path, query, body, content_type, timeout)
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        method, path, query, body, content_type, timeout = self._arguments
+        client = self._client
+        headers = client._authorization()
+        if body is not None:
+            headers["Content-Type"] = content_type
+        limits = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
+        try:
+            response = await client._connected().request(
+                method,
+                client.access.server + path,
+                params=query,
+                data=_encode(body) if body is not None else None,
+                headers=headers,
+                timeout=limits,
+                server_hostname=client.access.server_name or None,
+            )
+            if response.status >= 400:
+                raw = await response.read()
+                response.release()
+                raise _failure(response.status, raw)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise client._away(error) from error
+        self._response = response
+        return response
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._response is not None:
+            if error is None and self._response.content.at_eof():
+                self._response.release()
+            else:
+                self._response.close()
+
+
+def _failure(code: int, raw: bytes) -> ApiError:
+    try:
+        body = _decode(raw)
+        return ApiError(code, str(body.get("reason", "")), str(body.get("message", "")))
+    except (msgspec.DecodeError, AttributeError):
+        return ApiError(code, "", raw[:200].decode(errors="replace"))
+
+
+def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+    given = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: text for name, text in given.items() if text}
+
+
+def _place(resource: Resource, body: Object, namespace: str | None = None) -> str | None:
+    if not resource.namespaced:
+        return None
+    return namespace or body.get("metadata", {}).get("namespace") or "default"
+
+
+def _path(resource: Resource, body: Object, subresource: str = "") -> str:
+    return resource.path(_place(resource, body), body["metadata"]["name"], subresource)
