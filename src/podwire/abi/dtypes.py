@@ -189,9 +189,9 @@ REV_NAT = np.dtype(
 
 SOCKET_KEY = np.dtype(
     {
-        "names": ["cookie", "address", "port", "protocol"],
-        "formats": ["=u8", "(16,)u1", ">u2", "=u1"],
-        "offsets": [0, 8, 24, 26],
+        "names": ["cookie", "address", "port", "protocol", "scope"],
+        "formats": ["=u8", "(16,)u1", ">u2", "=u1", "=u1"],
+        "offsets": [0, 8, 24, 26, 27],
         "itemsize": 32,
     }
 )

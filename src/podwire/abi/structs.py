@@ -447,25 +447,26 @@ class RevNat(msgspec.Struct, frozen=True, gc=False):
 
 
 class SocketKey(msgspec.Struct, frozen=True, gc=False):
-    """What a socket asked for before it was given a backend."""
+    """What a socket asked for before it was given a backend, and the other way round."""
 
     NAME: ClassVar[str] = "socket_key"
     SIZE: ClassVar[int] = 32
-    LAYOUT: ClassVar[_Layout] = _Layout("=Q16sHB5x")
-    OFFSETS: ClassVar[dict[str, int]] = {"cookie": 0, "address": 8, "port": 24, "protocol": 26, "pad": 27}
+    LAYOUT: ClassVar[_Layout] = _Layout("=Q16sHBB4x")
+    OFFSETS: ClassVar[dict[str, int]] = {"cookie": 0, "address": 8, "port": 24, "protocol": 26, "scope": 27, "pad": 28}
 
     cookie: int = 0
-    address: _Raw = _Raw(16)  # the backend's
+    address: _Raw = _Raw(16)
     port: int = 0
     protocol: int = 0
+    scope: int = 0  # enum socket_scope
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.cookie, self.address, _htons(self.port), self.protocol)
+        return self.LAYOUT.pack(self.cookie, self.address, _htons(self.port), self.protocol, self.scope)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> SocketKey:
         v = cls.LAYOUT.unpack(raw)
-        return cls(v[0], v[1], _htons(v[2]), v[3])
+        return cls(v[0], v[1], _htons(v[2]), v[3], v[4])
 
 
 class SocketOrigin(msgspec.Struct, frozen=True, gc=False):
@@ -474,7 +475,7 @@ class SocketOrigin(msgspec.Struct, frozen=True, gc=False):
     LAYOUT: ClassVar[_Layout] = _Layout("=16sHHI")
     OFFSETS: ClassVar[dict[str, int]] = {"address": 0, "port": 16, "rev_nat": 18, "backend": 20}
 
-    address: _Raw = _Raw(16)  # the frontend's
+    address: _Raw = _Raw(16)  # the frontend's (SOCKET_BACKEND), the backend's (SOCKET_FRONTEND)
     port: int = 0
     rev_nat: int = 0
     backend: int = 0
