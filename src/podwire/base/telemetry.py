@@ -82,4 +82,3 @@ def configure_logging(process: str, *, debug: bool = False) -> None:
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    logging.getLogger("pyroute2").setLevel(logging.ERROR)
