@@ -6,7 +6,8 @@ plain sorted tuple of strings: it compares, hashes, prints and travels as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 Labels = tuple[str, ...]
@@ -41,6 +42,53 @@ def split(text: str) -> tuple[str, str, str]:
 def values(labels: Labels) -> Mapping[tuple[str, str], str]:
     """(source, key) → value. Shared and cached: do not change it."""
     return {(source, key): value for source, key, value in map(split, labels)}
+
+
+def cidr(prefix: str) -> str:
+    """``10.0.0.0/8`` → ``cidr:10.0.0.0/8``.
+
+    IPv6 is written with dashes, and a zero where a dash would be first or last, as in Cilium:
+    ``fd00::/8`` → ``cidr:fd00--0/8``.
+    """
+    address, _, bits = prefix.partition("/")
+    if address.startswith(":"):
+        address = "0" + address
+    if address.endswith(":"):
+        address += "0"
+    return f"cidr:{address.replace(':', '-')}/{bits}"
+
+
+@lru_cache(maxsize=65536)
+def network(key: str) -> tuple[int, int, int]:
+    """(family, bits, address as a number without the bits after the prefix) of a ``cidr`` label's key.
+
+    ValueError if it is no prefix.
+    """
+    parsed = ipaddress.ip_network(key.replace("-", ":"))
+    shift = parsed.max_prefixlen - parsed.prefixlen
+    return parsed.version, parsed.prefixlen, int(parsed.network_address) >> shift
+
+
+def prefix_of(labels: Labels) -> str:
+    """The prefix that a local identity stands for; empty if the labels name none."""
+    for source, key, _ in map(split, labels):
+        if source == "cidr":
+            return str(ipaddress.ip_network(key.replace("-", ":")))
+    return ""
+
+
+def within(inner: str, outer: str) -> bool:
+    """Whether one ``cidr`` label's key is the same prefix as another's or part of it."""
+    family, bits, number = network(inner)
+    outer_family, outer_bits, outer_number = network(outer)
+    return family == outer_family and bits >= outer_bits and number >> (bits - outer_bits) == outer_number
+
+
+def covering(key: str) -> Iterator[tuple[int, int, int]]:
+    """`network` of a prefix and of every shorter one that holds it, longest first."""
+    family, bits, number = network(key)
+    for length in range(bits, -1, -1):
+        yield family, length, number >> (bits - length)
 
 
 def of_pod(

@@ -39,8 +39,9 @@ class Ports(msgspec.Struct, frozen=True, order=True):
     """A range of destination ports of one protocol.
 
     `protocol` is an IPPROTO number, 0 = TCP, UDP and SCTP alike (ANY). `first`..`last` inclusive,
-    0..65535 = all; `name` is a named port, resolved per endpoint. For ICMP the type is in `first`
-    (== `last`).
+    0..65535 = all; `name` is a named port: of the endpoint itself on ingress, of the peer on egress.
+    ICMP has its type in the high byte and its code in the low one, as the kernel's key does: type 8
+    is 0x0800..0x08ff.
     """
 
     protocol: int = 0

@@ -2,6 +2,7 @@
 
 A requirement names a key with its source (``k8s``, ``reserved``, ``cidr`` or ``any``), an operator
 and values. A selector is the conjunction of its requirements; without any it selects everything.
+A requirement on a prefix (source ``cidr``) is met by labels of that prefix and of all inside it.
 Selectors are values: equal ones are one selector to the tables.
 """
 
@@ -12,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from podwire.model.labels import Labels, values
+from podwire.model.labels import Labels, cidr, split, values, within
 
 
 class Operator(StrEnum):
@@ -33,15 +34,7 @@ class Requirement(msgspec.Struct, frozen=True, order=True):
     values: tuple[str, ...] = ()
 
     def matches(self, labels: Mapping[tuple[str, str], str]) -> bool:
-        found = (
-            [
-                value
-                for (source, key), value in labels.items()
-                if key == self.key and self.source in ("any", source)
-            ]
-            if self.source == "any"
-            else _exact(labels, self.source, self.key)
-        )
+        found = self._values_in(labels)
         match self.operator:
             case Operator.IN:
                 return any(value in self.values for value in found)
@@ -51,6 +44,21 @@ class Requirement(msgspec.Struct, frozen=True, order=True):
                 return bool(found)
             case Operator.NOT_EXISTS:
                 return not found
+
+    def _values_in(self, labels: Mapping[tuple[str, str], str]) -> list[str]:
+        """Values of the labels that this requirement is about.
+
+        `any` means a key of whatever source; a prefix means every prefix inside it as well, so that
+        an identity needs one label and not one per covering prefix.
+        """
+        if self.source == "any":
+            return [value for (_, key), value in labels.items() if key == self.key]
+        if self.source == "cidr":
+            return [
+                value for (source, key), value in labels.items() if source == "cidr" and within(key, self.key)
+            ]
+        value = labels.get((self.source, self.key))
+        return [] if value is None else [value]
 
     def __str__(self) -> str:
         name = f"{self.source}:{self.key}" if self.source != "any" else self.key
@@ -64,11 +72,6 @@ class Requirement(msgspec.Struct, frozen=True, order=True):
                 return f"has {name}"
             case Operator.NOT_EXISTS:
                 return f"not {name}"
-
-
-def _exact(labels: Mapping[tuple[str, str], str], source: str, key: str) -> list[str]:
-    value = labels.get((source, key))
-    return [] if value is None else [value]
 
 
 class Selector(msgspec.Struct, frozen=True, order=True):
@@ -95,3 +98,14 @@ NOTHING = Selector(nothing=True)
 
 def equals(source: str, key: str, value: str = "") -> Requirement:
     return Requirement(source, key, Operator.IN, (value,))
+
+
+def exists(source: str, key: str) -> Requirement:
+    return Requirement(source, key, Operator.EXISTS)
+
+
+def inside(prefix: str, excepted: tuple[str, ...] = ()) -> tuple[Requirement, ...]:
+    """Requirements met by what is inside `prefix` and not inside `excepted`."""
+    requirements = [Requirement("cidr", split(cidr(prefix))[1], Operator.EXISTS)]
+    requirements += [Requirement("cidr", split(cidr(one))[1], Operator.NOT_EXISTS) for one in excepted]
+    return tuple(sorted(requirements))

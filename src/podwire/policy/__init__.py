@@ -1,0 +1,1 @@
+"""From policy objects to entries for the kernel: parse, resolve, compute."""

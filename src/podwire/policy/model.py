@@ -1,0 +1,98 @@
+"""The policy language's definition, as directly as it can be written: who may talk to whom, and why.
+
+Nothing here is compiled, numbered or cached. Tests compare what the kernel is given with what this
+says, and ``podwire policy trace`` answers with it.
+
+1. Only rules whose subject selects the endpoint count; the node may always reach its own pods.
+2. A deny clause that means the peer and the port denies.
+3. Else an allow clause that means them allows.
+4. Else, if any of the rules restricts the direction, the packet is denied; if none does, allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+import msgspec
+
+from podwire.model.labels import Labels
+from podwire.model.rule import Clause, Direction, Effect, Ports, Rule
+from podwire.policy.implied import LOCALHOST, enforced, restricts
+
+ANY_PROTOCOL = (6, 17, 132)  # what ports without a protocol mean: TCP, UDP, SCTP
+
+# Name of a port → the (protocol, port) that have it.
+NamedPorts = Mapping[str, Iterable[tuple[int, int]]]
+
+
+class Outcome(Enum):
+    ALLOWED = "allowed"
+    DENIED = "denied by a rule"
+    DEFAULT_DENIED = "nothing allows it"
+    UNRESTRICTED = "no rule restricts it"
+
+    @property
+    def passes(self) -> bool:
+        return self in (Outcome.ALLOWED, Outcome.UNRESTRICTED)
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """`because`: every rule, with the clause, that says so; no clause where the default decided."""
+
+    outcome: Outcome
+    because: tuple[tuple[Rule, Clause | None], ...] = ()
+
+
+def decide(
+    rules: Iterable[Rule],
+    endpoint: Labels,
+    direction: Direction,
+    peer: Labels | None,
+    protocol: int,
+    port: int,
+    *,
+    named: NamedPorts | None = None,
+) -> Decision:
+    """May `endpoint` receive from (or send to) `peer`, on destination `port` of `protocol`?
+
+    `peer` None is an address nothing is known of. `named` are the named ports of the destination:
+    the endpoint on ingress, the peer on egress. ICMP's type is the port's high byte.
+    """
+    selecting = [rule for rule in rules if rule.subject.matches(endpoint)]
+    if direction is Direction.INGRESS and any(enforced(rule, direction) for rule in selecting):
+        selecting.append(LOCALHOST)
+    meant = [
+        (rule, clause)
+        for rule in selecting
+        for clause in rule.clauses
+        if clause.direction is direction
+        and means_peer(clause, peer)
+        and means_port(clause, protocol, port, named or {})
+    ]
+    for effect, outcome in ((Effect.DENY, Outcome.DENIED), (Effect.ALLOW, Outcome.ALLOWED)):
+        because = tuple((rule, clause) for rule, clause in meant if clause.effect is effect)
+        if because:
+            return Decision(outcome, because)
+    restricting = tuple((rule, None) for rule in selecting if restricts(rule, direction))
+    return Decision(Outcome.DEFAULT_DENIED if restricting else Outcome.UNRESTRICTED, restricting)
+
+
+def means_peer(clause: Clause, peer: Labels | None) -> bool:
+    if clause.peers is None:
+        return True
+    return peer is not None and any(selector.matches(peer) for selector in clause.peers)
+
+
+def means_port(clause: Clause, protocol: int, port: int, named: NamedPorts) -> bool:
+    if clause.ports is None:
+        return True
+    return any(_holds(ports, protocol, port, named) for ports in clause.ports)
+
+
+def _holds(ports: Ports, protocol: int, port: int, named: NamedPorts) -> bool:
+    if protocol not in ((ports.protocol,) if ports.protocol else ANY_PROTOCOL):
+        return False
+    if ports.name:
+        return (protocol, port) in set(named.get(ports.name, ()))
+    return ports.first <= port <= ports.last

@@ -1,0 +1,302 @@
+"""Rules to policy entries, for all endpoints that the same rules select.
+
+In the walk: identity.select has turned selectors into identities; policy.compute keeps what is made
+here in tables, and datapath.write puts those into the kernel, which asks in two stages (see
+bpf/abi/policy.h): which class of peers is this identity, and what holds for that class on this port.
+
+An identity's class is the set of clauses that name it. Policies and classes are numbered by content,
+so a row never changes its meaning; identities that come and go cost a row each.
+
+Pure: no I/O, no clock. The same arguments give the same numbers and entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from podwire.abi.enums import PolicyClass
+from podwire.model.labels import Labels
+from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
+from podwire.model.selector import Selector
+from podwire.policy import number
+from podwire.policy.flatten import ANY_PROTOCOL, Cell, Meaning, Node, flatten, nodes
+from podwire.policy.implied import LOCALHOST, enforced, restricts
+
+# Name of a port → (protocol, port): of the endpoint itself, or of all pods that have one identity.
+NamedPorts = Mapping[str, frozenset[tuple[int, int]]]
+# What the port names in egress clauses mean for one peer: sorted (name, protocol, port).
+Resolution = tuple[tuple[str, int, int], ...]
+
+
+class Term(NamedTuple):
+    """A clause made ready: what can be known of it without knowing identities or endpoints."""
+
+    rule: int  # RuleRow.number
+    deny: bool
+    peers: tuple[Selector, ...] | None
+    ports: tuple[Ports, ...] | None
+    nodes: tuple[Node, ...] | None  # of the ports that are numbers
+    names: tuple[tuple[str, int], ...]  # (name, protocol) of those that are not
+
+
+class Prepared(NamedTuple):
+    """A rule made ready, once for all endpoints it selects. `content` is equal for equal rules."""
+
+    rule: Rule
+    content: bytes
+    terms: dict[Direction, tuple[Term, ...]]
+
+
+def select(prepared: Iterable[Prepared], labels: Labels) -> tuple[Prepared, ...]:
+    """The rules that an endpoint with `labels` obeys, those that nobody wrote included."""
+    chosen = [one for one in prepared if one.rule.subject.matches(labels)]
+    if any(enforced(one.rule, Direction.INGRESS) for one in chosen):
+        chosen.append(PREPARED_LOCALHOST)
+    return tuple(chosen)
+
+
+def rule_content(origin: Origin, direction: Direction, effect: Effect, spec: int, index: int) -> bytes:
+    """What the number of a clause's RuleRow is made of."""
+    return msgspec.msgpack.encode(
+        (origin.kind, origin.namespace, origin.name, direction, effect, spec, index)
+    )
+
+
+def default_deny_content(origins: Iterable[Origin], direction: Direction) -> bytes:
+    """What the number of a default deny's RuleRow is made of."""
+    names = sorted((origin.kind, origin.namespace, origin.name) for origin in origins)
+    return msgspec.msgpack.encode(("default deny", direction, names))
+
+
+def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
+    """Make `rule` ready; `number_of` gives its clauses their RuleRow numbers."""
+    terms: dict[Direction, list[Term]] = {direction: [] for direction in Direction}
+    for clause in rule.clauses:
+        terms[clause.direction].append(_term(clause, number_of(clause)))
+    frozen = {direction: tuple(found) for direction, found in terms.items()}
+    said = (
+        (rule.origin.kind, rule.origin.namespace, rule.origin.name, rule.index),
+        [(enforced(rule, one), restricts(rule, one)) for one in Direction],
+        [
+            (one, [(term.rule, term.deny, term.peers, term.ports) for term in frozen[one]])
+            for one in Direction
+        ],
+    )
+    return Prepared(rule, number.digest(msgspec.msgpack.encode(said)), frozen)
+
+
+def _term(clause: Clause, rule: int) -> Term:
+    deny = clause.effect is Effect.DENY
+    if clause.ports is None:
+        return Term(rule, deny, clause.peers, None, None, ())
+    numeric = [
+        node for one in clause.ports if not one.name for node in nodes(one.protocol, one.first, one.last)
+    ]
+    names = [
+        (one.name, protocol)
+        for one in clause.ports
+        if one.name
+        for protocol in ((one.protocol,) if one.protocol else ANY_PROTOCOL)
+    ]
+    return Term(rule, deny, clause.peers, clause.ports, tuple(dict.fromkeys(numeric)), tuple(names))
+
+
+def _implied_number(clause: Clause) -> int:
+    return number.of(rule_content(LOCALHOST.origin, clause.direction, clause.effect, 0, clause.index))
+
+
+PREPARED_LOCALHOST = prepare(LOCALHOST, _implied_number)
+
+
+def named_nodes(names: Iterable[tuple[str, int]], known: NamedPorts) -> Iterator[Node]:
+    """Nodes of the port names that somebody has."""
+    for name, protocol in names:
+        for of_protocol, port in sorted(known.get(name, ())):
+            if of_protocol == protocol:
+                yield (protocol, port, 16)
+
+
+class Side:
+    """One direction of a policy: from masks of clauses to classes and their cells.
+
+    A mask is a number with one bit per clause. `selectors` gives for each selector the mask of the
+    clauses that use it; clauses for whoever are in `anyone` and count in every class.
+    """
+
+    __slots__ = (
+        "_classes",
+        "_numbers",
+        "anyone",
+        "default_rule",
+        "enforced",
+        "names",
+        "restricted",
+        "selectors",
+        "terms",
+    )
+
+    def __init__(
+        self, rules: Sequence[Prepared], direction: Direction, own: NamedPorts, default_rule: int
+    ) -> None:
+        ingress = direction is Direction.INGRESS
+        self.enforced = any(enforced(one.rule, direction) for one in rules)
+        self.restricted = any(restricts(one.rule, direction) for one in rules)
+        self.default_rule = default_rule if self.restricted else 0
+        self.selectors: dict[Selector, int] = {}
+        self.anyone = 0
+        self.names: frozenset[str] = frozenset()
+        self.terms = [term for one in rules for term in one.terms[direction]]
+        self._numbers: dict[tuple[int, Resolution], int] = {}
+        self._classes: dict[int, tuple[int, Resolution]] = {}
+        for position, term in enumerate(self.terms):
+            bit = 1 << position
+            if term.names and ingress:
+                found = (*(term.nodes or ()), *named_nodes(term.names, own))
+                self.terms[position] = term._replace(nodes=found, names=())
+            elif term.names:
+                self.names |= {name for name, _ in term.names}
+            if term.peers is None:
+                self.anyone |= bit
+            for selector in term.peers or ():
+                self.selectors[selector] = self.selectors.get(selector, 0) | bit
+
+    def members(self, selected: Callable[[Selector], frozenset[int]]) -> dict[int, int]:
+        """Identity → mask of the clauses that name it, for all that any clause names."""
+        masks: dict[int, int] = {}
+        for selector, mask in self.selectors.items():
+            for identity in selected(selector):
+                masks[identity] = masks.get(identity, 0) | mask
+        return masks
+
+    def resolution(self, named: NamedPorts | None) -> Resolution:
+        """What the port names in this side's clauses mean for a peer with these named ports."""
+        if not self.names or not named:
+            return ()
+        return tuple(sorted((name, *one) for name in self.names for one in named.get(name, ())))
+
+    def class_of(self, mask: int, resolution: Resolution, salt: int = 0) -> int:
+        """The class's number; raises Collision if another class has it."""
+        key = (mask, resolution)
+        known = self._numbers.get(key)
+        if known is not None:
+            return known
+        if not mask and not resolution:
+            return PolicyClass.ANY
+        content = msgspec.msgpack.encode((sorted(term.rule for term in self.chosen(mask)), resolution))
+        made = number.of(content, salt)
+        if self._classes.setdefault(made, key) != key:
+            raise Collision(made)
+        self._numbers[key] = made
+        return made
+
+    def chosen(self, mask: int) -> list[Term]:
+        """The clauses of a mask, in order."""
+        terms = self.terms
+        return [terms[position] for position in bits(mask)]
+
+    def cells(self, mask: int, resolution: Resolution) -> tuple[Cell, ...]:
+        """What holds for a class, for each protocol and port."""
+        known: dict[str, set[tuple[int, int]]] = {}
+        for name, protocol, port in resolution:
+            known.setdefault(name, set()).add((protocol, port))
+        named = {name: frozenset(found) for name, found in known.items()}
+        return flatten(
+            map(lambda term: _meaning(term, named), self.chosen(mask | self.anyone)),
+            self.restricted,
+            self.default_rule,
+        )
+
+
+class Collision(Exception):
+    """Two classes of one policy came to the same number: the policy needs another salt."""
+
+
+def _meaning(term: Term, named: NamedPorts) -> Meaning:
+    found = term.nodes
+    if term.names:
+        found = (*(found or ()), *named_nodes(term.names, named))
+    return Meaning(term.rule, term.deny, term.peers is not None, found)
+
+
+def bits(mask: int) -> Iterator[int]:
+    """Positions of the bits that are set, ascending."""
+    if mask.bit_length() <= 64:
+        while mask:
+            low = mask & -mask
+            yield low.bit_length() - 1
+            mask ^= low
+        return
+    text = bin(mask)[:1:-1]  # lowest bit first: one search per bit, not one subtraction of the whole
+    position = text.find("1")
+    while position >= 0:
+        yield position
+        position = text.find("1", position + 1)
+
+
+class Policy:
+    """What a set of rules says, ready for identities. `content` is equal for equal policies."""
+
+    __slots__ = ("content", "number", "rules", "salt", "sides")
+
+    def __init__(
+        self,
+        rules: Sequence[Prepared],
+        own: NamedPorts,
+        default_rules: Mapping[Direction, int],
+        *,
+        salt: int = 0,
+    ) -> None:
+        self.rules = tuple(rules)
+        self.content = policy_content(rules, own, default_rules)
+        self.salt = salt
+        self.number = number.of(self.content, salt)
+        self.sides = {
+            direction: Side(rules, direction, own, default_rules.get(direction, 0)) for direction in Direction
+        }
+
+    def enforced(self, direction: Direction) -> bool:
+        return self.sides[direction].enforced
+
+    def tabulate(
+        self,
+        selected: Callable[[Selector], frozenset[int]],
+        named: Mapping[int, NamedPorts] | None = None,
+    ) -> Tabulated:
+        """All of it at once. Raises Collision."""
+        made = Tabulated({}, {})
+        for direction, side in self.sides.items():
+            if not side.enforced:
+                continue
+            made.cells[direction, PolicyClass.ANY] = side.cells(0, ())
+            masks = side.members(selected)
+            if side.names:
+                masks = dict.fromkeys(named or {}, 0) | masks
+            for identity, mask in masks.items():
+                resolution = side.resolution((named or {}).get(identity))
+                peer_class = side.class_of(mask, resolution, self.salt)
+                if peer_class:
+                    made.peers[direction, identity] = peer_class
+                    if (direction, peer_class) not in made.cells:
+                        made.cells[direction, peer_class] = side.cells(mask, resolution)
+        return made
+
+
+class Tabulated(NamedTuple):
+    """A policy as the kernel is given it: (direction, identity) → class, (direction, class) → cells."""
+
+    peers: dict[tuple[Direction, int], int]
+    cells: dict[tuple[Direction, int], tuple[Cell, ...]]
+
+
+def policy_content(
+    rules: Iterable[Prepared], own: NamedPorts, default_rules: Mapping[Direction, int]
+) -> bytes:
+    """What a policy's number is made of: its rules, and the endpoint's named ports they use."""
+    found = list(rules)
+    used = {name for one in found for term in one.terms[Direction.INGRESS] for name, _ in term.names}
+    ports = sorted((name, *one) for name in used for one in own.get(name, ()))
+    said = msgspec.msgpack.encode((ports, sorted(default_rules.items())))
+    return number.digest(b"".join(one.content for one in found) + said)
