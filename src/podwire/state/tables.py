@@ -76,6 +76,7 @@ class ServiceRow(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     selector: dict[str, str]
     affinity_timeout: int = 0  # s; 0 = none
+    not_served: tuple[str, ...] = ()  # parts nothing answers for yet: NodePort 30080, …
 
 
 class SliceEndpoint(msgspec.Struct, frozen=True):

@@ -1,0 +1,34 @@
+"""Policy objects of the three kinds, parsed. A wrong one is a row that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from podwire.base.errors import InvalidObject
+from podwire.model.rule import Rule
+from podwire.sources.objects import Object, mapping, name_of
+from podwire.state.tables import PolicyRow
+
+Parser = Callable[[dict[str, Any]], tuple[Rule, ...]]
+
+
+def row_of(item: Object, kind: str, parse: Parser) -> PolicyRow:
+    """A policy object → row. `kind` is given: items of lists have none."""
+    namespace, name = name_of(item)
+    error, rules = "", tuple[Rule, ...]()
+    try:
+        rules = parse({**item, "kind": kind})
+    except InvalidObject as problem:
+        error = str(problem)
+    metadata = mapping(item, "metadata")
+    uid, generation = metadata.get("uid"), metadata.get("generation")
+    return PolicyRow(
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        uid=uid if isinstance(uid, str) else "",
+        generation=generation if isinstance(generation, int) else 0,
+        rules=rules,
+        error=error,
+    )

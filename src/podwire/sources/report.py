@@ -1,0 +1,215 @@
+"""What this node tells the API: its endpoints, itself, and which policies it could not understand.
+
+Write-backs follow tables like everything else. The API being away changes nothing on this node;
+what is due is written when it is back, each object once with its latest state (`Reporter.due`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+
+from podwire.base.aio import Backoff
+from podwire.base.errors import ApiError, InvalidObject, Unreachable
+from podwire.kube import resources
+from podwire.kube.resources import Resource
+from podwire.sources import reports
+from podwire.sources.objects import items, mapping, name_of
+from podwire.state.table import Batch, Watch
+from podwire.state.tables import PolicyRow, Tables
+
+log = logging.getLogger(__name__)
+Object = dict[str, Any]
+
+POLICIES = {  # kinds that have a status
+    "CiliumNetworkPolicy": resources.CILIUM_NETWORK_POLICIES,
+    "CiliumClusterwideNetworkPolicy": resources.CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
+}
+
+
+class Api(Protocol):
+    """What is needed of `podwire.kube.Client`."""
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
+
+    async def list(self, resource: Resource, namespace: str | None = None) -> list[Object]: ...
+
+    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Any,
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+    ) -> Object: ...
+
+    async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None: ...
+
+
+class Reporter:
+    """Keeps this node's objects in the API. `due` is what is not written yet, `error` the last failure."""
+
+    def __init__(
+        self, api: Api, tables: Tables, *, node_name: str, backoff: Backoff = Backoff(0.1, 10.0)
+    ) -> None:
+        self.api = api
+        self.tables = tables
+        self.node_name = node_name
+        self.due: dict[Hashable, Callable[[], Awaitable[None]]] = {}
+        self.error = ""
+        self._backoff = backoff
+        self._failures = 0
+        self._endpoints: dict[tuple[str, str], Object] = {}  # status as last written
+        self._node: Object | None = None  # spec as last written
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        tables = self.tables
+        pruned = False
+        with Watch(tables.endpoints, tables.endpoint_policies, tables.nodes, tables.policies) as watch:
+            while True:
+                try:
+                    async with asyncio.timeout(self._backoff.after(self._failures) if self.due else None):
+                        self._note(*await watch.next())
+                except TimeoutError:
+                    pass  # time to try again
+                if not pruned and tables.endpoints.ready and tables.nodes.ready:
+                    self.due["stale endpoints"] = self._prune
+                    pruned = True
+                await self._write()
+
+    def _note(
+        self, endpoints: Batch[Any], obeyed: Batch[Any], nodes: Batch[Any], policies: Batch[Any]
+    ) -> None:
+        """What changed is due."""
+        pods = {
+            (row.namespace, row.pod) for one in endpoints for row in (one.old, one.new) if row is not None
+        }
+        for change in obeyed:
+            endpoint = self.tables.endpoints.get(change.key)
+            if endpoint is not None:
+                pods.add((endpoint.namespace, endpoint.pod))
+        for change in nodes:
+            if any(row is not None and row.local for row in (change.old, change.new)):
+                self.due["node"] = self._write_node
+                # An endpoint names the address of its node.
+                pods |= {(row.namespace, row.pod) for row in self.tables.endpoints}
+        for pod in pods:
+            self.due["endpoint", *pod] = partial(self._write_endpoint, *pod)
+        for change in policies:
+            row = change.new
+            if row is not None and row.kind in POLICIES:
+                self.due["policy", change.key] = partial(self._write_policy, row)
+            else:
+                self.due.pop(("policy", change.key), None)
+
+    async def _write(self) -> None:
+        """Try all that is due once; what fails stays due. An API that does not answer ends the round."""
+        failed = False
+        for key, work in list(self.due.items()):
+            try:
+                await work()
+            except (ApiError, Unreachable, InvalidObject) as error:
+                failed = True
+                if str(error) != self.error:
+                    self.error = str(error)
+                    log.warning("telling the API about %s: %s; trying on", key, error)
+                if isinstance(error, Unreachable):
+                    break
+            else:
+                if self.due.get(key) is work:
+                    del self.due[key]
+        self._failures = self._failures + 1 if failed else 0
+        if not self.due:
+            self.error = ""
+
+    async def _write_endpoint(self, namespace: str, pod: str) -> None:
+        rows = self.tables.endpoints.by("pod", (namespace, pod))
+        key = (namespace, pod)
+        if not rows or rows[-1].state == "disconnecting":
+            if key in self._endpoints:
+                await self.api.delete(resources.CILIUM_ENDPOINTS, pod, namespace)
+                del self._endpoints[key]
+            return
+        row = rows[-1]
+        status = reports.endpoint_status(row, self.tables.endpoint_policies.get(row.id), self._address())
+        if self._endpoints.get(key) == status:
+            return
+        if key not in self._endpoints:
+            await self._make_endpoint(reports.endpoint(row))
+        try:
+            await self.api.patch(
+                resources.CILIUM_ENDPOINTS, pod, {"status": status}, namespace, subresource="status"
+            )
+        except ApiError as error:
+            if error.code == 404:
+                self._endpoints.pop(key, None)  # somebody deleted it: make it anew
+            raise
+        self._endpoints[key] = status
+
+    async def _make_endpoint(self, body: Object) -> None:
+        namespace, name = name_of(body)
+        try:
+            await self.api.create(resources.CILIUM_ENDPOINTS, body, namespace)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            # It is there: of an earlier life of this agent, or of an earlier pod of the same name.
+            await self.api.patch(resources.CILIUM_ENDPOINTS, name, {"metadata": body["metadata"]}, namespace)
+
+    async def _write_node(self) -> None:
+        row = self.tables.nodes.get(self.node_name)
+        if row is None:
+            await self.api.delete(resources.CILIUM_NODES, self.node_name)
+            self._node = None
+            return
+        body = reports.node(row)
+        if self._node == body["spec"]:
+            return
+        try:
+            await self.api.create(resources.CILIUM_NODES, body)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            await self.api.patch(resources.CILIUM_NODES, self.node_name, {"spec": body["spec"]})
+        self._node = body["spec"]
+
+    async def _write_policy(self, row: PolicyRow) -> None:
+        """The condition Valid, unless it (another node's agent, say) says so already."""
+        resource = POLICIES[row.kind]
+        try:
+            found = await self.api.get(resource, row.name, row.namespace or None)
+        except ApiError as error:
+            if error.code == 404:
+                return
+            raise
+        conditions = [dict(one) for one in items(mapping(found, "status"), "conditions", "status")]
+        wanted = reports.policy_condition(row)
+        if any(one | wanted == one for one in conditions):
+            return
+        others = [one for one in conditions if one.get("type") != "Valid"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        patch = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": now}]}}
+        await self.api.patch(resource, row.name, patch, row.namespace or None, subresource="status")
+
+    async def _prune(self) -> None:
+        """Delete endpoints of this node that are of no pod here: those of an earlier life."""
+        mine = self._address()
+        for item in await self.api.list(resources.CILIUM_ENDPOINTS):
+            namespace, name = name_of(item)
+            networking = mapping(mapping(item, "status"), "networking", "status")
+            here = self.tables.endpoints.by("pod", (namespace, name))
+            if mine and networking.get("node") == mine and not here:
+                await self.api.delete(resources.CILIUM_ENDPOINTS, name, namespace)
+
+    def _address(self) -> str:
+        """Of this node; empty while it is not known."""
+        row = self.tables.nodes.get(self.node_name)
+        return row.addresses[0] if row is not None and row.addresses else ""

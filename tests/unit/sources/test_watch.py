@@ -1,0 +1,142 @@
+"""Following the API: rows as objects come, break and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from podwire.base.aio import Backoff, cancelling, eventually
+from podwire.base.errors import ApiError
+from podwire.kube import Event, Resource, resources
+from podwire.sources.watch import Family, Sources
+from podwire.state.tables import NodeRow, Tables
+
+
+class Streams:
+    """A Watcher whose streams are written by the test: one list of events (or an error) a stream."""
+
+    def __init__(self, *streams: list[Event | Exception]) -> None:
+        self.streams = list(streams)
+
+    async def watch(self, resource: Resource) -> AsyncIterator[Event]:
+        for event in self.streams.pop(0) if self.streams else []:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        await asyncio.Event().wait()
+
+
+SYNCED = Event("SYNCED")
+
+
+def namespace(name: str, **labels: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": labels}}
+
+
+def sources(tables: Tables) -> Sources:
+    return Sources(tables, node_name="n1", parse=lambda item: (), backoff=Backoff(0.001, 0.001))
+
+
+def family(of: Sources, resource: Resource) -> Family[Any]:
+    return next(one for one in of.families if one.resource is resource)
+
+
+def follow(resource: Resource, streams: Streams, tables: Tables, until: Any) -> Sources:
+    all_of = sources(tables)
+
+    async def run() -> None:
+        async with cancelling("follow", all_of.follow(streams, family(all_of, resource))):
+            await eventually(until, timeout=5, what="the rows")
+
+    asyncio.run(run())
+    return all_of
+
+
+def test_rows_follow_and_the_table_is_ready_when_synced() -> None:
+    tables = Tables()
+    streams = Streams(
+        [
+            Event("ADDED", namespace("a")),
+            Event("ADDED", namespace("b")),
+            SYNCED,
+            Event("MODIFIED", namespace("a", team="x")),
+            Event("DELETED", namespace("b")),
+        ]
+    )
+    follow(
+        resources.NAMESPACES,
+        streams,
+        tables,
+        lambda: tables.namespaces.ready and "b" not in tables.namespaces,
+    )
+    row = tables.namespaces.get("a")
+    assert row is not None and row.labels["team"] == "x"
+
+
+def test_a_malformed_object_is_named_and_the_rest_goes_on() -> None:
+    tables = Tables()
+    streams = Streams(
+        [
+            Event("ADDED", namespace("good")),
+            Event("ADDED", namespace("bad", team=1)),
+            Event("ADDED", {"metadata": 5}),
+            Event("ADDED", namespace("last")),
+            SYNCED,
+        ]
+    )
+    of = follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.ready)
+    assert set(tables.namespaces.keys()) == {"good", "last"}
+    assert of.malformed()["Namespace bad"] == "metadata.labels.team: must be a string"
+
+
+def test_an_object_that_became_malformed_keeps_its_row() -> None:
+    tables = Tables()
+    streams = Streams([Event("ADDED", namespace("a", x="1")), Event("MODIFIED", namespace("a", x=1)), SYNCED])
+    follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.ready)
+    row = tables.namespaces.get("a")
+    assert row is not None and row.labels["x"] == "1"
+
+
+def test_after_a_refused_stream_what_vanished_meanwhile_goes() -> None:
+    tables = Tables()
+    refused = ApiError(403, "Forbidden", "not now")
+    streams = Streams(
+        [refused],
+        [Event("ADDED", namespace("a")), Event("ADDED", namespace("b")), SYNCED, refused],
+        [Event("ADDED", namespace("b")), SYNCED],
+    )
+    of = follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.keys() == ["b"])
+    assert of.errors() == {}
+
+
+def test_policies_are_ready_when_all_three_kinds_are() -> None:
+    tables = Tables()
+    all_of = sources(tables)
+    kinds = [one for one in all_of.families if one.table is tables.policies]
+
+    async def run() -> None:
+        for one in kinds[:2]:
+            async with cancelling("follow", all_of.follow(Streams([SYNCED]), one)):
+                await eventually(lambda one=one: one.synced, timeout=5, what="sync")
+        assert not tables.policies.ready
+        async with cancelling("follow", all_of.follow(Streams([SYNCED]), kinds[2])):
+            await eventually(lambda: tables.policies.ready, timeout=5, what="sync")
+
+    asyncio.run(run())
+
+
+def endpoint(name: str, node: str) -> dict[str, Any]:
+    status = {"identity": {"id": 300}, "networking": {"addressing": [{"ipv4": "10.0.0.1"}], "node": node}}
+    return {"metadata": {"namespace": "prod", "name": name}, "status": status}
+
+
+def test_only_endpoints_of_other_nodes_are_remote() -> None:
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    tables.nodes.mark_ready()
+    added = [Event("ADDED", endpoint("mine", "172.20.0.1")), Event("ADDED", endpoint("theirs", "172.20.0.2"))]
+    follow(
+        resources.CILIUM_ENDPOINTS, Streams([*added, SYNCED]), tables, lambda: tables.remote_endpoints.ready
+    )
+    assert tables.remote_endpoints.keys() == [("prod", "theirs")]
