@@ -1,0 +1,1 @@
+"""Services and endpoint slices to frontends and backends."""

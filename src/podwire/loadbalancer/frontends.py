@@ -1,0 +1,293 @@
+"""Services and their slices to frontends with backends.
+
+In the walk: sources have put services and slices; the rows made here are what datapath.write puts
+into the service maps. Only what a change concerns is computed again: one endpoint changed costs
+its service, however many there are.
+
+Nothing is written before all services and slices of the start are known: a frontend written
+without its backends would break what the kernel does well from before the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+from podwire.loadbalancer.numbers import Numbers, OutOfNumbers, Sets
+from podwire.state.table import Watch
+from podwire.state.tables import (
+    BackendRow,
+    FrontendRow,
+    ServicePort,
+    ServiceRow,
+    SliceEndpoint,
+    SliceRow,
+    Tables,
+)
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int, int]  # address, port, protocol: key of a frontend, name of a backend
+ServiceKey = Hashable  # (namespace, name)
+
+SERVED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+LAST_BACKEND = (1 << 32) - 1
+LAST_REV_NAT = (1 << 16) - 1
+
+
+class Use(NamedTuple):
+    """What one service does with one backend."""
+
+    active: bool
+    node: str
+
+
+class Chosen(NamedTuple):
+    """What a service amounts to: its frontends with their active backends, and all backends it keeps."""
+
+    frontends: dict[Address, tuple[ServicePort, tuple[Address, ...]]]
+    uses: dict[Address, Use]
+
+
+class Frontends:
+    """Keeps `tables.frontends` and `tables.backends`.
+
+    `restored_backends` and `restored_services` are what the kernel holds: backend → id, frontend →
+    number of its reverse translation. `problems` says which frontends are not there and why.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        *,
+        restored_backends: Mapping[Address, int],
+        restored_services: Mapping[Address, int],
+    ) -> None:
+        self.tables = tables
+        self.problems: dict[Address, str] = {}
+        self._ids: Numbers[Address] = Numbers(LAST_BACKEND, restored_backends)
+        self._rev_nats: Numbers[Address] = Numbers(LAST_REV_NAT, restored_services)
+        self._sets = Sets()
+        self._frontends: dict[ServiceKey, set[Address]] = {}
+        self._uses: dict[ServiceKey, dict[Address, Use]] = {}
+        self._users: dict[Address, dict[ServiceKey, Use]] = {}
+        self._wanting: dict[Address, dict[ServiceKey, None]] = {}  # frontends that others hold
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        with Watch(self.tables.services, self.tables.slices) as watch:
+            dirty: dict[ServiceKey, None] = {}
+            started = False
+            while True:
+                services, slices = await watch.next()
+                for change in services:
+                    dirty[change.key] = None
+                for change in slices:
+                    for row in (change.old, change.new):
+                        if row is not None:
+                            dirty[(row.namespace, row.service)] = None
+                if not watch.ready:
+                    continue
+                self.update(dirty)
+                dirty = {}
+                if not started:
+                    started = True
+                    self._forget_unused()
+                    self.tables.backends.mark_ready()
+                    self.tables.frontends.mark_ready()
+
+    def update(self, services: Iterable[ServiceKey]) -> None:
+        """Compute these services anew, and those that wait for what they give up."""
+        work = dict.fromkeys(services)
+        while work:
+            key = next(iter(work))
+            del work[key]
+            for freed in self._update(key):
+                work |= self._wanting.pop(freed, {})
+
+    def _update(self, key: ServiceKey) -> list[Address]:
+        """One service; the frontends it gave up."""
+        service = self.tables.services.get(key)
+        chosen = choose(service, self.tables.slices.by("service", key)) if service else Chosen({}, {})
+        self._keep_backends(key, chosen.uses)
+        held = self._frontends.pop(key, set())
+        kept = {
+            address
+            for address, (port, active) in chosen.frontends.items()
+            if service is not None and self._put_frontend(key, service, address, port, active)
+        }
+        if kept:
+            self._frontends[key] = kept
+        gone = [address for address in held if address not in kept]
+        for address in gone:
+            self._delete_frontend(address)
+        self._release_backends(key, chosen.uses)
+        return gone
+
+    def _put_frontend(
+        self,
+        key: ServiceKey,
+        service: ServiceRow,
+        address: Address,
+        port: ServicePort,
+        active: tuple[Address, ...],
+    ) -> bool:
+        """Whether the frontend is the service's."""
+        old = self.tables.frontends.get(address)
+        if old is not None and (old.namespace, old.service) != key:
+            self._wanting.setdefault(address, {})[key] = None
+            self._problem(
+                address,
+                f"{service.namespace}/{service.name} has the address of {old.namespace}/{old.service}",
+            )
+            return False
+        try:
+            rev_nat = self._rev_nats.of(address)
+            ids = tuple(sorted(self._ids.of(one) for one in active))
+        except OutOfNumbers:
+            self._problem(
+                address,
+                f"{service.namespace}/{service.name} is not served: all {LAST_REV_NAT} numbers are in use",
+            )
+            return old is not None
+        self.problems.pop(address, None)
+        number = self._sets.take(ids)
+        self.tables.frontends.put(
+            FrontendRow(
+                address=address[0],
+                port=address[1],
+                protocol=address[2],
+                namespace=service.namespace,
+                service=service.name,
+                port_name=port.name,
+                type=service.type,
+                rev_nat=rev_nat,
+                set=number,
+                backends=ids,
+                affinity_timeout=service.affinity_timeout,
+            )
+        )
+        if old is not None:
+            self._sets.release(old.set)
+        return True
+
+    def _delete_frontend(self, address: Address) -> None:
+        old = self.tables.frontends.delete(address)
+        if old is not None:
+            self._sets.release(old.set)
+            self._rev_nats.release(address)
+
+    def _keep_backends(self, key: ServiceKey, uses: Mapping[Address, Use]) -> None:
+        """Rows for what the service uses, before a frontend names them."""
+        before = self._uses.get(key, {})
+        for address, use in uses.items():
+            if before.get(address) != use:
+                self._users.setdefault(address, {})[key] = use
+                self._put_backend(address)
+
+    def _release_backends(self, key: ServiceKey, uses: dict[Address, Use]) -> None:
+        """What the service no longer uses, after no frontend names it."""
+        for address in self._uses.get(key, {}):
+            if address not in uses:
+                users = self._users[address]
+                del users[key]
+                if users:
+                    self._put_backend(address)
+                else:
+                    del self._users[address]
+                    self.tables.backends.delete(self._ids.of(address))
+                    self._ids.release(address)
+        if uses:
+            self._uses[key] = uses
+        else:
+            self._uses.pop(key, None)
+
+    def _put_backend(self, address: Address) -> None:
+        users = self._users[address].values()
+        self.tables.backends.put(
+            BackendRow(
+                id=self._ids.of(address),
+                address=address[0],
+                port=address[1],
+                protocol=address[2],
+                state="active" if any(use.active for use in users) else "terminating",
+                node=next(iter(users)).node,
+            )
+        )
+
+    def _problem(self, address: Address, problem: str) -> None:
+        if self.problems.get(address) != problem:
+            log.error("service address %s: %s", address, problem)
+        self.problems[address] = problem
+
+    def _forget_unused(self) -> None:
+        """Numbers restored for what no service has any more."""
+        for address in self._ids.names():
+            if address not in self._users:
+                self._ids.release(address)
+        for address in self._rev_nats.names():
+            if address not in self.tables.frontends:
+                self._rev_nats.release(address)
+
+
+def choose(service: ServiceRow, slices: Iterable[SliceRow]) -> Chosen:
+    """Frontends and backends of one service. Pure: the order of slices does not matter.
+
+    New connections go to ready endpoints; only if there is none, to those that terminate and still
+    serve (Kubernetes' rule). Others keep the connections they have.
+    """
+    slices = list(slices)
+    frontends: dict[Address, tuple[ServicePort, tuple[Address, ...]]] = {}
+    uses: dict[Address, Use] = {}
+    for port in service.ports:
+        if port.protocol not in SERVED:
+            continue
+        by_family = {
+            family: _behind(port, [one for one in slices if one.family == family]) for family in (4, 6)
+        }
+        for cluster_address in service.cluster_addresses:
+            active, kept = by_family[6 if ":" in cluster_address else 4]
+            frontends[(cluster_address, port.port, port.protocol)] = (port, active)
+            for address, use in kept.items():
+                if address not in uses or use.active:
+                    uses[address] = use
+    return Chosen(frontends, uses)
+
+
+def _behind(port: ServicePort, slices: Iterable[SliceRow]) -> tuple[tuple[Address, ...], dict[Address, Use]]:
+    """(active backends, all that are kept) of one port in one family."""
+    endpoints: dict[Address, SliceEndpoint] = {}
+    for row in slices:
+        for name, number, protocol in row.ports:
+            if name == port.name and protocol == port.protocol:
+                for endpoint in row.endpoints:
+                    address = (endpoint.address, number, protocol)
+                    known = endpoints.get(address)
+                    # An endpoint may stand in two slices while it moves: the better word holds.
+                    if known is None or _rank(endpoint) > _rank(known):
+                        endpoints[address] = endpoint
+    active = [address for address, one in endpoints.items() if one.ready]
+    if not active:
+        active = [address for address, one in endpoints.items() if one.serving and one.terminating]
+    chosen = set(active)
+    kept = {
+        address: Use(address in chosen, one.node)
+        for address, one in endpoints.items()
+        if address in chosen or keeps_connections(port, one)
+    }
+    return tuple(sorted(active)), kept
+
+
+def _rank(endpoint: SliceEndpoint) -> tuple[bool, bool, bool, str]:
+    return endpoint.ready, endpoint.serving, endpoint.terminating, endpoint.node
+
+
+def keeps_connections(port: ServicePort, endpoint: SliceEndpoint) -> bool:
+    """Whether an endpoint that gets nothing new keeps what it has.
+
+    TCP connections end by themselves. A UDP client would go on for ever, so it keeps its backend
+    only while that still serves.
+    """
+    return port.protocol == socket.IPPROTO_TCP or (endpoint.terminating and endpoint.serving)
