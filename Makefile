@@ -69,6 +69,7 @@ $(BUILD)/podwire-init: src/podwire/sandbox/init.c | $(BUILD)/.apt
 gen: $(BUILD)/.venv ## write the generated mirrors anew (src/podwire/abi, src/podwire/api, docs/reference)
 	@$(PY) tools/gen_abi.py
 	@$(PY) tools/gen_api.py
+	@$(PY) tools/gen_docs.py
 
 demo: setup ## bring up a cluster, try a policy and a service in it, show the flows, remove everything
 	@$(VENV)/bin/podwire demo
@@ -86,6 +87,7 @@ lint: setup ## format check, lint, types, layers, generated files
 	@$(VENV)/bin/mypy --no-error-summary
 	@clang-format-16 --dry-run -Werror $(BPF_SOURCES) $(BPF_HEADERS)
 	@$(PY) tools/gen_abi.py --check
+	@$(PY) tools/gen_docs.py --check
 
 bench: setup ## measure, against peers built in the same run; prints ratios
 	@$(PY) tests/bench/run.py $(BENCH)
