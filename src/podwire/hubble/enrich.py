@@ -1,0 +1,197 @@
+"""The third step up: numbers to names.
+
+Each name a flow has (who is at either end, the service, the rule that decided, the device) becomes
+one more column of small numbers that stand for interned values (`hubble.intern`). Names are looked
+up when the flow is stored: a pod deleted later still has its name in the flows it made.
+
+Work per batch is a few array operations; Python runs for what was not seen lately, and anew after
+a table changed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podwire.base import addresses
+from podwire.hubble.decode import Columns, address_bytes
+from podwire.hubble.intern import NOTHING, Interner, NameCache
+from podwire.hubble.services import ServiceIndex
+from podwire.model import identity as identities
+from podwire.model.flow import NO_PARTY, Decision, Interface, Party, Reply
+from podwire.model.labels import CLUSTER, Labels, namespace_of, values
+from podwire.state.tables import EndpointRow, PodRow, Tables
+
+Array = NDArray[Any]
+
+# The columns made here; each is a number of the interner.
+NAMED: dict[str, str] = {
+    "source_party": "u4",
+    "destination_party": "u4",
+    "source_service": "u4",
+    "destination_service": "u4",
+    "decision": "u4",
+    "interface": "u4",
+}
+_RESERVED: dict[int, Labels] = {known.number: known.labels for known in identities.RESERVED}
+_ENDED = ("Succeeded", "Failed")
+
+
+class Enricher:
+    """Names for batches, from `tables`. `used` marks the numbers that stored flows have."""
+
+    def __init__(self, tables: Tables, used: Callable[[Array], None], *, capacity: int = 1 << 16) -> None:
+        self.names = Interner(capacity, used)
+        self._tables = tables
+        self._parties = NameCache(3)
+        self._rules = NameCache(1)
+        self._devices = NameCache(1)
+        self._services = ServiceIndex(tables)
+        self._watched = (
+            tables.endpoints,
+            tables.pods,
+            tables.identities,
+            tables.ipcache,
+            tables.nodes,
+            tables.rules,
+        )
+        self._revisions: tuple[int, ...] = ()
+        self._sweep_pause = 0
+
+    def enrich(self, columns: Columns) -> None:
+        """Fill the columns of `NAMED`, and identities the kernel did not know."""
+        self._refresh()
+        self._name_parties(columns)
+        self._name_services(columns)
+        rules, devices = columns["rule"].astype("u8"), columns["device"].astype("u8")
+        columns["decision"][:] = self._rules.look_up((rules,), lambda i: (self._decision(int(rules[i])), 0))[
+            0
+        ]
+        columns["interface"][:] = self._devices.look_up(
+            (devices,), lambda i: (self._interface(int(devices[i])), 0)
+        )[0]
+
+    def _refresh(self) -> None:
+        revisions = tuple(table.revision for table in self._watched)
+        swept = self._sweep()
+        if revisions != self._revisions or swept:
+            self._revisions = revisions
+            for cache in (self._parties, self._rules, self._devices):
+                cache.clear()
+        self._services.refresh(self.names.number, force=swept)
+
+    def _sweep(self) -> bool:
+        """Make room for names when there is none; seldom if it does not help."""
+        self._sweep_pause = max(0, self._sweep_pause - 1)
+        if not self.names.full or self._sweep_pause:
+            return False
+        self._sweep_pause = 256 if self.names.sweep() < self.names.capacity // 16 else 0
+        return True
+
+    def _name_parties(self, columns: Columns) -> None:
+        for side in ("source", "destination"):
+            number, endpoint = columns[f"{side}_identity"], columns[f"{side}_endpoint"]
+            high, low = columns[f"{side}_high"], columns[f"{side}_low"]
+            # Whom the kernel knows to be outside the cluster has no name by address, and there are
+            # very many of them: one name for all of an identity.
+            outside = endpoint == 0
+            outside &= (
+                (number == identities.WORLD)
+                | (number == identities.WORLD_IPV4)
+                | (number == identities.WORLD_IPV6)
+                | (number >= identities.LOCAL_FIRST)
+            )
+            inside = (~outside).astype("u8")
+            rest = number.astype("u8") << np.uint64(16) | endpoint
+            found = self._parties.look_up(
+                (high * inside, low * inside, rest), partial(self._party_at, high, low, number, endpoint)
+            )
+            columns[f"{side}_party"][:] = found[0]
+            columns[f"{side}_identity"][:] = found[1]
+
+    def _name_services(self, columns: Columns) -> None:
+        protocol = columns["protocol"]
+        # What was translated is named by what it was before: `original` is the destination, on
+        # replies the source.
+        answered = columns["reply"] == Reply.YES
+        for side, mine in (("source", answered), ("destination", ~answered)):
+            high, low, port = columns[f"{side}_high"], columns[f"{side}_low"], columns[f"{side}_port"]
+            mine = mine & (columns["original_port"] != 0)
+            if mine.any():
+                high = np.where(mine, columns["original_high"], high)
+                low = np.where(mine, columns["original_low"], low)
+                port = np.where(mine, columns["original_port"], port)
+            columns[f"{side}_service"][:] = self._services.look_up(high, low, port, protocol)
+
+    def _party_at(self, high: Array, low: Array, number: Array, endpoint: Array, i: int) -> tuple[int, int]:
+        address = addresses.unpack(address_bytes(high[i], low[i]))
+        party, known = self._party(address, int(number[i]), int(endpoint[i]))
+        return (self.names.number(party) if party != NO_PARTY else NOTHING), known
+
+    def _party(self, address: str, number: int, endpoint_id: int) -> tuple[Party, int]:
+        """Who `address` is, and its identity; `number` and `endpoint_id` as the kernel knew them."""
+        endpoint = self._tables.endpoints.get(endpoint_id) if endpoint_id else None
+        if endpoint is None and address:
+            endpoint = next(iter(self._tables.endpoints.by("address", address)), None)
+        pod = self._pod(address, endpoint)
+        namespace = endpoint.namespace if endpoint else pod.namespace if pod else ""
+        name = endpoint.pod if endpoint else pod.name if pod else ""
+        cached = self._tables.ipcache.get(addresses.exact(address)) if address else None
+        if not name and cached is not None:
+            namespace, name = cached.namespace, cached.pod
+        if number == identities.UNKNOWN:
+            number = endpoint.identity if endpoint else self._identity(address)
+        labels = self._labels(number) or (endpoint.labels if endpoint else ())
+        return (
+            Party(
+                labels=labels,
+                namespace=namespace or namespace_of(labels),
+                pod=name,
+                workload_kind=pod.workload_kind if pod else "",
+                workload_name=pod.workload_name if pod else "",
+                cluster=values(labels).get(("k8s", CLUSTER), ""),
+            ),
+            number,
+        )
+
+    def _pod(self, address: str, endpoint: EndpointRow | None) -> PodRow | None:
+        if endpoint is not None:
+            return self._tables.pods.get((endpoint.namespace, endpoint.pod))
+        # An address may be a finished pod's as well; a node's address is no pod's.
+        pods = [row for row in self._tables.pods.by("address", address) if not row.host_network]
+        return min(pods, key=lambda row: row.phase in _ENDED, default=None)
+
+    def _labels(self, number: int) -> Labels:
+        row = self._tables.identities.get(number)
+        return row.labels if row is not None else _RESERVED.get(number, ())
+
+    def _identity(self, address: str) -> int:
+        """Of an address the kernel did not look up: the longest prefix of the ipcache."""
+        if not address:
+            return identities.UNKNOWN
+        for network in addresses.containing(address):
+            row = self._tables.ipcache.get(str(network))
+            if row is not None:
+                return row.identity
+        return identities.UNKNOWN
+
+    def _decision(self, rule: int) -> int:
+        row = self._tables.rules.get(rule) if rule else None
+        if row is None:
+            return NOTHING
+        return self.names.number(
+            Decision(row.origins, row.clause, row.default_deny, int(row.direction), row.log)
+        )
+
+    def _interface(self, device: int) -> int:
+        if not device:
+            return NOTHING
+        try:
+            return self.names.number(Interface(socket.if_indextoname(device)))
+        except OSError:  # gone already; its index remains
+            return NOTHING

@@ -1,0 +1,289 @@
+"""Rows to Hubble's messages, for the rows that somebody asked for.
+
+`Messages.of` fills only the parts a field mask wants; without a mask all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from podwire.api import flow_pb2, observer_pb2
+from podwire.base import addresses
+from podwire.base.errors import InvalidObject
+from podwire.hubble.decode import address_bytes
+from podwire.hubble.filter_fields import FLAG_BITS, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP
+from podwire.hubble.flows import Flows
+from podwire.hubble.summary import summary
+from podwire.model.flow import Decision, Reply, Verdict
+from podwire.model.rule import Direction, Origin
+
+Row = dict[str, Any]
+DROP, TRACE, VERDICT, SOCKET = 1, 4, 5, 7
+TO_ENDPOINT = 101
+IPV6, ENCRYPTED = 1, 8
+PROTOCOL_FIELDS = {
+    TCP: "TCP",
+    UDP: "UDP",
+    SCTP: "SCTP",
+    ICMP: "ICMPv4",
+    ICMPV6: "ICMPv6",
+    VRRP: "VRRP",
+    IGMP: "IGMP",
+}
+CLAUSE_LABEL = "podwire:clause="
+DEFAULT_DENY_LABEL = "podwire:default-deny"
+
+
+class Messages:
+    """Messages of one request. Raises InvalidObject for a mask that names no field of a flow."""
+
+    def __init__(self, flows: Flows, mask: FieldMask | None = None) -> None:
+        self._flows = flows
+        self._mask = mask if mask is not None and mask.paths else None
+        if self._mask is not None and not self._mask.IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR):
+            wrong = [
+                path
+                for path in self._mask.paths
+                if not FieldMask(paths=[path]).IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR)
+            ]
+            raise InvalidObject(
+                "field_mask", f"a flow has no field {wrong[0]}" if wrong else "not a mask of flows"
+            )
+        wanted = {path.partition(".")[0] for path in self._mask.paths} if self._mask else set(PARTS)
+        self._parts = [(name, fill) for name, fill in PARTS.items() if name in wanted]
+        self._nested = self._mask is not None and any("." in path for path in self._mask.paths)
+        self._node_labels = flows.node_labels
+
+    def response(self, number: int) -> Any:
+        """GetFlowsResponse of the row numbered `number`; KeyError if it is overwritten."""
+        row = self._flows.store.row(number)
+        response = observer_pb2.GetFlowsResponse(node_name=self._flows.node)
+        response.time.FromNanoseconds(int(row["time"]))
+        if self._nested:
+            whole = self._flow(row, flow_pb2.Flow())
+            assert self._mask is not None
+            response.flow.SetInParent()
+            # MergeMessage, not JSON: paths such as IP and Summary do not survive camel case.
+            self._mask.MergeMessage(whole, response.flow)
+        else:
+            self._flow(row, response.flow)
+            response.flow.SetInParent()
+        return response
+
+    def flow(self, number: int) -> Any:
+        """flow.Flow of the row numbered `number`; KeyError if it is overwritten."""
+        return self.response(number).flow
+
+    def _flow(self, row: Row, flow: Any) -> Any:
+        row = {name: value.item() for name, value in row.items()}
+        for _, fill in self._parts:
+            fill(flow, row, self)
+        return flow
+
+    @property
+    def flows(self) -> Flows:
+        return self._flows
+
+    @property
+    def node_labels(self) -> tuple[str, ...]:
+        return self._node_labels
+
+
+Fill = Callable[[Any, Row, Messages], None]
+
+
+def _time(flow: Any, row: Row, _: Messages) -> None:
+    flow.time.FromNanoseconds(row["time"])
+
+
+def _ethernet(flow: Any, row: Row, _: Messages) -> None:
+    raw = row["macs_first"].to_bytes(8, sys.byteorder) + row["macs_last"].to_bytes(4, sys.byteorder)
+    if any(raw):
+        flow.ethernet.source = raw[:6].hex(":")
+        flow.ethernet.destination = raw[6:].hex(":")
+
+
+def _has_address(row: Row) -> bool:
+    return bool(row["source_high"] | row["source_low"] | row["destination_high"] | row["destination_low"])
+
+
+def _ip(flow: Any, row: Row, _: Messages) -> None:
+    if not _has_address(row):
+        return
+    flow.IP.source = addresses.unpack(address_bytes(row["source_high"], row["source_low"]))
+    flow.IP.destination = addresses.unpack(address_bytes(row["destination_high"], row["destination_low"]))
+    flow.IP.ipVersion = flow_pb2.IPv6 if row["flags"] & IPV6 else flow_pb2.IPv4
+    flow.IP.encrypted = bool(row["flags"] & ENCRYPTED)
+
+
+def _l4(flow: Any, row: Row, _: Messages) -> None:
+    name = PROTOCOL_FIELDS.get(row["protocol"])
+    if name is None or not _has_address(row):
+        return
+    layer = getattr(flow.l4, name)
+    layer.SetInParent()
+    match row["protocol"]:
+        case 6 | 17 | 132:
+            layer.source_port = row["source_port"]
+            layer.destination_port = row["destination_port"]
+            if row["protocol"] == TCP and row["kind"] != SOCKET:
+                layer.flags.SetInParent()
+                for flag, bit in FLAG_BITS.items():
+                    if row["tcp_flags"] & bit:
+                        setattr(layer.flags, flag, True)
+        case 1 | 58:
+            layer.type = row["icmp_type"]
+            layer.code = row["icmp_code"]
+
+
+def _endpoint(side: str) -> Fill:
+    def fill(flow: Any, row: Row, messages: Messages) -> None:
+        endpoint = getattr(flow, side)
+        endpoint.SetInParent()
+        endpoint.ID = row[f"{side}_endpoint"]
+        endpoint.identity = row[f"{side}_identity"]
+        party = messages.flows.value(row[f"{side}_party"])
+        if party is None:
+            return
+        endpoint.cluster_name = party.cluster
+        endpoint.namespace = party.namespace
+        endpoint.pod_name = party.pod
+        endpoint.labels.extend(party.labels)
+        if party.workload_name:
+            endpoint.workloads.add(name=party.workload_name, kind=party.workload_kind)
+
+    return fill
+
+
+def _service(side: str) -> Fill:
+    def fill(flow: Any, row: Row, messages: Messages) -> None:
+        service = messages.flows.value(row[f"{side}_service"])
+        if service is not None:
+            message = getattr(flow, f"{side}_service")
+            message.name = service.name
+            message.namespace = service.namespace
+
+    return fill
+
+
+def _is_reply(flow: Any, row: Row, _: Messages) -> None:
+    if row["reply"] != Reply.UNKNOWN:
+        flow.is_reply.value = row["reply"] == Reply.YES
+
+
+def _event_type(flow: Any, row: Row, _: Messages) -> None:
+    flow.event_type.type = row["kind"]
+    flow.event_type.sub_type = row["sub"]
+
+
+def _observation(flow: Any, row: Row, _: Messages) -> None:
+    if row["kind"] == TRACE:
+        flow.trace_observation_point = row["sub"] or TO_ENDPOINT
+
+
+def _interface(flow: Any, row: Row, messages: Messages) -> None:
+    if row["device"]:
+        flow.interface.index = row["device"]
+        known = messages.flows.value(row["interface"])
+        flow.interface.name = known.name if known else ""
+
+
+def _socket(name: str, column: str) -> Fill:
+    def fill(flow: Any, row: Row, _: Messages) -> None:
+        if row["kind"] == SOCKET:
+            setattr(flow, name, row[column])
+
+    return fill
+
+
+def _number(name: str, column: str) -> Fill:
+    return lambda flow, row, _: setattr(flow, name, row[column])
+
+
+def _policies(name: str, direction: Direction, denied: bool) -> Fill:
+    def fill(flow: Any, row: Row, messages: Messages) -> None:
+        decision = messages.flows.value(row["decision"])
+        if decision is None or decision.direction != direction:
+            return
+        if (row["verdict"] == Verdict.DROPPED) == denied:
+            for origin in decision.origins:
+                getattr(flow, name).append(policy(origin, decision))
+
+    return fill
+
+
+def policy(origin: Origin, decision: Decision) -> Any:
+    """flow.Policy of one of the policies behind a decision, with the clause in its labels."""
+    labels = [
+        f"k8s:io.cilium.k8s.policy.derived-from={origin.kind}",
+        f"k8s:io.cilium.k8s.policy.name={origin.name}",
+    ]
+    if origin.namespace:
+        labels.append(f"k8s:io.cilium.k8s.policy.namespace={origin.namespace}")
+    if origin.uid:
+        labels.append(f"k8s:io.cilium.k8s.policy.uid={origin.uid}")
+    labels.append(DEFAULT_DENY_LABEL if decision.default_deny else f"{CLAUSE_LABEL}{decision.clause}")
+    return flow_pb2.Policy(name=origin.name, namespace=origin.namespace, kind=origin.kind, labels=labels)
+
+
+def _log(flow: Any, row: Row, messages: Messages) -> None:
+    decision = messages.flows.value(row["decision"])
+    if decision is not None and decision.log:
+        flow.policy_log.append(decision.log)
+
+
+def _uuid(flow: Any, row: Row, messages: Messages) -> None:
+    flow.uuid = messages.flows.ids.of(row["cpu"], row["sequence"])
+
+
+def _node_labels(flow: Any, _: Row, messages: Messages) -> None:
+    flow.node_labels.extend(messages.node_labels)
+
+
+def _type(flow: Any, row: Row, _: Messages) -> None:
+    flow.Type = flow_pb2.SOCK if row["kind"] == SOCKET else flow_pb2.L3_L4
+
+
+def _summary(flow: Any, row: Row, _: Messages) -> None:
+    flow.Summary = summary(row, with_address=_has_address(row))
+
+
+PARTS: dict[str, Fill] = {
+    "time": _time,
+    "uuid": _uuid,
+    "verdict": _number("verdict", "verdict"),
+    "drop_reason": _number("drop_reason", "drop_reason"),
+    "ethernet": _ethernet,
+    "IP": _ip,
+    "l4": _l4,
+    "source": _endpoint("source"),
+    "destination": _endpoint("destination"),
+    "Type": _type,
+    "node_name": lambda flow, _, messages: setattr(flow, "node_name", messages.flows.node),
+    "node_labels": _node_labels,
+    "reply": lambda flow, row, _: setattr(flow, "reply", row["reply"] == Reply.YES),
+    "event_type": _event_type,
+    "source_service": _service("source"),
+    "destination_service": _service("destination"),
+    "traffic_direction": _number("traffic_direction", "direction"),
+    "policy_match_type": _number("policy_match_type", "match"),
+    "trace_observation_point": _observation,
+    "trace_reason": _number("trace_reason", "trace_reason"),
+    "drop_reason_desc": _number("drop_reason_desc", "drop_reason"),
+    "is_reply": _is_reply,
+    "interface": _interface,
+    "proxy_port": _number("proxy_port", "proxy_port"),
+    "sock_xlate_point": _socket("sock_xlate_point", "sub"),
+    "socket_cookie": _socket("socket_cookie", "cookie"),
+    "cgroup_id": _socket("cgroup_id", "cgroup"),
+    "Summary": _summary,
+    "egress_allowed_by": _policies("egress_allowed_by", Direction.EGRESS, denied=False),
+    "ingress_allowed_by": _policies("ingress_allowed_by", Direction.INGRESS, denied=False),
+    "egress_denied_by": _policies("egress_denied_by", Direction.EGRESS, denied=True),
+    "ingress_denied_by": _policies("ingress_denied_by", Direction.INGRESS, denied=True),
+    "policy_log": _log,
+}

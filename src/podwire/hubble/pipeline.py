@@ -1,0 +1,156 @@
+"""The way up, wired: ring → reader → decode → enrich → store, and the server on top.
+
+    pipeline = Pipeline(ring, stats_reader, tables, config, node_name)
+    await pipeline.run()          # for the life of the agent
+
+A batch is read as soon as there is one, but not more often than every `PACE` seconds unless the
+batches are full: an event then waits a few milliseconds, and a trickle of events costs no CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+
+from podwire.base.aio import Supervised
+from podwire.base.config import AgentConfig
+from podwire.hubble.decode import decode
+from podwire.hubble.enrich import Enricher
+from podwire.hubble.explain import explain_row
+from podwire.hubble.flows import Flows
+from podwire.hubble.read import Accounts, Reader, Records, RingLike, StatsReader
+from podwire.hubble.serve import Address, Server
+from podwire.hubble.store import BYTES_PER_FLOW, Store
+from podwire.state.tables import Tables
+
+PACE = 0.01
+LOSS_CHECK = 1.0
+# How often the offset of the clocks is measured anew: wall time may be set meanwhile.
+CLOCK_CHECK = 10.0
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """emitted = received + lost + waiting; received = stored + overwritten."""
+
+    accounts: Accounts
+    stored: int
+    overwritten: int
+    capacity: int
+    bytes_at_most: int
+    names: int
+    names_refused: int
+    batches: int
+
+
+class Pipeline:
+    """One node's flows. `stats_reader` gives (emitted, lost) of each CPU."""
+
+    def __init__(
+        self, ring: RingLike, stats_reader: StatsReader, tables: Tables, config: AgentConfig, node_name: str
+    ) -> None:
+        self.reader = Reader(ring, stats_reader)
+        self.store = Store(config.hubble_flow_capacity)
+        self._enricher = Enricher(tables, self.store.mark_used)
+        self.flows = Flows(
+            self.store, self._enricher.names, tables, name=node_name, cluster=config.cluster_name
+        )
+        self.server = Server(self.flows, Address.of_agent(config))
+        self._boot_to_wall = boot_to_wall()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with Supervised("hubble") as group:
+            group.start("read events", self._read())
+            group.start("count what was lost", self._watch_losses())
+            group.start("serve flows", self.server.run())
+            await group.wait()
+
+    def drain(self) -> int:
+        """Store what waits in the ring now; how many events."""
+        total = 0
+        while records := self._batch():
+            total += records
+        self.check_losses()
+        return total
+
+    def take(self, records: Records) -> None:
+        """Store one batch of records."""
+        most = self.store.capacity
+        for start in range(0, len(records), most):
+            batch = records[start : start + most]
+            for part, columns in self.store.room(len(batch)):
+                decode(batch[part], self._boot_to_wall, columns)
+                self._enricher.enrich(columns)
+            self.store.commit(len(batch))
+
+    def check_losses(self) -> None:
+        """Tell the store what the kernel lost since this was last asked."""
+        for loss in self.reader.losses():
+            self.store.add_loss(loss, time.time_ns())
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            accounts=self.reader.accounts(),
+            stored=len(self.store),
+            overwritten=self.store.overwritten,
+            capacity=self.store.capacity,
+            bytes_at_most=self.store.capacity * BYTES_PER_FLOW,
+            names=len(self.flows.names),
+            names_refused=self.flows.names.refused,
+            batches=self.reader.batches,
+        )
+
+    def explain_json(self, uuid: str) -> dict[str, Any] | None:
+        """Why the flow with this UUID was allowed or dropped; None if it is not stored (any more)."""
+        row = self.flows.find(uuid)
+        return None if row is None else explain_row(self.flows, row)
+
+    def _batch(self) -> int:
+        records = self.reader.read()
+        if len(records):
+            self.take(records)
+        return len(records)
+
+    async def _read(self) -> None:
+        while True:
+            await self._until_readable()
+            while self._batch() == self.reader.most:
+                await asyncio.sleep(0)
+            await asyncio.sleep(PACE)
+
+    async def _until_readable(self) -> None:
+        # Watched only while nothing waits: the descriptor stays readable until the ring is read, and
+        # the loop would turn without end during the pause.
+        loop = asyncio.get_running_loop()
+        readable = loop.create_future()
+        fd = self.reader.fileno()
+        loop.add_reader(fd, lambda: None if readable.done() else readable.set_result(None))
+        try:
+            await readable
+        finally:
+            loop.remove_reader(fd)
+
+    async def _watch_losses(self) -> None:
+        checked = time.monotonic()
+        while True:
+            await asyncio.sleep(LOSS_CHECK)
+            self.check_losses()
+            if time.monotonic() - checked > CLOCK_CHECK:
+                checked = time.monotonic()
+                self._boot_to_wall = boot_to_wall()
+
+
+def boot_to_wall() -> int:
+    """What to add to CLOCK_BOOTTIME for ns since the epoch; the closest of a few readings."""
+    best = None
+    for _ in range(5):
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        wall = time.time_ns()
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if best is None or after - before < best[0]:
+            best = (after - before, wall - (before + after) // 2)
+    assert best is not None
+    return best[1]

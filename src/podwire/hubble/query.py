@@ -1,0 +1,188 @@
+"""GetFlows without gRPC: a request in, responses out, in the order and number Hubble's clients expect.
+
+- `first` begins at the oldest flow; otherwise the newest `number` that match; `since` wins over
+  `number` as the place to begin, which then only bounds how many are sent.
+- `follow` goes on with what comes; alone it begins now.
+- What was lost is told in one message per reason and second, and at the end of an answer that does
+  not follow: flows overwritten before they could be sent (HUBBLE_RING_BUFFER), events that found
+  the kernel's ring full (PERF_EVENT_RING_BUFFER).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podwire.api import flow_pb2, observer_pb2
+from podwire.base.errors import InvalidObject
+from podwire.hubble import filter as filters
+from podwire.hubble.decode import Columns
+from podwire.hubble.flows import Flows
+from podwire.hubble.message import Messages
+
+Rows = NDArray[np.int64]
+ALL = (1 << 64) - 1
+LOSS_INTERVAL = 1.0
+# Rows turned into messages between two breaths of the event loop.
+_AT_ONCE = 256
+
+
+class Query:
+    """One GetFlows request, checked: InvalidObject says what is wrong with it."""
+
+    def __init__(self, request: Any, flows: Flows) -> None:
+        if request.first and request.follow:
+            raise InvalidObject("first", "cannot be combined with follow")
+        self._flows = flows
+        self._store = flows.store
+        self._first = request.first
+        self._follow = request.follow
+        self._matches = filters.compile_lists(request.whitelist, request.blacklist, flows)
+        self._messages = Messages(flows, request.field_mask if request.HasField("field_mask") else None)
+        self._since = _nanoseconds(request, "since")
+        # Who follows has no end.
+        self._until = None if request.follow else _nanoseconds(request, "until")
+        self._number = request.number if 0 < request.number < ALL else None
+        self._now_on = request.follow and request.number == 0 and self._since is None
+
+    async def responses(self) -> AsyncIterator[Any]:
+        """GetFlowsResponse messages. Ends unless the request follows."""
+        end = self._store.end
+        first = end if self._now_on else self._store.first
+        losses = _Losses(self._flows, first)
+        if not self._now_on:
+            async for rows in self._stored(first, end):
+                async for response in self._send(rows, losses):
+                    yield response
+        if self._follow:
+            async for response in self._followed(end, losses):
+                yield response
+            return
+        for response in losses.told(end):
+            yield response
+
+    # --- which rows ------------------------------------------------------------------------------
+
+    async def _stored(self, first: int, end: int) -> AsyncIterator[Rows]:
+        """Rows of first..end-1 to send, oldest first, in pieces."""
+        if self._first or self._since is not None or self._number is None:
+            left = self._number if not self._follow else None
+            for start, columns in self._store.chunks(first, end):
+                rows = start + np.flatnonzero(self._test(columns))
+                if left is not None:
+                    rows = rows[:left]
+                    left -= len(rows)
+                if len(rows):
+                    yield rows
+                if left == 0:
+                    return
+                await asyncio.sleep(0)
+            return
+        found: list[Rows] = []
+        missing = self._number
+        for start, columns in self._store.chunks(first, end, newest_first=True):
+            rows = start + np.flatnonzero(self._test(columns))[-missing:]
+            found.append(rows)
+            missing -= len(rows)
+            if missing == 0:
+                break
+            await asyncio.sleep(0)
+        for rows in reversed(found):
+            yield rows
+
+    def _test(self, columns: Columns) -> NDArray[np.bool_]:
+        passed = self._matches(columns)
+        if self._since is not None:
+            passed &= columns["time"] >= self._since
+        if self._until is not None:
+            passed &= columns["time"] <= self._until
+        return passed
+
+    async def _followed(self, cursor: int, losses: _Losses) -> AsyncIterator[Any]:
+        store = self._store
+        while True:
+            await store.wait(cursor)
+            if cursor < store.first:
+                losses.overwritten += store.first - cursor
+                cursor = store.first
+            end = store.end
+            for start, columns in store.chunks(cursor, end):
+                rows = start + np.flatnonzero(self._test(columns))
+                async for response in self._send(rows, losses):
+                    yield response
+                if start < store.first:  # the writer has lapped this reader
+                    break
+                cursor = start + len(columns["time"])
+            for response in losses.told(end, every=LOSS_INTERVAL):
+                yield response
+
+    async def _send(self, rows: Rows, losses: _Losses) -> AsyncIterator[Any]:
+        for at, row in enumerate(rows.tolist()):
+            try:
+                yield self._messages.response(row)
+            except KeyError:
+                losses.overwritten += 1
+            if at % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+
+
+class _Losses:
+    """What one request has missed and not been told yet."""
+
+    def __init__(self, flows: Flows, row: int) -> None:
+        self._flows = flows
+        self._row = row  # losses before this row are told, or not ours
+        self._told_at = 0.0
+        self._since = time.time_ns()
+        self.overwritten = 0
+
+    def told(self, end: int, *, every: float = 0.0) -> Iterator[Any]:
+        """LostEvent messages for what was lost up to row `end`, at most one per reason and `every` s."""
+        now = time.monotonic()
+        if every and now - self._told_at < every:
+            return
+        # A loss of row `end` lies between the last row told of and the next one.
+        records = [loss for loss in self._flows.store.losses if self._row <= loss.row <= end]
+        if not records and not self.overwritten:
+            return
+        self._told_at = now
+        self._row = end + 1
+        wall = time.time_ns()
+        if self.overwritten:
+            yield self._message(flow_pb2.HUBBLE_RING_BUFFER, self.overwritten, self._since, wall, None)
+            self.overwritten = 0
+        if records:
+            cpus = {loss.cpu for loss in records}
+            yield self._message(
+                flow_pb2.PERF_EVENT_RING_BUFFER,
+                sum(loss.count for loss in records),
+                records[0].time,
+                records[-1].time,
+                cpus.pop() if len(cpus) == 1 else None,
+            )
+        self._since = wall
+
+    def _message(self, source: Any, count: int, first: int, last: int, cpu: int | None) -> Any:
+        response = observer_pb2.GetFlowsResponse(node_name=self._flows.node)
+        response.time.FromNanoseconds(last)
+        response.lost_events.source = source
+        response.lost_events.num_events_lost = count
+        response.lost_events.first.FromNanoseconds(first)
+        response.lost_events.last.FromNanoseconds(last)
+        if cpu is not None and cpu >= 0:
+            response.lost_events.cpu.value = cpu
+        return response
+
+
+def _nanoseconds(request: Any, name: str) -> int | None:
+    if not request.HasField(name):
+        return None
+    stamp = getattr(request, name)
+    if not 0 <= stamp.nanos < 1_000_000_000 or not -62135596800 <= stamp.seconds <= 253402300799:
+        raise InvalidObject(name, "is not a valid time")
+    return int(stamp.seconds) * 1_000_000_000 + int(stamp.nanos)
