@@ -214,6 +214,26 @@ async def eventually(
         await asyncio.sleep(interval)
 
 
+async def paced(source: AsyncIterator[T], interval: float) -> AsyncIterator[T | None]:
+    """The items of `source`, and None whenever there was none for `interval` seconds."""
+    due = asyncio.ensure_future(anext(source))
+    try:
+        while True:
+            done, _ = await asyncio.wait((due,), timeout=interval)
+            if not done:
+                yield None
+                continue
+            try:
+                item = due.result()
+            except StopAsyncIteration:
+                return
+            due = asyncio.ensure_future(anext(source))
+            yield item
+    finally:
+        due.cancel()
+        await asyncio.gather(due, return_exceptions=True)
+
+
 @asynccontextmanager
 async def cancelling(what: str, work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
     """Run `work` beside the block; cancelled and awaited when the block is left."""

@@ -1,0 +1,99 @@
+"""What the local socket needs of a node: the seam between `agent.server` and `agent.wiring`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from podwire.base.config import AgentConfig
+from podwire.state.tables import EndpointRow, Tables
+
+# What `Node.bpf_dump` is asked for, and the columns of its rows (see agent.dumps).
+DUMPS: dict[str, str] = {
+    "lb": "frontends with their backends, as the kernel holds them",
+    "ct": "connections",
+    "policy": "policy entries, with the rule that made each",
+    "ipcache": "who is behind an address, as the kernel holds it",
+}
+
+OK, WARNING, FAILURE, DISABLED = "Ok", "Warning", "Failure", "Disabled"  # states of a component
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """What was allocated. `expires` names what takes the addresses back if nobody attaches them."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+    expires: str = ""
+
+
+class EndpointRequest(msgspec.Struct, frozen=True):
+    """A pod to attach. With `host_interface` the caller has made the pair of devices already (as
+    Cilium's CNI plugin does); without, the node makes it."""
+
+    container_id: str
+    netns: str  # path of its network namespace
+    interface: str  # its device in there
+    namespace: str
+    pod: str
+    uid: str = ""
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    host_interface: str = ""
+    host_mac: str = ""
+    ifindex: int = 0  # of host_interface
+
+
+class Node(Protocol):
+    """One node's agent, as its socket shows it. Errors are podwire.base.errors."""
+
+    tables: Tables
+    config: AgentConfig
+
+    async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
+        """Addresses for `owner`; `family` is ipv4, ipv6 or empty for what the node has."""
+        ...
+
+    async def release(self, address: str) -> None:
+        """Give an address back; NotFound if nobody has it."""
+        ...
+
+    def allocations(self) -> Mapping[str, str]:
+        """Address → owner, of this node's pods."""
+        ...
+
+    async def attach(self, request: EndpointRequest) -> EndpointRow:
+        """Plumb a pod; all or nothing. The same container again is no error."""
+        ...
+
+    async def detach(self, container_id: str) -> None:
+        """Undo it; NotFound if there is no such endpoint."""
+        ...
+
+    def mtu(self) -> int:
+        """Of pods' devices."""
+        ...
+
+    def status(self) -> Mapping[str, tuple[str, str]]:
+        """Component → (state, message). At least `kubernetes`, `datapath` and `hubble`."""
+        ...
+
+    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The rows of one of DUMPS, read from the kernel now."""
+        ...
+
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        ...
+
+    async def explain(self, uuid: str) -> Mapping[str, Any]:
+        """Why the flow was allowed or dropped; NotFound if it is not (or no longer) known."""
+        ...
+
+    def subscribe_events(self) -> AbstractAsyncContextManager[AsyncIterator[Mapping[str, Any]]]:
+        """Flows as they come, as mappings that JSON can hold."""
+        ...

@@ -1,0 +1,279 @@
+"""/v1/healthz, /v1/config and /v1/debuginfo: how the agent is, in Cilium's shapes.
+
+Complete enough that Cilium's own client prints it with all details: what it reads without asking
+whether it is there (masquerading, kube-proxy replacement, bandwidth manager …) is always there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import podwire
+from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Node
+from podwire.agent.server import shapes
+
+Shape = dict[str, Any]
+SEVERITY = {DISABLED: 0, OK: 0, WARNING: 1, FAILURE: 2}
+
+
+def overall(components: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """The worst state, with the message of the first component that has it."""
+    worst = max(components.items(), key=lambda one: SEVERITY.get(one[1][0], 2), default=None)
+    if worst is None or SEVERITY.get(worst[1][0], 2) == 0:
+        return OK, f"{podwire.__version__}"
+    return worst[1][0], f"{worst[0]}: {worst[1][1]}"
+
+
+def healthz(node: Node, *, brief: bool = False) -> Shape:
+    """StatusResponse. `podwire` beside Cilium's members holds all components by name."""
+    components = dict(node.status())
+    state, message = overall(components)
+    answer: Shape = {"cilium": _status((state, message))}
+    if brief:
+        return answer
+    config = node.config
+    answer |= {
+        "kubernetes": _kubernetes(components),
+        "hubble": _hubble(components),
+        "kvstore": _status((DISABLED, "")),
+        "container-runtime": _status((OK, "none is asked")),
+        "auth-certificate-provider": _status((DISABLED, "")),
+        "cluster": {
+            "ciliumHealth": _status((OK, "")),
+            "self": f"{config.cluster_name}/{config.node_name}",
+            "nodes": [shapes.node(row, config.cluster_name) for row in node.tables.nodes],
+        },
+        "cluster-mesh": {"clusters": [], "num-global-services": 0},
+        "controllers": [_controller(name, status) for name, status in components.items()],
+        "ipam": _ipam(node),
+        "proxy": None,
+        "identity-range": {"min-identity": 256, "max-identity": 65535},
+        "policy-enforcement-mode": config.enable_policy,
+        "podwire": {
+            "version": podwire.__version__,
+            "node": config.node_name,
+            "components": {name: {"state": one[0], "msg": one[1]} for name, one in components.items()},
+            "tables": _tables(node),
+            "services-not-served": shapes.headless_and_unserved(node.tables),
+            "invalid-policies": [
+                {"kind": row.kind, "namespace": row.namespace, "name": row.name, "error": row.error}
+                for row in node.tables.policies
+                if row.error
+            ],
+        },
+    }
+    return answer | _features(node)
+
+
+def _features(node: Node) -> Shape:
+    """What is on and off. Off is said, too."""
+    config = node.config
+    families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
+    off: Shape = {"enabled": False}
+    # Reading it anew for each answer costs a row; the device may have got another address.
+    device = {
+        "name": config.device,
+        "ip": [ip for row in node.tables.nodes if row.local for ip in row.addresses],
+    }
+    return {
+        "kube-proxy-replacement": {
+            "mode": "True",
+            "devices": [config.device],
+            "device-list": [device],
+            "directRoutingDevice": config.device,
+            "features": {
+                "socketLB": {"enabled": config.socket_lb},
+                "socketLBTracing": off,
+                "bpfSocketLBHostnsOnly": False,
+                "annotations": [],
+                "nodePort": {
+                    "enabled": False,
+                    "mode": "SNAT",
+                    "algorithm": "Random",
+                    "acceleration": "Disabled",
+                    "portMin": 0,
+                    "portMax": 0,
+                    "lutSize": 0,
+                },
+                "hostPort": off,
+                "externalIPs": off,
+                "sessionAffinity": {"enabled": True},
+                "gracefulTermination": {"enabled": True},
+                "nat46X64": {"enabled": False, "gateway": {"enabled": False, "prefixes": []}, "service": off},
+            },
+        },
+        "masquerading": {
+            "enabled": False,
+            "mode": "BPF",
+            "enabledProtocols": {"ipv4": False, "ipv6": False},
+            "ip-masq-agent": False,
+            "snat-exclusion-cidr": "",
+            "snat-exclusion-cidr-v4": "",
+            "snat-exclusion-cidr-v6": "",
+        },
+        "bandwidth-manager": {"enabled": False, "congestionControl": "cubic", "devices": []},
+        "host-routing": {"mode": "BPF"},
+        "host-firewall": {"mode": "Disabled", "devices": []},
+        "cni-chaining": {"mode": "none"},
+        "cni-file": {"state": DISABLED, "msg": "not managed by the agent"},
+        "clock-source": {"mode": "ktime", "hertz": os.sysconf("SC_CLK_TCK")},
+        "encryption": {"mode": "Disabled", "msg": "", "ipsec": None, "wireguard": None},
+        "srv6": {"enabled": False, "srv6EncapMode": "SRH"},
+        "ipv4-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
+        "ipv6-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
+        "datapath-mode": "veth",
+        "attach-mode": "tcx",
+        "routing": {
+            "inter-host-routing-mode": "Tunnel" if config.routing_mode == "tunnel" else "Native",
+            "intra-host-routing-mode": "BPF",
+            "tunnel-protocol": "vxlan" if config.routing_mode == "tunnel" else "",
+        },
+        "bpf-maps": {
+            "dynamic-size-ratio": 0,
+            "maps": [
+                {"name": "Endpoints", "size": 65535},
+                {"name": "Connections", "size": config.ct_max},
+                {"name": "IP cache", "size": config.ipcache_max},
+                {"name": "Policy entries", "size": config.policy_map_max},
+                {"name": "Policy peers", "size": config.policy_peers_max},
+                {"name": "Service frontends", "size": config.lb_map_max},
+            ],
+        },
+        "nodeMonitor": {
+            "cpus": os.cpu_count() or 1,
+            "npages": 64,
+            "pagesize": os.sysconf("SC_PAGE_SIZE"),
+            "lost": 0,
+            "unknown": 0,
+        },
+        "address-families": [name for name, on in families.items() if on],
+    }
+
+
+def config(node: Node) -> Shape:
+    """/v1/config: what CNI plugins ask first."""
+    options = node.config.as_mapping()
+    realized: Shape = {"options": {}, "policy-enforcement": node.config.enable_policy}
+    return {
+        "spec": realized,
+        "status": {
+            "addressing": addressing(node),
+            "datapathMode": "veth",
+            "deviceMTU": node.mtu(),
+            "routeMTU": node.mtu(),
+            "enable-route-mtu-for-cni-chaining": False,
+            "ipam-mode": "kubernetes",
+            "GROMaxSize": 65536,
+            "GSOMaxSize": 65536,
+            "GROIPv4MaxSize": 65536,
+            "GSOIPv4MaxSize": 65536,
+            "ipLocalReservedPorts": "",
+            "masquerade": False,
+            "masqueradeProtocols": {"ipv4": False, "ipv6": False},
+            "daemonConfigurationMap": {key: value for key, value in options.items() if "key" not in key},
+            "realized": realized,
+            "immutable": {},
+            "k8s-configuration": node.config.kubeconfig,
+            "nodeMonitor": {
+                "cpus": os.cpu_count() or 1,
+                "npages": 64,
+                "pagesize": os.sysconf("SC_PAGE_SIZE"),
+            },
+            "kvstoreConfiguration": {"type": "", "options": {}},
+        },
+    }
+
+
+def addressing(node: Node) -> Shape:
+    """Gateways and pod CIDRs of this node: NodeAddressing."""
+    local = next((row for row in node.tables.nodes if row.local), None)
+
+    def of(family: int, enabled: bool) -> Shape:
+        def first(values: tuple[str, ...]) -> str:
+            return next((value for value in values if (":" in value) == (family == 6)), "")
+
+        if local is None:
+            return {"enabled": enabled, "ip": "", "alloc-range": ""}
+        return {
+            "enabled": enabled,
+            "ip": first(local.router_addresses),
+            "alloc-range": first(local.pod_cidrs),
+            "address-type": "InternalIP",
+        }
+
+    return {"ipv4": of(4, node.config.enable_ipv4), "ipv6": of(6, node.config.enable_ipv6)}
+
+
+def debuginfo(node: Node) -> Shape:
+    kernel = os.uname()
+    return {
+        "cilium-version": f"{podwire.__version__} podwire",
+        "kernel-version": kernel.release,
+        "cilium-status": healthz(node),
+        "endpoint-list": [shapes.endpoint(node.tables, row) for row in node.tables.endpoints],
+        "service-list": shapes.services(node.tables),
+        "policy": {"revision": node.tables.policies.revision, "policy": ""},
+        "subsystem": {},
+        "environment-variables": [],
+    }
+
+
+def _status(status: tuple[str, str]) -> Shape:
+    return {"state": status[0], "msg": status[1]}
+
+
+def _kubernetes(components: Mapping[str, tuple[str, str]]) -> Shape:
+    state, message = components.get("kubernetes", (DISABLED, ""))
+    return {"state": state, "msg": message, "k8s-api-versions": []}
+
+
+def _hubble(components: Mapping[str, tuple[str, str]]) -> Shape:
+    state, message = components.get("hubble", (DISABLED, ""))
+    return {
+        "state": state,
+        "msg": message,
+        "metrics": {"state": DISABLED, "msg": ""},
+        "observer": {"current-flows": 0, "max-flows": 0, "seen-flows": 0, "uptime": 0},
+    }
+
+
+def _controller(name: str, status: tuple[str, str]) -> Shape:
+    failing = SEVERITY.get(status[0], 2) == 2
+    return {
+        "name": name,
+        "uuid": "",
+        "configuration": {"error-retry": True},
+        "status": {
+            "success-count": 0 if failing else 1,
+            "failure-count": int(failing),
+            "consecutive-failure-count": int(failing),
+            "last-failure-msg": status[1] if failing else "",
+            "last-failure-timestamp": "0001-01-01T00:00:00.000Z",
+            "last-success-timestamp": "0001-01-01T00:00:00.000Z",
+        },
+    }
+
+
+def _ipam(node: Node) -> Shape:
+    allocations = dict(node.allocations())
+    local = next((row for row in node.tables.nodes if row.local), None)
+    parts = [
+        f"{'IPv6' if ':' in cidr else 'IPv4'}: "
+        f"{sum((':' in one) == (':' in cidr) for one in allocations)} allocated from {cidr}"
+        for cidr in (local.pod_cidrs if local else ())
+    ]
+    return {
+        "status": ", ".join(parts),
+        "allocations": allocations,
+        "ipv4": [one for one in allocations if ":" not in one],
+        "ipv6": [one for one in allocations if ":" in one],
+    }
+
+
+def _tables(node: Node) -> Shape:
+    return {
+        table.name: {"rows": len(table), "ready": table.ready, "revision": table.revision}
+        for table in node.tables
+    }

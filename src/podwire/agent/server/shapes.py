@@ -1,0 +1,337 @@
+"""Rows in the shapes of Cilium's REST API (api/v1), so that its clients can read them. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from podwire.base.addresses import exact
+from podwire.model import identity as identities
+from podwire.model.labels import Labels
+from podwire.state.tables import (
+    BackendRow,
+    ContainerPort,
+    EndpointPolicyRow,
+    EndpointRow,
+    FrontendRow,
+    IdentityRow,
+    IpcacheRow,
+    NodeRow,
+    PolicyRow,
+    SelectionRow,
+    ServiceRow,
+    Tables,
+)
+
+Shape = dict[str, Any]
+PROTOCOL_NAMES = {socket.IPPROTO_TCP: "TCP", socket.IPPROTO_UDP: "UDP", socket.IPPROTO_SCTP: "SCTP"}
+
+
+def protocol_name(number: int) -> str:
+    return PROTOCOL_NAMES.get(number, str(number) if number else "ANY")
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def endpoint(tables: Tables, row: EndpointRow) -> Shape:
+    obeyed = tables.endpoint_policies.get(row.id)
+    healthy = row.state == "ready"
+    policy = endpoint_policy(tables, row, obeyed)
+    return {
+        "id": row.id,
+        "spec": {"label-configuration": {"user": []}, "options": {}},
+        "status": {
+            "controllers": [],
+            "external-identifiers": {
+                "cni-attachment-id": f"{row.container_id}:eth0",
+                "container-id": row.container_id,
+                "k8s-namespace": row.namespace,
+                "k8s-pod-name": row.pod,
+                "pod-name": f"{row.namespace}/{row.pod}",
+            },
+            "health": health(row),
+            "identity": identity_of(row.identity, row.labels) if row.identity else None,
+            "labels": {
+                "derived": [],
+                "disabled": [],
+                "realized": {"user": []},
+                "security-relevant": row.labels,
+            },
+            "log": log(row),
+            "namedPorts": [named_port(port) for port in row.ports],
+            "networking": {
+                "addressing": [{"ipv4": row.ipv4, "ipv6": row.ipv6}],
+                "container-interface-name": "eth0",
+                "host-mac": row.host_mac,
+                "interface-index": row.ifindex,
+                "interface-name": row.interface,
+                "mac": row.mac,
+            },
+            "policy": {"proxy-statistics": [], "realized": policy, "spec": policy},
+            "realized": {"label-configuration": {"user": []}, "options": {}},
+            "state": row.state,
+            "error": obeyed.error if obeyed and not healthy else "",
+        },
+    }
+
+
+def endpoint_policy(tables: Tables, row: EndpointRow, obeyed: EndpointPolicyRow | None) -> Shape:
+    return {
+        "id": row.identity,
+        "build": obeyed.revision if obeyed else 0,
+        "policy-revision": obeyed.revision if obeyed else 0,
+        "policy-enabled": enforcement(obeyed),
+        "allowed-ingress-identities": _allowed(tables, obeyed, 1),
+        "allowed-egress-identities": _allowed(tables, obeyed, 2),
+        "denied-ingress-identities": [],
+        "denied-egress-identities": [],
+        "cidr-policy": {"egress": [], "ingress": []},
+        "l4": {"egress": [], "ingress": []},
+    }
+
+
+def _allowed(tables: Tables, obeyed: EndpointPolicyRow | None, direction: int) -> list[int]:
+    """Identities some entry of the policy allows something to."""
+    if obeyed is None or not obeyed.policy:
+        return []
+    classes = {
+        entry.peer_class
+        for entry in tables.policy_entries.by("policy", obeyed.policy)
+        if entry.direction == direction and entry.verdict == 1
+    }
+    return sorted(
+        peer.identity
+        for peer in tables.policy_peers
+        if peer.policy == obeyed.policy and peer.direction == direction and peer.peer_class in classes
+    )
+
+
+def enforcement(obeyed: EndpointPolicyRow | None) -> str:
+    """none | ingress | egress | both"""
+    match (obeyed.enforce_ingress, obeyed.enforce_egress) if obeyed else (False, False):
+        case (True, True):
+            return "both"
+        case (True, False):
+            return "ingress"
+        case (False, True):
+            return "egress"
+        case _:
+            return "none"
+
+
+def health(row: EndpointRow) -> Shape:
+    """Cilium's EndpointHealth."""
+    word = {"ready": "OK", "disconnecting": "Disabled"}.get(row.state, "Bootstrap")
+    return {"bpf": word, "policy": word, "connected": row.state == "ready", "overallHealth": word}
+
+
+def log(row: EndpointRow) -> list[Shape]:
+    return [{"code": "OK", "message": row.state, "state": row.state, "timestamp": timestamp(row.created)}]
+
+
+def named_port(port: ContainerPort) -> Shape:
+    return {"name": port.name, "port": port.port, "protocol": protocol_name(port.protocol)}
+
+
+def identity_of(number: int, labels: Labels) -> Shape:
+    text = "".join(f"{label};" for label in labels)
+    return {"id": number, "labels": list(labels), "labelsSHA256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def identity(row: IdentityRow) -> Shape:
+    return identity_of(row.number, row.labels)
+
+
+def all_identities(tables: Tables) -> list[Shape]:
+    """The table's, and the reserved ones if the table does not list them."""
+    rows = {row.number: identity(row) for row in tables.identities}
+    for one in identities.RESERVED:
+        rows.setdefault(one.number, identity_of(one.number, one.labels))
+    return [rows[number] for number in sorted(rows)]
+
+
+def ip(row: IpcacheRow) -> Shape:
+    prefix = row.prefix if "/" in row.prefix else exact(row.prefix)
+    metadata = {"name": row.pod, "namespace": row.namespace, "source": row.source}
+    return {
+        "cidr": prefix,
+        "identity": row.identity,
+        "hostIP": row.tunnel,
+        "encryptKey": row.key,
+        "metadata": metadata,
+    }
+
+
+def services(tables: Tables) -> list[Shape]:
+    """One per frontend, by number, as `service list` has them."""
+    backends = {row.id: row for row in tables.backends}
+    rows = sorted(tables.frontends, key=lambda row: row.rev_nat)
+    return [service(row, tables.services.get((row.namespace, row.service)), backends) for row in rows]
+
+
+def service(row: FrontendRow, source: ServiceRow | None, backends: dict[int, BackendRow]) -> Shape:
+    spec = {
+        "id": row.rev_nat,
+        "frontend-address": {
+            "ip": row.address,
+            "port": row.port,
+            "protocol": protocol_name(row.protocol),
+            "scope": "external",
+        },
+        "backend-addresses": [
+            {
+                "ip": one.address,
+                "port": one.port,
+                "protocol": protocol_name(one.protocol),
+                "nodeName": one.node,
+                "state": one.state,
+                "preferred": False,
+                "weight": 100,
+            }
+            for number in row.backends
+            if (one := backends.get(number)) is not None
+        ],
+        "flags": {
+            "type": "ClusterIP",
+            "name": row.service,
+            "namespace": row.namespace,
+            "cluster": "",
+            "trafficPolicy": "Cluster",
+            "extTrafficPolicy": "Cluster",
+            "intTrafficPolicy": "Cluster",
+            "natPolicy": "Nat66" if ":" in row.address else "Nat44",
+        },
+    }
+    # Cilium lists a frontend of each type; here only the cluster address is one, the rest is named.
+    not_served = list(source.not_served) if source else []
+    return {
+        "spec": spec,
+        "status": {"realized": spec},
+        "podwire": {"type": row.type, "not-served": not_served},
+    }
+
+
+def headless_and_unserved(tables: Tables) -> list[Shape]:
+    """Services of which something is not served: (namespace, name, what)."""
+    return [
+        {"namespace": row.namespace, "name": row.name, "type": row.type, "not-served": list(row.not_served)}
+        for row in tables.services
+        if row.not_served
+    ]
+
+
+def node(row: NodeRow, cluster: str) -> Shape:
+    """A NodeElement."""
+
+    def address(family: int) -> Shape:
+        mine = [one for one in row.addresses if (":" in one) == (family == 6)]
+        cidrs = [one for one in row.pod_cidrs if (":" in one) == (family == 6)]
+        return {
+            "enabled": bool(mine),
+            "ip": mine[0] if mine else "",
+            "alloc-range": cidrs[0] if cidrs else "",
+            "address-type": "InternalIP",
+        }
+
+    return {
+        "name": f"{cluster}/{row.name}",
+        "primary-address": {"ipv4": address(4), "ipv6": address(6)},
+        "secondary-addresses": [
+            {"enabled": True, "ip": one, "address-type": "CiliumInternalIP"} for one in row.router_addresses
+        ],
+        "health-endpoint-address": {"ipv4": {"enabled": False}, "ipv6": {"enabled": False}},
+        "ingress-address": {"ipv4": {"enabled": False}, "ipv6": {"enabled": False}},
+        "source": "local" if row.local else "custom-resource",
+    }
+
+
+def policy(row: PolicyRow) -> Shape:
+    """A policy object as `policy get` shows it; its clauses by path."""
+    return {
+        "kind": row.kind,
+        "namespace": row.namespace,
+        "name": row.name,
+        "uid": row.uid,
+        "generation": row.generation,
+        "error": row.error,
+        "rules": [
+            {
+                "index": rule.index,
+                "subject": str(rule.subject),
+                "description": rule.description,
+                "labels": list(rule.labels),
+                "default-deny": {"ingress": rule.default_deny_ingress, "egress": rule.default_deny_egress},
+                "clauses": [
+                    {
+                        "path": clause.path,
+                        "direction": clause.direction.word,
+                        "effect": clause.effect.name.lower(),
+                        "peers": None if clause.peers is None else [str(peer) for peer in clause.peers],
+                        "ports": None
+                        if clause.ports is None
+                        else [port_range(port) for port in clause.ports],
+                    }
+                    for clause in rule.clauses
+                ],
+            }
+            for rule in row.rules
+        ],
+    }
+
+
+def port_range(port: Any) -> str:
+    """``8080/TCP``, ``8000-8100/UDP``, ``http/TCP`` (a named port) or ``ANY``."""
+    protocol = protocol_name(port.protocol)
+    if port.name:
+        return f"{port.name}/{protocol}"
+    if (port.first, port.last) == (0, 65535):
+        return protocol
+    numbers = str(port.first) if port.first == port.last else f"{port.first}-{port.last}"
+    return f"{numbers}/{protocol}"
+
+
+def selector(row: SelectionRow) -> Shape:
+    return {
+        "selector": str(row.selector),
+        "identities": sorted(row.identities),
+        "users": row.users,
+        "labels": {},
+    }
+
+
+def metrics(text: str) -> list[Shape]:
+    """Prometheus' text → Cilium's list of {name, labels, value}."""
+    found = []
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        named, _, value = line.rpartition(" ")
+        name, brace, rest = named.partition("{")
+        labels = dict(_labels(rest.removesuffix("}"))) if brace else {}
+        try:
+            found.append({"name": name, "labels": labels, "value": float(value)})
+        except ValueError:
+            continue
+    return found
+
+
+def _labels(text: str) -> Iterable[tuple[str, str]]:
+    """``a="x",b="y"`` with backslash escapes."""
+    while text:
+        name, _, text = text.partition('="')
+        value, at = [], 0
+        while at < len(text) and text[at] != '"':
+            if text[at] == "\\" and at + 1 < len(text):
+                at += 1
+                value.append("\n" if text[at] == "n" else text[at])
+            else:
+                value.append(text[at])
+            at += 1
+        yield name.lstrip(","), "".join(value)
+        text = text[at + 1 :]

@@ -1,0 +1,1 @@
+"""Doors to podwire's own servers: the agent's local socket."""

@@ -1,0 +1,366 @@
+"""The local socket: Cilium's paths and podwire's own, for root alone, never 5xx for what a client sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import socket
+import stat
+import string
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from podwire.agent import server
+from podwire.base.aio import eventually
+from podwire.base.errors import Conflict, InvalidObject, NotFound, NotPermitted, StorageError
+from podwire.client.agent import AgentClient, AsyncAgentClient
+
+Serve = Callable[[Callable[[AsyncAgentClient, Any], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def serve(memory: ModuleType, tmp_path: Path) -> Serve:
+    """Run a test with a client of a served node."""
+
+    def run(test: Callable[[AsyncAgentClient, Any], Awaitable[None]]) -> None:
+        async def main() -> None:
+            node = memory.MemoryNode(str(tmp_path))
+            async with server.listening(node, node.config.socket):
+                await test(AsyncAgentClient(node.config.socket, node="n1"), node)
+
+        asyncio.run(main())
+
+    return run
+
+
+GETS = [
+    "/v1/healthz",
+    "/v1/config",
+    "/v1/debuginfo",
+    "/v1/endpoint",
+    "/v1/endpoint/5",
+    "/v1/endpoint/5/healthz",
+    "/v1/endpoint/5/log",
+    "/v1/endpoint/5/labels",
+    "/v1/endpoint/5/config",
+    "/v1/identity",
+    "/v1/identity/1234",
+    "/v1/ip",
+    "/v1/service",
+    "/v1/service/1",
+    "/v1/cluster/nodes",
+    "/v1/policy",
+    "/v1/policy/selectors",
+    "/v1/map",
+    "/v1/map/ipcache",
+    "/v1/metrics",
+    "/podwire/v1/tables",
+    "/podwire/v1/bpf/lb",
+    "/podwire/v1/metrics",
+    "/podwire/v1/explain/11111111-2222-3333-4444-555555555555",
+]
+
+
+def test_every_path_answers(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        for path in GETS:
+            assert await client.get(path) is not None, path
+        for table in node.tables:
+            assert len(await client.get(f"/podwire/v1/tables/{table.name}")) == len(table)
+
+    serve(test)
+
+
+def test_health_has_all_that_clients_read(serve: Serve) -> None:
+    """Members that Cilium's clients read without asking whether they are there."""
+
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        health = await client.get("/v1/healthz")
+        assert health["cilium"]["state"] == "Ok"
+        assert health["kube-proxy-replacement"]["features"]["nodePort"] is not None
+        for member in ("masquerading", "bandwidth-manager", "host-routing", "encryption", "clock-source"):
+            assert isinstance(health[member], dict), member
+        assert health["ipam"]["allocations"] == {"10.0.1.1": "prod/web-1"}
+        assert health["podwire"]["services-not-served"][0]["not-served"] == ["NodePort 30080"]
+        assert health["podwire"]["invalid-policies"][0]["name"] == "broken"
+        node.components["datapath"] = ("Failure", "map full")
+        health = await client.get("/v1/healthz")
+        assert health["cilium"] == {"state": "Failure", "msg": "datapath: map full"}
+        failing = [one for one in health["controllers"] if one["status"]["consecutive-failure-count"]]
+        assert [one["name"] for one in failing] == ["datapath"]
+
+    serve(test)
+
+
+def test_endpoint_in_ciliums_shape(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        shape = await client.get("/v1/endpoint/5")
+        status = shape["status"]
+        assert (shape["id"], status["state"], status["identity"]["id"]) == (5, "ready", 1234)
+        assert status["policy"]["realized"]["policy-enabled"] == "ingress"
+        assert status["policy"]["realized"]["policy-revision"] == 3
+        assert status["policy"]["realized"]["allowed-ingress-identities"] == [1235]
+        assert status["networking"]["addressing"] == [{"ipv4": "10.0.1.1", "ipv6": "fd00:1::1"}]
+        for name in (
+            "cilium-local:5",
+            "container-id:c1",
+            "cni-attachment-id:c1:eth0",
+            "pod-name:prod:web-1",
+            "cep-name:prod%2Fweb-1",
+            "ipv4:10.0.1.1",
+            "ipv6:fd00:1::1",
+        ):
+            assert (await client.get(f"/v1/endpoint/{name}"))["id"] == 5, name
+
+    serve(test)
+
+
+def test_a_pod_comes_and_goes(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        given = await client.allocate("prod/new")
+        assert (given.ipv4, given.gateway4, given.gateway6) == ("10.0.1.2", "10.0.1.254", "fd00:1::ffff")
+        assert given.expires == "uuid" and node.owners["10.0.1.2"] == "prod/new"
+        shape = await client.attach(
+            container_id="c7",
+            netns="/proc/1/ns/net",
+            namespace="prod",
+            pod="new",
+            ipv4=given.ipv4,
+            ipv6=given.ipv6,
+        )
+        assert shape["status"]["external-identifiers"]["pod-name"] == "prod/new"
+        await client.detach("c7")
+        with pytest.raises(NotFound):
+            await client.detach("c7")
+        await client.release(given.ipv4)
+        with pytest.raises(NotFound):
+            await client.release(given.ipv4)
+
+    serve(test)
+
+
+def test_refusals_name_what_is_wrong(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        good = {"container_id": "c7", "netns": "/n", "namespace": "prod", "pod": "taken"}
+        with pytest.raises(Conflict) as conflict:
+            await client.attach(**good)
+        assert conflict.value.hint == "detach it first"
+        with pytest.raises(InvalidObject, match=r"addressing\.ipv4"):
+            await client.attach(**good, ipv4="10.0.0.256")
+        with pytest.raises(InvalidObject, match="k8s-pod-name"):
+            await client.attach(**(good | {"pod": ""}))
+        with pytest.raises(NotFound, match="endpoint 999"):
+            await client.get("/v1/endpoint/999")
+        with pytest.raises(InvalidObject, match="family"):
+            await client.allocate("prod/x", "ipv5")
+        with pytest.raises(NotFound, match="no table"):
+            await client.get("/podwire/v1/tables/__init__")
+
+    serve(test)
+
+
+def test_events_stream_until_the_client_leaves(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        def read() -> list[Any]:
+            stream = AgentClient(client.path).stream("/podwire/v1/monitor")
+            first = [next(stream), next(stream)]
+            stream.close()  # type: ignore[attr-defined]
+            return first
+
+        node.events.offer({"number": 1})
+        node.events.offer({"number": 2})
+        assert await asyncio.to_thread(read) == [{"number": 1}, {"number": 2}]
+
+        # The next events meet a closed connection, and the subscription ends.
+        def gone() -> bool:
+            node.events.offer({"number": 3})
+            return node.subscribers == 0
+
+        await eventually(gone, timeout=10, what="the end of the subscription")
+
+    serve(test)
+
+
+def test_the_socket_is_roots_alone_and_goes_with_the_agent(memory: ModuleType, tmp_path: Path) -> None:
+    async def main() -> None:
+        node = memory.MemoryNode(str(tmp_path / "run"))
+        path = node.config.socket
+        async with server.listening(node, path):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.is_socket()
+            assert [one.name for one in path.parent.iterdir()] == [path.name]
+            with pytest.raises(Conflict, match="another agent"):
+                async with server.listening(node, path):
+                    pass
+        assert not path.exists()
+
+    asyncio.run(main())
+
+
+def test_a_socket_left_by_a_killed_agent_is_taken_over(memory: ModuleType, tmp_path: Path) -> None:
+    node = memory.MemoryNode(str(tmp_path))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(node.config.socket))
+
+    async def main() -> None:
+        async with server.listening(node, node.config.socket):
+            await AsyncAgentClient(node.config.socket).get("/v1/config")
+
+    asyncio.run(main())
+
+
+def test_a_place_that_cannot_be_made_is_named(memory: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot listen on"):
+        server.bind(tmp_path / "file" / "podwire.sock")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_is_refused_even_with_the_socket_open(memory: ModuleType, tmp_path: Path) -> None:
+    """By the file's mode, and by the kernel's word on who connected."""
+
+    def ask_as_nobody(path: Path) -> str:
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                AgentClient(path).get("/v1/healthz")
+                answer = "answered"
+            except NotPermitted as error:
+                answer = str(error)
+            except BaseException as error:  # noqa: BLE001 - a forked child may not return into pytest
+                answer = repr(error)
+            os.write(write, answer.encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            return pipe.read()
+
+    async def main() -> None:
+        node = memory.MemoryNode(str(tmp_path))
+        path = node.config.socket
+        async with server.listening(node, path):
+            for directory in (tmp_path, *tmp_path.parents):
+                if (
+                    directory.stat().st_uid == os.geteuid()
+                    and directory.is_relative_to("/tmp")
+                    and directory != Path("/tmp")
+                ):
+                    directory.chmod(0o755)
+            assert "only root may talk" in await asyncio.to_thread(ask_as_nobody, path)
+            path.chmod(0o666)
+            assert (
+                await asyncio.to_thread(ask_as_nobody, path)
+                == "user 65534 may not talk to the agent: only root may"
+            )
+
+    asyncio.run(main())
+
+
+SEED = random.randrange(1 << 32)
+
+
+def test_whatever_is_sent_is_never_the_agents_fault(serve: Serve) -> None:
+    """Random bytes, paths, bodies of wrong types: 4xx (or an end), never 5xx, and the agent goes on."""
+    print(f"seed {SEED}")
+    chance = random.Random(SEED)
+
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        seen: set[int | None] = set()
+        for number in range(400):
+            short = chance.random() < 0.1
+            raw = garbage(chance) if number % 4 == 0 else request(chance, missing=7 if short else 0)
+            status = await send(client.path, raw, end=short)
+            assert status is None or status < 500, (status, raw)
+            seen.add(status)
+        assert {200, 400, 404, 405} <= seen, "the requests are not as random as they should be"
+        assert (await client.get("/v1/healthz"))["cilium"]["state"] == "Ok"
+
+    serve(test)
+
+
+async def send(path: str, raw: bytes, *, end: bool) -> int | None:
+    """The status of the answer; None if there was none. `end`: the client says no more."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(raw)
+        if end:
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(64), 5)
+    except ConnectionError:
+        return None
+    finally:
+        writer.close()
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else None
+
+
+def garbage(chance: random.Random) -> bytes:
+    return chance.randbytes(chance.randrange(1, 300)) + b"\r\n\r\n"
+
+
+WORDS = [
+    "",
+    "0",
+    "-1",
+    "5",
+    "65536",
+    "9" * 30,
+    "%00",
+    "%ff%fe",
+    "..",
+    "%2e%2e%2f",
+    "cilium-local:x",
+    "ipv4:",
+    "ü",
+    "a" * 3000,
+    "[::]",
+]
+
+
+def request(chance: random.Random, missing: int) -> bytes:
+    """A request with a known path and wrong everything else; `missing` bytes of its body never come."""
+    routes = server.calls.ROUTES + server.own.ROUTES
+    method, path, _ = chance.choice(routes)
+    for name in ("{id}", "{ip}", "{name}", "{uuid}"):
+        path = path.replace(name, chance.choice(WORDS))
+    if chance.random() < 0.3:
+        method = chance.choice(
+            ["GET", "PUT", "POST", "DELETE", "PATCH", "TRACE", "".join(chance.choices(string.printable, k=5))]
+        )
+    if chance.random() < 0.5:
+        path += "?" + "&".join(f"{name}={chance.choice(WORDS)}" for name in ("owner", "family", "labels"))
+    body = json.dumps(value(chance, 3)).encode() if chance.random() < 0.7 else chance.randbytes(50)
+    if chance.random() < 0.1:
+        body = b"[" * 100_000
+    length = len(body) + missing
+    head = f"{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n"
+    return f"{head}Expiration: {chance.choice(WORDS)}\r\n\r\n".encode() + body
+
+
+def value(chance: random.Random, depth: int) -> Any:
+    names = [
+        "container-id",
+        "container-netns-path",
+        "k8s-pod-name",
+        "addressing",
+        "ipv4",
+        "mac",
+        "interface-index",
+        "x",
+    ]
+    pick = chance.randrange(7 if depth else 5)
+    match pick:
+        case 5:
+            return {name: value(chance, depth - 1) for name in chance.sample(names, 4)}
+        case 6:
+            return [value(chance, depth - 1) for _ in range(3)]
+        case _:
+            return [None, True, chance.choice([-1, 1 << 70, 0.5]), "", chance.choice(WORDS)][pick]
