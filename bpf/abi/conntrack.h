@@ -8,7 +8,7 @@
 #include "address.h"
 
 enum ct_scope {
-	CT_FLOW	   = 0,
+	CT_FLOW = 0,
 	CT_SERVICE = 1, /* client to frontend: remembers the backend it was given */
 };
 
@@ -24,10 +24,10 @@ struct ct_key {
 };
 
 enum ct_flags {
-	CT_CLOSING_LOCAL  = 1 << 0, /* FIN or RST seen from the local side */
+	CT_CLOSING_LOCAL = 1 << 0, /* FIN or RST seen from the local side */
 	CT_CLOSING_REMOTE = 1 << 1,
-	CT_SEEN_REPLY	  = 1 << 2,
-	CT_NODE_ORIGIN	  = 1 << 3, /* opened by the node itself: never asked of policy */
+	CT_SEEN_REPLY = 1 << 2,
+	CT_NODE_ORIGIN = 1 << 3, /* opened by the node itself: never asked of policy */
 };
 
 struct ct_entry {
@@ -35,18 +35,18 @@ struct ct_entry {
 	__u64 bytes_sent;
 	__u64 packets_received;
 	__u64 bytes_received;
-	__u32 expires;	/* s, CLOCK_BOOTTIME */
+	__u32 expires;  /* s, CLOCK_BOOTTIME */
 	__u32 reported; /* s: when an event was last emitted for it */
 	__u32 identity; /* of the remote side, when last asked */
-	__u32 policy;	/* the policy that allowed it; a changed one is asked anew */
-	__u32 epoch;	/* node_state.policy_epoch when it was asked */
-	__u32 rule;	/* the rule that allowed it */
-	__u32 backend;	/* CT_SERVICE: the backend given */
-	__u16 rev_nat;	/* service whose address replies must show; 0 = none */
+	__u32 policy;   /* the policy that allowed it; a changed one is asked anew */
+	__u32 epoch;    /* node_state.policy_epoch when it was asked */
+	__u32 rule;     /* the rule that allowed it */
+	__u32 backend;  /* CT_SERVICE: the backend given */
+	__u16 rev_nat;  /* service whose address replies must show; 0 = none */
 	__u16 proxy_port;
-	__u8 direction;		 /* enum direction: who opened it, seen from the endpoint */
-	__u8 flags;		 /* enum ct_flags */
-	__u8 tcp_flags_sent;	 /* all seen so far */
+	__u8 direction;      /* enum direction: who opened it, seen from the endpoint */
+	__u8 flags;          /* enum ct_flags */
+	__u8 tcp_flags_sent; /* all seen so far */
 	__u8 tcp_flags_received;
 	__u32 pad;
 };

@@ -9,9 +9,9 @@
 
 enum endpoint_flags {
 	ENDPOINT_ENFORCE_INGRESS = 1 << 0,
-	ENDPOINT_ENFORCE_EGRESS	 = 1 << 1,
-	ENDPOINT_NOT_READY	 = 1 << 2, /* identity or policy not known yet: nothing passes */
-	ENDPOINT_HOST		 = 1 << 3, /* an address of the node itself: goes to its stack */
+	ENDPOINT_ENFORCE_EGRESS = 1 << 1,
+	ENDPOINT_NOT_READY = 1 << 2, /* identity or policy not known yet: nothing passes */
+	ENDPOINT_HOST = 1 << 3,      /* an address of the node itself: goes to its stack */
 };
 
 struct endpoint {
@@ -20,7 +20,7 @@ struct endpoint {
 	__u32 policy;
 	__u16 id;
 	__u16 flags;
-	__u8 mac[6];	  /* of the pod's own interface */
+	__u8 mac[6];      /* of the pod's own interface */
 	__u8 host_mac[6]; /* of the host-side veth */
 	__u32 pad;
 	union address ipv4; /* zero = has none */

@@ -11,23 +11,23 @@ struct prefix_key {
 
 struct ipcache_entry {
 	__u32 identity;
-	__u32 flags;	      /* none yet */
+	__u32 flags;          /* none yet */
 	union address tunnel; /* the node to encapsulate to; zero = route natively */
-	__u32 key;	      /* encryption key index, 0 = none */
+	__u32 key;            /* encryption key index, 0 = none */
 	__u32 pad;
 };
 
 /* Identities with a fixed number (Cilium's). */
 enum reserved_identity {
-	IDENTITY_UNKNOWN	= 0,
-	IDENTITY_HOST		= 1,
-	IDENTITY_WORLD		= 2,
-	IDENTITY_UNMANAGED	= 3,
-	IDENTITY_HEALTH		= 4,
-	IDENTITY_INIT		= 5,
-	IDENTITY_REMOTE_NODE	= 6,
+	IDENTITY_UNKNOWN = 0,
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
+	IDENTITY_UNMANAGED = 3,
+	IDENTITY_HEALTH = 4,
+	IDENTITY_INIT = 5,
+	IDENTITY_REMOTE_NODE = 6,
 	IDENTITY_KUBE_APISERVER = 7,
-	IDENTITY_INGRESS	= 8,
-	IDENTITY_WORLD_IPV4	= 9,
-	IDENTITY_WORLD_IPV6	= 10,
+	IDENTITY_INGRESS = 8,
+	IDENTITY_WORLD_IPV4 = 9,
+	IDENTITY_WORLD_IPV6 = 10,
 };

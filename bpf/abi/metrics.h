@@ -3,7 +3,7 @@
 #pragma once
 
 struct metric_key {
-	__u8 reason;	/* enum drop_reason; 0 = forwarded */
+	__u8 reason;    /* enum drop_reason; 0 = forwarded */
 	__u8 direction; /* enum direction */
 	__u16 pad;
 };

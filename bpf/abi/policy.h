@@ -15,18 +15,18 @@ enum policy_class {
 
 enum policy_verdict {
 	POLICY_DEFAULT_DENY = 0, /* nothing allows it */
-	POLICY_ALLOW	    = 1,
-	POLICY_DENY	    = 2, /* a deny rule forbids it */
+	POLICY_ALLOW = 1,
+	POLICY_DENY = 2, /* a deny rule forbids it */
 };
 
 /* How precise the deciding clause was (Hubble's policy match types). */
 enum policy_match {
-	MATCH_NONE	 = 0,
-	MATCH_L3	 = 1,
-	MATCH_L3_L4	 = 2,
-	MATCH_L4	 = 3,
-	MATCH_ALL	 = 4,
-	MATCH_L3_PROTO	 = 5,
+	MATCH_NONE = 0,
+	MATCH_L3 = 1,
+	MATCH_L3_L4 = 2,
+	MATCH_L4 = 3,
+	MATCH_ALL = 4,
+	MATCH_L3_PROTO = 5,
 	MATCH_PROTO_ONLY = 6,
 };
 
@@ -48,12 +48,12 @@ struct policy_key {
 };
 
 #define POLICY_PREFIX_DIRECTION 72
-#define POLICY_PREFIX_PROTOCOL	80
-#define POLICY_PREFIX_PORT	96
+#define POLICY_PREFIX_PROTOCOL  80
+#define POLICY_PREFIX_PORT      96
 
 struct policy_entry {
-	__u32 rule; /* state table `rules`: the rule that decided, also for default deny */
+	__u32 rule;       /* state table `rules`: the rule that decided, also for default deny */
 	__u16 proxy_port; /* 0 = no proxy */
-	__u8 verdict;	  /* enum policy_verdict */
-	__u8 match;	  /* enum policy_match */
+	__u8 verdict;     /* enum policy_verdict */
+	__u8 match;       /* enum policy_match */
 };

@@ -13,7 +13,7 @@ enum frontend_flags {
 
 enum backend_flags {
 	BACKEND_TERMINATING = 1 << 0, /* keeps its connections, gets no new ones */
-	BACKEND_LOCAL	    = 1 << 1, /* on this node */
+	BACKEND_LOCAL = 1 << 1,       /* on this node */
 };
 
 struct frontend_key {
@@ -50,17 +50,24 @@ struct rev_nat {
 	__u16 pad;
 };
 
-/* What a socket asked for before it was given a backend. */
+enum socket_scope {
+	SOCKET_BACKEND = 0,  /* by backend: what the socket had asked for */
+	SOCKET_FRONTEND = 1, /* by frontend: what an unconnected socket was given */
+};
+
+/* What a socket asked for before it was given a backend, and the other way round. */
 struct socket_key {
 	__u64 cookie;
-	union address address; /* the backend's */
+	union address address;
 	__be16 port;
 	__u8 protocol;
-	__u8 pad[5];
+	__u8 scope; /* enum socket_scope */
+	__u8 pad[4];
 };
 
 struct socket_origin {
-	union address address; /* the frontend's */
+	union address
+		address; /* the frontend's (SOCKET_BACKEND), the backend's (SOCKET_FRONTEND) */
 	__be16 port;
 	__u16 rev_nat;
 	__u32 backend;

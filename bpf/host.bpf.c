@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* On the node's underlay device: what arrives for pods without a tunnel. */
+#include "lib/deliver.h"
+
+/* Who sends this to one of our pods? 0 or the reason to drop. */
+static __always_inline int identify_network(struct flow *flow)
+{
+	struct ipcache_entry *there = ipcache_find(&flow->source);
+
+	flow->source_identity = there ? there->identity : IDENTITY_WORLD;
+	if (flow->source_identity == IDENTITY_HOST)
+		return DROP_INVALID_SOURCE_IP;
+	/* A pod behind the tunnel does not come around it. */
+	if (config_tunnel_device && there && !address_is_zero(&there->tunnel))
+		return DROP_INVALID_SOURCE_IP;
+	return 0;
+}
+
+static __always_inline int receive(struct __sk_buff *skb, struct flow *flow,
+				   const struct endpoint *receiver)
+{
+	int reason = identify_network(flow);
+
+	if (!reason)
+		reason = parse_transport(skb, flow);
+	if (!reason)
+		reason = deliver_admit(skb, flow, receiver);
+	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
+}
+
+/* What is not for a pod is the stack's, also what we cannot read: it knows more protocols. */
+SEC("tc")
+int podwire_from_network(struct __sk_buff *skb)
+{
+	struct flow *flow = flow_begin(skb, DIRECTION_INGRESS);
+	struct endpoint *receiver;
+	int reason;
+
+	if (!flow)
+		return drop(skb, flow, DROP_INVALID_PACKET);
+	skb->mark = 0; /* a mark means something on this node only, never on the wire */
+	if (skb->pkt_type != PACKET_HOST ||
+	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
+		return TC_ACT_OK;
+	reason = parse_network(skb, flow);
+	/* Our own addresses do not come from outside. */
+	if (endpoint_at(&flow->source) || address_is_node(&flow->source))
+		return drop(skb, flow, DROP_INVALID_SOURCE_IP);
+	receiver = endpoint_at(&flow->destination);
+	if (!receiver || endpoint_is_host(receiver))
+		return TC_ACT_OK;
+	return reason ? drop(skb, flow, reason) : receive(skb, flow, receiver);
+}
+
+SEC("tc")
+int podwire_to_network(struct __sk_buff *skb)
+{
+	metrics_count(0, DIRECTION_EGRESS, skb->len);
+	return TC_ACT_OK;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Connection: may this packet pass this endpoint, in this direction? A known connection
+ * passes as long as the policy that allowed it stands; a new one asks policy.
+ */
+#pragma once
+
+#include "conntrack.h"
+#include "event.h"
+#include "policy.h"
+
+/* A packet's connection as the endpoint on `side` sees it; EGRESS is the sender's. */
+struct connection {
+	struct ct_key key;
+	struct ct_entry *entry; /* NULL = not known */
+	__u8 side;              /* enum direction */
+};
+
+static __always_inline void connection_key(struct ct_key *key, const struct flow *flow, __u8 side)
+{
+	const struct ct_key *tuple = flow->flags & FLOW_ERROR ? &flow->inner : &flow->tuple;
+
+	if (side == DIRECTION_EGRESS)
+		*key = *tuple;
+	else
+		ct_key_turn(key, tuple);
+}
+
+static __always_inline void connection_find(struct connection *connection, const struct flow *flow,
+					    __u8 side)
+{
+	connection->side = side;
+	connection_key(&connection->key, flow, side);
+	connection->entry = ct_find(&connection->key, flow->now);
+}
+
+/* Answered under these very addresses, or opened by the other side: no Service is in it. */
+static __always_inline bool connection_is_settled(const struct connection *connection,
+						  const struct flow *flow)
+{
+	const struct ct_entry *entry = connection->entry;
+
+	if (!entry || ct_opens(flow))
+		return false;
+	return entry->direction != connection->side || entry->flags & CT_SEEN_REPLY;
+}
+
+/* The other side's identity, as policy must see it: what the walk knows, else its address'. */
+static __always_inline __u32 connection_peer(struct flow *flow, const struct ct_key *key)
+{
+	if (flow->source_identity && address_equal(&key->remote, &flow->source))
+		return flow->source_identity;
+	if (flow->destination_identity && address_equal(&key->remote, &flow->destination))
+		return flow->destination_identity;
+	return identity_of(&key->remote);
+}
+
+/* 0 or the reason to drop; in audit mode always 0, but told. */
+static __always_inline int connection_ask(struct __sk_buff *skb, struct flow *flow,
+					  const struct endpoint *endpoint, const struct ct_key *key)
+{
+	int reason = policy_ask(flow, endpoint, key);
+
+	if (reason || flow->state == TRACE_REASON_NEW || flow->state == TRACE_REASON_REOPENED)
+		event_verdict(skb, flow, reason);
+	return config_policy_audit ? 0 : reason;
+}
+
+/* Neither the node's own traffic to its pods (kubelet's probes) nor a pod's to itself. */
+static __always_inline bool connection_is_free(const struct flow *flow, __u8 side)
+{
+	return flow->flags & FLOW_HAIRPIN ||
+	       (side == DIRECTION_INGRESS && flow->source_identity == IDENTITY_HOST);
+}
+
+__noinline int connection_open(struct __sk_buff *skb, struct flow *flow,
+			       const struct endpoint *endpoint, const struct ct_key *key,
+			       __u32 side)
+{
+	struct ct_entry entry = {};
+
+	if (!flow || !endpoint || !key)
+		return DROP_POLICY_DENIED;
+	/* The epoch before the policy: a change in between is asked about again. */
+	entry.epoch = policy_epoch();
+	entry.policy = endpoint->policy;
+	flow->state = ct_find(key, flow->now) ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
+	if (connection_is_free(flow, side)) {
+		entry.flags = CT_NODE_ORIGIN;
+		entry.identity = flow->source_identity;
+		return ct_create(flow, key, &entry, side);
+	}
+	if (policy_is_asked(endpoint, side)) {
+		int reason;
+
+		flow->peer = connection_peer(flow, key);
+		reason = connection_ask(skb, flow, endpoint, key);
+		if (reason)
+			return reason;
+	}
+	entry.identity = flow->peer;
+	entry.rule = flow->rule;
+	return ct_create(flow, key, &entry, side);
+}
+
+/* What allowed the connection may have changed: policy is asked about its opener again.
+ * A denied one stays known, or its answers would pass for new connections.
+ */
+__noinline int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
+				    const struct endpoint *endpoint, const struct ct_key *key,
+				    struct ct_entry *entry)
+{
+	__u32 epoch = policy_epoch();
+	int reason = 0;
+	__u8 side;
+
+	if (!flow || !endpoint || !key || !entry)
+		return DROP_POLICY_DENIED;
+	side = flow->direction;
+	flow->direction = entry->direction;
+	if (policy_is_asked(endpoint, flow->direction)) {
+		flow->peer = connection_peer(flow, key);
+		reason = connection_ask(skb, flow, endpoint, key);
+	}
+	if (reason) {
+		entry->expires = flow->now + ct_timeout(entry, key->protocol);
+		return reason;
+	}
+	entry->identity = flow->peer;
+	entry->rule = flow->rule;
+	entry->policy = endpoint->policy;
+	entry->epoch = epoch;
+	flow->direction = side;
+	return 0;
+}
+
+static __always_inline bool connection_is_stale(const struct ct_entry *entry,
+						const struct endpoint *endpoint)
+{
+	if (entry->flags & CT_NODE_ORIGIN)
+		return false;
+	return entry->policy != endpoint->policy || entry->epoch != policy_epoch();
+}
+
+/* An error about a connection nobody here knows: policy decides about its ICMP type. */
+__noinline int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
+				    const struct endpoint *endpoint, __u32 side)
+{
+	struct ct_key key;
+
+	if (!flow || !endpoint)
+		return DROP_POLICY_DENIED;
+	flow->flags &= ~FLOW_ERROR;
+	flow->state = TRACE_REASON_NEW;
+	flow->flags |= FLOW_REPORT;
+	if (connection_is_free(flow, side) || !policy_is_asked(endpoint, side))
+		return 0;
+	connection_key(&key, flow, side);
+	flow->peer = connection_peer(flow, &key);
+	return connection_ask(skb, flow, endpoint, &key);
+}
+
+static __always_inline void connection_related(struct ct_entry *entry, struct flow *flow, __u8 side)
+{
+	flow->state = TRACE_REASON_RELATED;
+	flow->flags |= FLOW_REPORT;
+	ct_count(entry, flow, side == DIRECTION_EGRESS);
+}
+
+/* One side of the walk: 0 or the reason to drop. Afterwards flow->rev_nat is the Service
+ * whose address the receiver knows, if the packet answers what was sent to a Service.
+ */
+static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *flow,
+					    const struct endpoint *endpoint,
+					    const struct connection *connection)
+{
+	struct ct_entry *entry = connection->entry;
+	__u8 side = connection->side;
+	int reason;
+
+	flow->direction = side;
+	flow->rule = 0;
+	flow->policy = 0;
+	if (endpoint->flags & ENDPOINT_NOT_READY)
+		return DROP_ENDPOINT_NOT_READY;
+	if (!entry || (!(flow->flags & FLOW_ERROR) && ct_reopens(flow, entry, side))) {
+		reason = flow->flags & FLOW_ERROR
+				 ? connection_unrelated(skb, flow, endpoint, side)
+				 : connection_open(skb, flow, endpoint, &connection->key, side);
+		flow->rev_nat = 0;
+		return reason;
+	}
+	if (connection_is_stale(entry, endpoint)) {
+		reason = connection_ask_again(skb, flow, endpoint, &connection->key, entry);
+		if (reason)
+			return reason;
+	}
+	flow->rule = entry->rule;
+	flow->policy = entry->rule ? entry->policy : 0;
+	/* A socket may reach one backend by way of several Services. */
+	if (side == DIRECTION_EGRESS && entry->direction == side && entry->rev_nat != flow->rev_nat)
+		entry->rev_nat = flow->rev_nat;
+	flow->rev_nat = entry->direction != side ? entry->rev_nat : 0;
+	if (flow->flags & FLOW_ERROR)
+		connection_related(entry, flow, side);
+	else
+		ct_touch(entry, flow, side);
+	return 0;
+}

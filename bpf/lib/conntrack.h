@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Conntrack: which connection does this packet belong to, seen from an endpoint? */
+#pragma once
+
+#include "flow.h"
+
+#define CONNTRACK_MAX 65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+	__uint(max_entries, CONNTRACK_MAX);
+} podwire_conntrack SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct node_state);
+	__uint(max_entries, 1);
+} podwire_state SEC(".maps");
+
+#define CT_CLOSING (CT_CLOSING_LOCAL | CT_CLOSING_REMOTE)
+
+static __always_inline __u32 policy_epoch(void)
+{
+	__u32 zero = 0;
+	struct node_state *state = bpf_map_lookup_elem(&podwire_state, &zero);
+
+	return state ? state->policy_epoch : 0;
+}
+
+/* The same connection as the other side's endpoint sees it. */
+static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_key *key)
+{
+	turned->local = key->remote;
+	turned->remote = key->local;
+	turned->local_port = key->remote_port;
+	turned->remote_port = key->local_port;
+	turned->protocol = key->protocol;
+	turned->scope = key->scope;
+	turned->pad = 0;
+}
+
+/* NULL also for what has expired: LRU maps do not forget by themselves. */
+static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
+{
+	struct ct_entry *entry = bpf_map_lookup_elem(&podwire_conntrack, key);
+
+	return entry && entry->expires >= now ? entry : NULL;
+}
+
+static __always_inline bool ct_opens(const struct flow *flow)
+{
+	return flow->protocol == IPPROTO_TCP && (flow->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* A SYN opens a closed connection anew. One against the direction of a connection that
+ * is still known is no reply: else whoever may answer a pod could also call it.
+ */
+static __always_inline bool ct_reopens(const struct flow *flow, const struct ct_entry *entry,
+				       __u8 side)
+{
+	return ct_opens(flow) && (entry->flags & CT_CLOSING || entry->direction != side);
+}
+
+static __always_inline __u32 ct_timeout(const struct ct_entry *entry, __u8 protocol)
+{
+	if (protocol != IPPROTO_TCP)
+		return config_ct_any;
+	if ((entry->flags & CT_CLOSING) == CT_CLOSING)
+		return config_ct_tcp_closing;
+	return entry->flags & CT_SEEN_REPLY ? config_ct_tcp_established : config_ct_tcp_syn;
+}
+
+static __always_inline void ct_note_tcp(struct ct_entry *entry, struct flow *flow, bool sent)
+{
+	__u8 seen = sent ? entry->tcp_flags_sent : entry->tcp_flags_received;
+
+	if (flow->tcp_flags & TCP_RST)
+		entry->flags |= CT_CLOSING;
+	else if (flow->tcp_flags & TCP_FIN)
+		entry->flags |= sent ? CT_CLOSING_LOCAL : CT_CLOSING_REMOTE;
+	if (!(flow->tcp_flags & ~seen))
+		return;
+	if (flow->tcp_flags & ~seen & (TCP_FIN | TCP_SYN | TCP_RST))
+		flow->flags |= FLOW_REPORT;
+	if (sent)
+		entry->tcp_flags_sent = seen | flow->tcp_flags;
+	else
+		entry->tcp_flags_received = seen | flow->tcp_flags;
+}
+
+/* The counters are not atomic: each direction of a connection keeps to one CPU, so close
+ * to nothing is lost, and two locked additions would cost a fifth of the walk.
+ */
+static __always_inline void ct_count(struct ct_entry *entry, const struct flow *flow, bool sent)
+{
+	if (sent) {
+		entry->packets_sent++;
+		entry->bytes_sent += flow->length;
+	} else {
+		entry->packets_received++;
+		entry->bytes_received += flow->length;
+	}
+}
+
+/* One more packet of a known connection; `side` is EGRESS if the endpoint sent it. */
+static __always_inline void ct_touch(struct ct_entry *entry, struct flow *flow, __u8 side)
+{
+	bool sent = side == DIRECTION_EGRESS;
+	bool reply = entry->direction != side;
+	__u32 expires;
+
+	flow->state = reply ? TRACE_REASON_REPLY : TRACE_REASON_ESTABLISHED;
+	if (reply && !(entry->flags & CT_SEEN_REPLY)) {
+		entry->flags |= CT_SEEN_REPLY;
+		flow->flags |= FLOW_REPORT;
+	}
+	if (flow->protocol == IPPROTO_TCP)
+		ct_note_tcp(entry, flow, sent);
+	ct_count(entry, flow, sent);
+	expires = flow->now + ct_timeout(entry, flow->protocol);
+	if (entry->expires != expires)
+		entry->expires = expires;
+	if (flow->now - entry->reported >= config_trace_interval)
+		flow->flags |= FLOW_REPORT;
+	if (flow->flags & FLOW_REPORT)
+		entry->reported = flow->now;
+}
+
+/* 0 or why the packet must be dropped. The caller has filled what policy said. */
+static __always_inline int ct_create(struct flow *flow, const struct ct_key *key,
+				     struct ct_entry *entry, __u8 side)
+{
+	bool sent = side == DIRECTION_EGRESS;
+
+	entry->direction = side;
+	entry->reported = flow->now;
+	entry->rev_nat = flow->rev_nat;
+	entry->backend = flow->backend;
+	if (flow->protocol == IPPROTO_TCP)
+		ct_note_tcp(entry, flow, sent);
+	ct_count(entry, flow, sent);
+	entry->expires = flow->now + ct_timeout(entry, flow->protocol);
+	flow->flags |= FLOW_REPORT;
+	return bpf_map_update_elem(&podwire_conntrack, key, entry, BPF_ANY) ? DROP_CT_INSERT_FAILED
+									    : 0;
+}

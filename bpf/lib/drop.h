@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Drops: the only way a packet ends here. Counted, told, never silent. */
+#pragma once
+
+#include "event.h"
+#include "metrics.h"
+
+__noinline int drop(struct __sk_buff *skb, struct flow *flow, __u32 reason)
+{
+	if (!flow)
+		return TC_ACT_SHOT;
+	metrics_count(reason, flow->direction, flow->length);
+	event_emit(skb, flow, EVENT_DROP, 0, reason);
+	return TC_ACT_SHOT;
+}

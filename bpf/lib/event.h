@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Events: one record for each thing worth telling. Every attempt gets a number of its
+ * CPU; what finds the ring full is counted, so emitted = stored + lost.
+ */
+#pragma once
+
+#include "flow.h"
+#include "ipcache.h"
+
+#define EVENTS_BYTES (4 << 20)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENTS_BYTES);
+} podwire_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct event_stats);
+	__uint(max_entries, 1);
+} podwire_event_stats SEC(".maps");
+
+/* A numbered record to fill and submit; NULL if the ring is full (which is counted). */
+static __always_inline struct event *event_reserve(__u8 kind)
+{
+	__u32 zero = 0;
+	struct event_stats *stats = bpf_map_lookup_elem(&podwire_event_stats, &zero);
+	struct event *event;
+	__u64 sequence;
+
+	if (!stats)
+		return NULL;
+	/* Atomic: a softirq may interrupt a socket program here. */
+	sequence = __sync_fetch_and_add(&stats->emitted, 1) + 1;
+	event = bpf_ringbuf_reserve(&podwire_events, sizeof(*event), 0);
+	if (!event) {
+		__sync_fetch_and_add(&stats->lost, 1);
+		return NULL;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time = bpf_ktime_get_boot_ns();
+	event->sequence = sequence;
+	event->cpu = bpf_get_smp_processor_id();
+	event->kind = kind;
+	return event;
+}
+
+static __always_inline __u8 event_flags_of(const struct flow *flow)
+{
+	__u8 flags = 0;
+
+	if (flow_is_ipv6(flow))
+		flags |= EVENT_IPV6;
+	if (flow->state != TRACE_REASON_UNKNOWN)
+		flags |= EVENT_REPLY_KNOWN;
+	if (flow->state == TRACE_REASON_REPLY)
+		flags |= EVENT_REPLY;
+	if (flow->flags & FLOW_FRAGMENT)
+		flags |= EVENT_FRAGMENT;
+	if (flow->flags & FLOW_TRUNCATED)
+		flags |= EVENT_TRUNCATED;
+	return flags;
+}
+
+static __always_inline void event_fill(struct event *event, const struct flow *flow)
+{
+	event->source = flow->source;
+	event->destination = flow->destination;
+	event->original = flow->original;
+	event->source_identity = flow->source_identity;
+	event->destination_identity = flow->destination_identity;
+	event->rule = flow->rule;
+	event->policy = flow->policy;
+	event->length = flow->length;
+	event->error = flow->error;
+	event->source_endpoint = flow->source_endpoint;
+	event->destination_endpoint = flow->destination_endpoint;
+	event->original_port = bpf_ntohs(flow->original_port);
+	event->direction = flow->direction;
+	event->protocol = flow->protocol;
+	event->match = flow->match;
+	event->flags = event_flags_of(flow);
+	if (flow_has_ports(flow)) {
+		event->source_port = bpf_ntohs(flow->source_port);
+		event->destination_port = bpf_ntohs(flow->destination_port);
+		event->tcp_flags = flow->tcp_flags;
+	} else {
+		event->icmp_type = flow->icmp_type;
+		event->icmp_code = flow->icmp_code;
+	}
+}
+
+/* Out of line: it happens for few packets of a connection. */
+__noinline int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, __u32 point,
+			  __u32 reason)
+{
+	struct event *event;
+
+	if (!flow)
+		return 0;
+	flow_identify(flow);
+	event = event_reserve(kind);
+	if (!event)
+		return 0;
+	event_fill(event, flow);
+	event->point = point;
+	event->reason = reason;
+	event->device = skb->ifindex;
+	bpf_skb_load_bytes(skb, 0, event->destination_mac, ETH_ALEN);
+	bpf_skb_load_bytes(skb, ETH_ALEN, event->source_mac, ETH_ALEN);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* What a policy said; reason 0 = it allowed. point 1 with a reason = denied, but only audited. */
+static __always_inline void event_verdict(struct __sk_buff *skb, struct flow *flow, __u8 reason)
+{
+	if (config_verdict_events)
+		event_emit(skb, flow, EVENT_VERDICT, reason && !config_policy_audit ? 2 : 1,
+			   reason);
+}
+
+/* Where the packet went, if conntrack found that worth telling. */
+static __always_inline void event_trace(struct __sk_buff *skb, struct flow *flow, __u8 point)
+{
+	if (config_trace_events && flow->flags & FLOW_REPORT)
+		event_emit(skb, flow, EVENT_TRACE, point, flow->state);
+}

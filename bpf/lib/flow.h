@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A flow: what the programs know of the packet at hand. Parsing fills it once, every
+ * later step reads it and adds what it found, events and drops report it.
+ *
+ * The tuple has the layout of a conntrack key as the sender sees it, so the sender's
+ * lookup needs no copy.
+ */
+#pragma once
+
+#include "net.h"
+#include "abi/conntrack.h"
+#include "abi/event.h"
+#include "abi/drop.h"
+
+enum flow_flags {
+	FLOW_IPV6 = 1 << 0,
+	FLOW_FRAGMENT = 1 << 1, /* not the first: no transport header in this packet */
+	FLOW_FIRST_FRAGMENT = 1 << 2,
+	FLOW_ERROR = 1 << 3,   /* an ICMP error; `inner` is what it is about */
+	FLOW_HAIRPIN = 1 << 4, /* a pod and itself, by way of a Service */
+	FLOW_TRUNCATED = 1 << 5,
+	FLOW_REPORT = 1 << 6,    /* conntrack found something worth a trace event */
+	FLOW_NEIGHBOUR = 1 << 7, /* link-local upkeep, not a flow */
+};
+
+struct flow {
+	union {
+		struct ct_key tuple;
+		struct {
+			union address source;
+			union address destination;
+			__be16 source_port;
+			__be16 destination_port;
+			__u8 protocol;
+		};
+	};
+	/* FLOW_ERROR: the connection the error is about, turned as if the error were a
+	 * packet of it: `local` is the side the error comes from.
+	 */
+	struct ct_key inner;
+	union address original; /* the Service's address where the packet has (had) a backend's */
+	__be16 original_port;
+	__u16 source_endpoint;
+	__u16 destination_endpoint;
+	__u16 transport;       /* offset of the transport header */
+	__u32 source_identity; /* 0 = not asked yet */
+	__u32 destination_identity;
+	__u32 peer; /* the identity policy is asked about */
+	__u32 rule;
+	__u32 policy;
+	__u32 now; /* s, CLOCK_BOOTTIME */
+	__u32 length;
+	__u32 fragment_id;
+	__u16 flags;
+	__u16 rev_nat; /* the Service this packet was translated for */
+	__u32 backend;
+	__u16 error; /* errno of the kernel call that failed */
+	__u16 pad;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 time_to_live;
+	__u8 direction; /* enum direction: the half of the walk we are in */
+	__u8 match;
+	__u8 state; /* enum trace_reason: what conntrack knew */
+	__u8 pad2;
+};
+
+static __always_inline bool flow_is_ipv6(const struct flow *flow)
+{
+	return flow->flags & FLOW_IPV6;
+}
+
+static __always_inline bool flow_has_ports(const struct flow *flow)
+{
+	return flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP;
+}
+
+/* One per CPU, for two of them and the frames below would not fit the stack: packets are
+ * handled with softirqs off, so no other one comes in between.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct flow);
+	__uint(max_entries, 1);
+} podwire_flow SEC(".maps");
+
+/* A blank flow; NULL never happens, but the verifier cannot know. */
+static __always_inline struct flow *flow_begin(struct __sk_buff *skb, enum direction direction)
+{
+	__u32 zero = 0;
+	struct flow *flow = bpf_map_lookup_elem(&podwire_flow, &zero);
+
+	if (!flow)
+		return NULL;
+	__builtin_memset(flow, 0, sizeof(*flow));
+	flow->length = skb->len;
+	flow->direction = direction;
+	flow->now = bpf_ktime_get_boot_ns() / NS_PER_S;
+	return flow;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Ipcache: who is behind an address, and behind which node. */
+#pragma once
+
+#include "endpoint.h"
+#include "flow.h"
+#include "abi/ipcache.h"
+
+#define IPCACHE_MAX          65536
+#define IPCACHE_PREFIXES_MAX 65536
+#define ADDRESS_BITS         128
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, union address);
+	__type(value, struct ipcache_entry);
+	__uint(max_entries, IPCACHE_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} podwire_ipcache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct prefix_key);
+	__type(value, struct ipcache_entry);
+	__uint(max_entries, IPCACHE_PREFIXES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} podwire_ipcache_prefixes SEC(".maps");
+
+static __always_inline struct ipcache_entry *ipcache_find(const union address *address)
+{
+	struct ipcache_entry *entry = bpf_map_lookup_elem(&podwire_ipcache, address);
+	struct prefix_key key = {.prefix_length = ADDRESS_BITS};
+
+	if (entry)
+		return entry;
+	key.address = *address;
+	return bpf_map_lookup_elem(&podwire_ipcache_prefixes, &key);
+}
+
+/* Whoever no row names is the world. */
+static __always_inline __u32 ipcache_identity(const union address *address)
+{
+	struct ipcache_entry *entry = ipcache_find(address);
+
+	return entry ? entry->identity : IDENTITY_WORLD;
+}
+
+/* A pod of this node is known by its endpoint before the ipcache hears of it. */
+__noinline __u32 identity_of(const union address *address)
+{
+	struct endpoint *endpoint = address ? endpoint_at(address) : NULL;
+
+	if (!address)
+		return IDENTITY_UNKNOWN;
+	return endpoint ? endpoint->identity : ipcache_identity(address);
+}
+
+/* Both sides' identities, where the walk has not needed them so far. */
+static __always_inline void flow_identify(struct flow *flow)
+{
+	if (!flow->source_identity)
+		flow->source_identity = identity_of(&flow->source);
+	if (!flow->destination_identity)
+		flow->destination_identity = identity_of(&flow->destination);
+}
+
+static __always_inline bool address_is_node(const union address *address)
+{
+	const volatile union address *ipv4 = &config_node_ipv4, *ipv6 = &config_node_ipv6;
+
+	return (address->halves[0] == ipv4->halves[0] && address->halves[1] == ipv4->halves[1]) ||
+	       (address->halves[0] == ipv6->halves[0] && address->halves[1] == ipv6->halves[1]);
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Parse: from bytes to a flow, once. Each function returns 0 or why the packet must be
+ * dropped. Headers are read in place; what is not in the linear part is pulled there.
+ */
+#pragma once
+
+#include "address.h"
+#include "fragment.h"
+
+#define EXTENSIONS_MAX    8
+#define IPV4_OPTIONS_MAX  40
+#define IPV4_LOOSE_ROUTE  131
+#define IPV4_STRICT_ROUTE 137
+#define TRANSPORT_MAX     512  /* no sane chain of headers reaches further */
+#define TRANSPORT_MASK    1023 /* what the verifier is shown of it */
+#define TCP_HEADER_MIN    20
+#define TCP_DATA_OFFSET   12
+#define TCP_FLAGS_OFFSET  13
+#define PORTS_HEADER_MIN  8 /* UDP's and ICMP's */
+#define IPV4_HEADER_MIN   20
+#define IPV6_HEADER       40
+#define ND_HOP_LIMIT      255
+
+/* In assembly, for clang-16 otherwise adds to the context pointer first, which the verifier
+ * (6.18) refuses.
+ */
+static __always_inline void *packet_begin(const struct __sk_buff *skb)
+{
+	void *begin;
+
+	asm volatile("%[begin] = *(u32 *)(%[skb] + %[at])"
+		     : [begin] "=r"(begin)
+		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data)));
+	return begin;
+}
+
+static __always_inline void *packet_end(const struct __sk_buff *skb)
+{
+	void *end;
+
+	asm volatile("%[end] = *(u32 *)(%[skb] + %[at])"
+		     : [end] "=r"(end)
+		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data_end)));
+	return end;
+}
+
+/* `length` bytes at `offset`, or NULL if the packet ends before. Earlier pointers die. */
+static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *start = packet_begin(skb) + offset;
+
+	if (start + length <= packet_end(skb))
+		return start;
+	if (bpf_skb_pull_data(skb, offset + length))
+		return NULL;
+	start = packet_begin(skb) + offset;
+	return start + length <= packet_end(skb) ? start : NULL;
+}
+
+/* The sender may not choose the way: the address policy was asked about must be the last hop. */
+__noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
+{
+	__u8 options[IPV4_OPTIONS_MAX] = {};
+	__u32 at = 0;
+
+	if (!length || length > sizeof(options) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + IPV4_HEADER_MIN, options, length))
+		return DROP_INVALID_PACKET;
+	for (int i = 0; i < IPV4_OPTIONS_MAX; i++) {
+		__u8 kind, size;
+
+		if (at >= length || at >= sizeof(options) - 1)
+			return 0;
+		kind = options[at];
+		if (kind == 0)
+			return 0;
+		if (kind == IPV4_LOOSE_ROUTE || kind == IPV4_STRICT_ROUTE)
+			return DROP_INVALID_PACKET;
+		size = kind == 1 ? 1 : options[at + 1];
+		if (!size)
+			return DROP_INVALID_PACKET;
+		at += size;
+	}
+	return 0;
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct flow *flow)
+{
+	struct iphdr *ip = packet_header(skb, ETH_HLEN, sizeof(*ip));
+	__u32 header, total, fragment;
+
+	if (!ip) {
+		flow->flags |= FLOW_TRUNCATED;
+		return DROP_INVALID_PACKET;
+	}
+	address_set_ipv4(&flow->source, ip->saddr);
+	address_set_ipv4(&flow->destination, ip->daddr);
+	flow->protocol = ip->protocol;
+	flow->time_to_live = ip->ttl;
+	flow->fragment_id = ip->id;
+	fragment = bpf_ntohs(ip->frag_off) & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
+	header = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
+	flow->transport = ETH_HLEN + header;
+
+	if (ip->version != 4 || header < sizeof(*ip))
+		return DROP_INVALID_PACKET;
+	/* A segment to be cut later (GSO) may be larger than its length field can say. */
+	if (!skb->gso_size && (total < header || ETH_HLEN + total > skb->len)) {
+		flow->flags |= FLOW_TRUNCATED;
+		return DROP_INVALID_PACKET;
+	}
+	if (fragment)
+		flow->flags |=
+			fragment & IPV4_FRAGMENT_OFFSET ? FLOW_FRAGMENT : FLOW_FIRST_FRAGMENT;
+	if (header > sizeof(*ip))
+		return parse_ipv4_options(skb, header - sizeof(*ip));
+	return 0;
+}
+
+/* The fragment header: an atomic fragment (whole in itself) is none. */
+static __always_inline void parse_ipv6_fragment(struct flow *flow, const __u8 *header)
+{
+	__u16 place = header[2] << 8 | header[3];
+
+	__builtin_memcpy(&flow->fragment_id, header + 4, sizeof(flow->fragment_id));
+	if (place & 0xfff8)
+		flow->flags |= FLOW_FRAGMENT;
+	else if (place & 1)
+		flow->flags |= FLOW_FIRST_FRAGMENT;
+}
+
+__noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
+{
+	__u32 offset;
+	__u8 next;
+
+	if (!flow)
+		return DROP_INVALID_PACKET;
+	offset = flow->transport;
+	next = flow->protocol;
+	for (int i = 0; i < EXTENSIONS_MAX; i++) {
+		__u8 header[8];
+
+		flow->protocol = next;
+		flow->transport = offset;
+		if (next != PROTOCOL_HOPOPTS && next != PROTOCOL_ROUTING && next != PROTOCOL_AUTH &&
+		    next != PROTOCOL_FRAGMENT && next != PROTOCOL_DSTOPTS)
+			return 0;
+		/* What follows in a later fragment is payload, whatever it looks like. */
+		if (flow->flags & FLOW_FRAGMENT)
+			return 0;
+		if (offset > TRANSPORT_MAX || bpf_skb_load_bytes(skb, offset, header, 8)) {
+			flow->flags |= FLOW_TRUNCATED;
+			return DROP_INVALID_EXTENSION_HEADER;
+		}
+		/* The sender may not choose the way, see parse_ipv4_options. */
+		if (next == PROTOCOL_ROUTING && header[3])
+			return DROP_INVALID_EXTENSION_HEADER;
+		if (next == PROTOCOL_FRAGMENT) {
+			parse_ipv6_fragment(flow, header);
+			offset += 8;
+		} else if (next == PROTOCOL_AUTH) {
+			offset += (header[1] + 2) * 4;
+		} else {
+			offset += (header[1] + 1) * 8;
+		}
+		next = header[0];
+	}
+	return DROP_INVALID_EXTENSION_HEADER;
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+	return next == PROTOCOL_HOPOPTS || next == PROTOCOL_ROUTING || next == PROTOCOL_AUTH ||
+	       next == PROTOCOL_FRAGMENT || next == PROTOCOL_DSTOPTS;
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct flow *flow)
+{
+	struct ipv6hdr *ip = packet_header(skb, ETH_HLEN, sizeof(*ip));
+
+	flow->flags |= FLOW_IPV6;
+	if (!ip) {
+		flow->flags |= FLOW_TRUNCATED;
+		return DROP_INVALID_PACKET;
+	}
+	address_set_ipv6(&flow->source, &ip->saddr);
+	address_set_ipv6(&flow->destination, &ip->daddr);
+	flow->protocol = ip->nexthdr;
+	flow->time_to_live = ip->hop_limit;
+	flow->transport = ETH_HLEN + sizeof(*ip);
+
+	/* A v4-mapped address on the wire would pass for an IPv4 one in every map. */
+	if (ip->version != 6 || address_is_ipv4(&flow->source) ||
+	    address_is_ipv4(&flow->destination))
+		return DROP_INVALID_PACKET;
+	if (!skb->gso_size && ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len) > skb->len) {
+		flow->flags |= FLOW_TRUNCATED;
+		return DROP_INVALID_PACKET;
+	}
+	if (is_extension(flow->protocol))
+		return parse_extensions(skb, flow);
+	return 0;
+}
+
+static __always_inline int parse_network(struct __sk_buff *skb, struct flow *flow)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(skb, flow);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(skb, flow);
+	return DROP_UNSUPPORTED_L3;
+}
+
+static __always_inline bool icmp_is_error(bool ipv6, __u8 type)
+{
+	if (ipv6)
+		return type >= ICMPV6_UNREACHABLE && type <= ICMPV6_PARAMETER;
+	return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER;
+}
+
+/* Echo: the identifier stands in the port of the side that asked. */
+static __always_inline void parse_echo(struct flow *flow, const __u8 *header)
+{
+	__be16 identifier;
+
+	__builtin_memcpy(&identifier, header + 4, sizeof(identifier));
+	if (flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
+		flow->source_port = identifier;
+	else if (flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY))
+		flow->destination_port = identifier;
+}
+
+/* An inner packet's header: what was sent, so its source is where the error goes to. */
+static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flow *flow,
+					       __u32 offset)
+{
+	union address sent_from, sent_to;
+	__u32 header;
+
+	if (flow_is_ipv6(flow)) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 6)
+			return -1;
+		address_set_ipv6(&sent_from, &ip.saddr);
+		address_set_ipv6(&sent_to, &ip.daddr);
+		flow->inner.protocol = ip.nexthdr;
+		header = sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 4 ||
+		    ip.ihl < 5 || ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
+			return -1;
+		address_set_ipv4(&sent_from, ip.saddr);
+		address_set_ipv4(&sent_to, ip.daddr);
+		flow->inner.protocol = ip.protocol;
+		header = ip.ihl * 4;
+	}
+	/* An error goes to who sent the packet, or it is about nothing. */
+	if (!address_equal(&sent_from, &flow->destination))
+		return -1;
+	flow->inner.local = sent_to;
+	flow->inner.remote = sent_from;
+	return offset + header;
+}
+
+/* What an ICMP error is about. Without a whole inner header it is about nothing we know:
+ * then the flow is not FLOW_ERROR, and policy is asked for the ICMP type itself.
+ */
+__noinline int parse_inner(struct __sk_buff *skb, struct flow *flow)
+{
+	__u8 request, ports[8];
+	int offset;
+
+	if (!flow)
+		return DROP_INVALID_PACKET;
+	request = flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST;
+	offset = parse_inner_network(skb, flow, flow->transport + 8);
+	if (offset < 0 || bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
+		return 0;
+	if (flow->inner.protocol == IPPROTO_TCP || flow->inner.protocol == IPPROTO_UDP) {
+		__builtin_memcpy(&flow->inner.remote_port, ports, 2);
+		__builtin_memcpy(&flow->inner.local_port, ports + 2, 2);
+	} else if (flow->inner.protocol == flow->protocol && ports[0] == request) {
+		__builtin_memcpy(&flow->inner.remote_port, ports + 4, 2);
+	} else {
+		return 0;
+	}
+	flow->flags |= FLOW_ERROR;
+	return 0;
+}
+
+static __always_inline int parse_icmp(struct __sk_buff *skb, struct flow *flow)
+{
+	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, PORTS_HEADER_MIN);
+
+	if (!header)
+		return DROP_CT_INVALID_HEADER;
+	flow->icmp_type = header[0];
+	flow->icmp_code = header[1];
+	parse_echo(flow, header);
+	if (icmp_is_error(flow_is_ipv6(flow), flow->icmp_type))
+		return parse_inner(skb, flow);
+	return 0;
+}
+
+static __always_inline void parse_ports(struct flow *flow, const __u8 *header)
+{
+	flow->source_port = *(__be16 *)header;
+	flow->destination_port = *(__be16 *)(header + 2);
+}
+
+static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
+{
+	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, TCP_HEADER_MIN);
+
+	if (!header)
+		return DROP_CT_INVALID_HEADER;
+	parse_ports(flow, header);
+	flow->tcp_flags = header[TCP_FLAGS_OFFSET];
+	return header[TCP_DATA_OFFSET] >> 4 < TCP_HEADER_MIN / 4 ? DROP_CT_INVALID_HEADER : 0;
+}
+
+static __always_inline int parse_udp(struct __sk_buff *skb, struct flow *flow)
+{
+	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, PORTS_HEADER_MIN);
+
+	if (!header)
+		return DROP_CT_INVALID_HEADER;
+	parse_ports(flow, header);
+	return 0;
+}
+
+static __always_inline bool parse_is_icmp(const struct flow *flow)
+{
+	return flow->protocol == (flow_is_ipv6(flow) ? PROTOCOL_ICMPV6 : IPPROTO_ICMP);
+}
+
+static __always_inline int parse_transport(struct __sk_buff *skb, struct flow *flow)
+{
+	bool icmp = parse_is_icmp(flow);
+	int reason;
+
+	if (!icmp && !flow_has_ports(flow))
+		return DROP_CT_UNKNOWN_PROTOCOL;
+	if (flow->flags & FLOW_FRAGMENT)
+		return fragment_recall(flow);
+	if (flow->transport > TRANSPORT_MAX)
+		return DROP_INVALID_EXTENSION_HEADER;
+	if (flow->protocol == IPPROTO_TCP)
+		reason = parse_tcp(skb, flow);
+	else
+		reason = icmp ? parse_icmp(skb, flow) : parse_udp(skb, flow);
+	if (reason == DROP_CT_INVALID_HEADER)
+		flow->flags |= FLOW_TRUNCATED;
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
+		return fragment_remember(flow);
+	return reason;
+}
+
+/* Link-local upkeep, for the node's stack and not for policy: neighbour discovery and
+ * multicast listening. Hop limit 255 proves that it was sent on this very link.
+ */
+static __always_inline int parse_neighbour(struct flow *flow)
+{
+	if (!flow_is_ipv6(flow) || flow->protocol != PROTOCOL_ICMPV6 || flow->flags & FLOW_FRAGMENT)
+		return 0;
+	switch (flow->icmp_type) {
+	case ICMPV6_NEIGHBOUR_SOL:
+	case ICMPV6_NEIGHBOUR_ADV:
+	case ICMPV6_ROUTER_SOL:
+		if (flow->time_to_live != ND_HOP_LIMIT)
+			return DROP_FORBIDDEN_ICMPV6;
+		flow->flags |= FLOW_NEIGHBOUR;
+		return 0;
+	case ICMPV6_MLD_QUERY ... ICMPV6_MLD_DONE:
+	case ICMPV6_MLD2_REPORT:
+		if (flow->time_to_live != 1)
+			return DROP_FORBIDDEN_ICMPV6;
+		flow->flags |= FLOW_NEIGHBOUR;
+		return 0;
+	case ICMPV6_ROUTER_ADV:
+	case ICMPV6_REDIRECT:
+		return DROP_FORBIDDEN_ICMPV6;
+	}
+	return 0;
+}

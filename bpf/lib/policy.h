@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Policy: what may this peer do to this endpoint?
+ *
+ * Two lookups: the peer's class under this policy, then what the policy says to that
+ * class about this protocol and port. No entry means that nothing allows it.
+ */
+#pragma once
+
+#include "ipcache.h"
+#include "abi/policy.h"
+
+#define POLICY_PEERS_MAX   131072
+#define POLICY_ENTRIES_MAX 65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct policy_peer_key);
+	__type(value, __u32);
+	__uint(max_entries, POLICY_PEERS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} podwire_policy_peers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct policy_key);
+	__type(value, struct policy_entry);
+	__uint(max_entries, POLICY_ENTRIES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} podwire_policy SEC(".maps");
+
+static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 direction)
+{
+	struct policy_peer_key key = {
+		.policy = policy,
+		.identity = identity,
+		.direction = direction,
+	};
+	__u32 *class = bpf_map_lookup_elem(&podwire_policy_peers, &key);
+
+	return class ? *class : POLICY_CLASS_ANY;
+}
+
+/* The port of the connection's server side; ICMP has its type and code in that place. An
+ * echo reply is asked about as the request it answers.
+ */
+static __always_inline __be16 policy_port(const struct flow *flow, const struct ct_key *key,
+					  __u8 direction)
+{
+	__u8 type = flow->icmp_type, code = flow->icmp_code;
+
+	if (key->protocol != IPPROTO_ICMP && key->protocol != PROTOCOL_ICMPV6)
+		return direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
+	if (key->local_port | key->remote_port) {
+		type = flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST;
+		code = 0;
+	}
+	return bpf_htons(type << 8 | code);
+}
+
+static __always_inline bool policy_is_asked(const struct endpoint *endpoint, __u8 direction)
+{
+	return endpoint->flags &
+	       (direction == DIRECTION_EGRESS ? ENDPOINT_ENFORCE_EGRESS : ENDPOINT_ENFORCE_INGRESS);
+}
+
+/* 0 or the reason to drop. Asked is `flow->direction`, the opener's, and `flow->peer`; the
+ * flow remembers the rule.
+ */
+__noinline int policy_ask(struct flow *flow, const struct endpoint *endpoint,
+			  const struct ct_key *about)
+{
+	struct policy_key key = {.prefix_length = POLICY_PREFIX_PORT};
+	struct policy_entry *entry;
+
+	if (!flow || !endpoint || !about)
+		return DROP_POLICY_DENIED;
+	key.policy = endpoint->policy;
+	key.peer_class = policy_class_of(endpoint->policy, flow->peer, flow->direction);
+	key.direction = flow->direction;
+	key.protocol = about->protocol;
+	key.port = policy_port(flow, about, flow->direction);
+	entry = bpf_map_lookup_elem(&podwire_policy, &key);
+
+	flow->policy = endpoint->policy;
+	flow->rule = entry ? entry->rule : 0;
+	flow->match = entry ? entry->match : MATCH_NONE;
+
+	if (!entry || entry->verdict == POLICY_DEFAULT_DENY)
+		return DROP_POLICY_DENIED; /* nobody allowed it */
+	/* A proxy that is not there must not become a plain permission. */
+	if (entry->verdict != POLICY_ALLOW || entry->proxy_port)
+		return DROP_POLICY_DENY; /* somebody forbade it */
+	return 0;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* On the host side of each pod's veth: what a pod sends, and what reaches it through the
+ * node's stack. One set of programs for all pods; the device says which pod it is.
+ */
+#include "lib/balance.h"
+#include "lib/deliver.h"
+
+#define LINK_LOCAL_MASK bpf_htonl(0xffc00000)
+#define LINK_LOCAL      bpf_htonl(0xfe800000)
+
+/* ICMPv6 with a source that is valid on this link only. */
+static __always_inline bool is_link_upkeep(const struct flow *flow)
+{
+	return flow->protocol == PROTOCOL_ICMPV6 && flow_is_ipv6(flow) &&
+	       (address_is_zero(&flow->source) ||
+		(flow->source.words[0] & LINK_LOCAL_MASK) == LINK_LOCAL);
+}
+
+static __always_inline bool has_source_mac(struct __sk_buff *skb, const struct endpoint *endpoint)
+{
+	struct ethhdr *eth = packet_header(skb, 0, sizeof(*eth));
+
+	/* Words, for a memcmp would go byte by byte. */
+	return eth && *(__u32 *)eth->h_source == *(__u32 *)endpoint->mac &&
+	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(endpoint->mac + 4);
+}
+
+/* Nobody sends under another's name. Asked before the transport header is read, for that
+ * remembers fragments by their addresses.
+ */
+static __always_inline int parse_from_pod(struct __sk_buff *skb, struct flow *flow,
+					  const struct endpoint *sender)
+{
+	bool own;
+	int reason;
+
+	if (skb->vlan_present)
+		return DROP_UNSUPPORTED_L2;
+	if (!has_source_mac(skb, sender))
+		return DROP_INVALID_SOURCE_MAC;
+	reason = parse_network(skb, flow);
+	if (reason)
+		return reason;
+	own = endpoint_owns(sender, &flow->source);
+	if (!own && !is_link_upkeep(flow))
+		return DROP_INVALID_SOURCE_IP;
+	reason = parse_transport(skb, flow);
+	if (!reason)
+		reason = parse_neighbour(flow);
+	if (reason)
+		return reason;
+	if (!own && !(flow->flags & FLOW_NEIGHBOUR))
+		return DROP_INVALID_SOURCE_IP;
+	/* Nor does it complain about what it was never sent. */
+	if (flow->flags & FLOW_ERROR && !address_equal(&flow->inner.local, &flow->source))
+		return DROP_INVALID_SOURCE_IP;
+	return 0;
+}
+
+/* A pod's answer to itself, by way of a Service. */
+static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *flow,
+					  const struct endpoint *sender)
+{
+	int reason = balance_hairpin_back(skb, flow);
+
+	flow->destination_identity = sender->identity;
+	flow->destination_endpoint = sender->id;
+	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, sender);
+}
+
+/* Beyond this node. */
+static __always_inline int send_away(struct __sk_buff *skb, struct flow *flow,
+				     const struct ipcache_entry *there)
+{
+	if (config_tunnel_device && there && !address_is_zero(&there->tunnel) &&
+	    deliver_fits_tunnel(skb, flow))
+		return deliver_to_tunnel(skb, flow, &there->tunnel);
+	return deliver_to_stack(skb, flow, TRACE_TO_STACK);
+}
+
+static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
+				const struct endpoint *sender)
+{
+	struct ipcache_entry *there = NULL;
+	struct connection connection;
+	struct endpoint *receiver;
+	int reason = 0;
+
+	connection_find(&connection, flow, DIRECTION_EGRESS);
+	if (!connection_is_settled(&connection, flow)) {
+		reason = balance(skb, flow);
+		if (reason)
+			return drop(skb, flow, reason);
+		if (flow->rev_nat)
+			connection_find(&connection, flow, DIRECTION_EGRESS);
+	}
+	receiver = endpoint_at(&flow->destination);
+	if (receiver) {
+		flow->destination_identity = receiver->identity;
+		flow->destination_endpoint = receiver->id;
+	} else if (config_tunnel_device) {
+		there = ipcache_find(&flow->destination);
+		flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
+	}
+	if (!(flow->flags & FLOW_HAIRPIN))
+		reason = connection_admit(skb, flow, sender, &connection);
+	if (reason)
+		return drop(skb, flow, reason);
+	if (!receiver)
+		return send_away(skb, flow, there);
+	if (endpoint_is_host(receiver))
+		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
+	metrics_count(0, DIRECTION_EGRESS, flow->length);
+	reason = deliver_admit(skb, flow, receiver);
+	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
+}
+
+SEC("tc")
+int podwire_from_pod(struct __sk_buff *skb)
+{
+	struct flow *flow = flow_begin(skb, DIRECTION_EGRESS);
+	struct endpoint *sender = endpoint_on(skb->ifindex);
+	int reason;
+
+	skb->mark = 0; /* a mark means something on this node only, never in a pod */
+	if (!flow || !sender)
+		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
+	flow->source_identity = sender->identity;
+	flow->source_endpoint = sender->id;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	reason = parse_from_pod(skb, flow, sender);
+	if (reason)
+		return drop(skb, flow, reason);
+	if (flow->flags & FLOW_NEIGHBOUR)
+		return TC_ACT_OK;
+	if (sender->flags & ENDPOINT_NOT_READY)
+		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
+	if (address_is_hairpin(&flow->destination))
+		return send_to_itself(skb, flow, sender);
+	return send(skb, flow, sender);
+}
+
+/* Who sends what comes through the node's stack: the node itself, if no device received it. */
+static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *flow)
+{
+	struct endpoint *pod;
+
+	if (!skb->ingress_ifindex) {
+		flow->source_identity = IDENTITY_HOST;
+		return 0;
+	}
+	pod = endpoint_at(&flow->source);
+	if (pod)
+		flow->source_endpoint = pod->id;
+	flow->source_identity = identity_of(&flow->source);
+	/* Received, and yet from the node itself? */
+	return flow->source_identity == IDENTITY_HOST ? DROP_INVALID_SOURCE_IP : 0;
+}
+
+static __always_inline int parse_to_pod(struct __sk_buff *skb, struct flow *flow,
+					const struct endpoint *receiver)
+{
+	int reason = parse_network(skb, flow);
+
+	if (!reason)
+		reason = parse_transport(skb, flow);
+	if (!reason)
+		reason = parse_neighbour(flow);
+	if (reason || flow->flags & FLOW_NEIGHBOUR)
+		return reason;
+	if (!endpoint_owns(receiver, &flow->destination))
+		return DROP_UNKNOWN_L3_TARGET;
+	return identify_stack(skb, flow);
+}
+
+SEC("tc")
+int podwire_to_pod(struct __sk_buff *skb)
+{
+	struct flow *flow = flow_begin(skb, DIRECTION_INGRESS);
+	struct endpoint *receiver = endpoint_on(skb->ifindex);
+	int reason;
+
+	skb->mark = 0;
+	if (!flow || !receiver)
+		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	reason = parse_to_pod(skb, flow, receiver);
+	if (flow->flags & FLOW_NEIGHBOUR)
+		return TC_ACT_OK;
+	if (!reason)
+		reason = deliver_admit(skb, flow, receiver);
+	if (reason)
+		return drop(skb, flow, reason);
+	return deliver_to_stack(skb, flow, TRACE_TO_ENDPOINT);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

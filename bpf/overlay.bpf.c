@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* On the tunnel device: what nodes send each other for their pods. The VNI is the
+ * sender's identity.
+ */
+#include "lib/deliver.h"
+
+#define IDENTITY_MAX 0xffffff
+
+static __always_inline bool is_node_identity(__u32 identity)
+{
+	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER;
+}
+
+/* Only nodes may tell identities, and none may claim to be this one. 0 or the reason to drop. */
+static __always_inline int identify_tunnel(struct __sk_buff *skb, struct flow *flow)
+{
+	struct bpf_tunnel_key key = {};
+	union address node = {};
+
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		address_set_ipv4(&node, bpf_htonl(key.remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(&node, key.remote_ipv6, sizeof(node));
+	} else {
+		return DROP_NO_TUNNEL_KEY;
+	}
+	flow->source_identity =
+		key.tunnel_id == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : key.tunnel_id;
+	if (key.tunnel_id == IDENTITY_UNKNOWN || key.tunnel_id > IDENTITY_MAX ||
+	    !is_node_identity(ipcache_identity(&node)))
+		return DROP_INVALID_IDENTITY;
+	return 0;
+}
+
+static __always_inline int parse_from_tunnel(struct __sk_buff *skb, struct flow *flow)
+{
+	int reason = parse_network(skb, flow);
+
+	if (reason)
+		return reason;
+	/* Our own addresses do not come from outside. */
+	if (endpoint_at(&flow->source) || address_is_node(&flow->source))
+		return DROP_INVALID_SOURCE_IP;
+	return identify_tunnel(skb, flow);
+}
+
+SEC("tc")
+int podwire_from_overlay(struct __sk_buff *skb)
+{
+	struct flow *flow = flow_begin(skb, DIRECTION_INGRESS);
+	struct endpoint *receiver;
+	int reason;
+
+	skb->mark = 0; /* a mark means something on this node only, never on the wire */
+	if (!flow)
+		return drop(skb, flow, DROP_INVALID_PACKET);
+	reason = parse_from_tunnel(skb, flow);
+	if (reason)
+		return drop(skb, flow, reason);
+	/* The inner frame bears addresses of another link. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	receiver = endpoint_at(&flow->destination);
+	if (!receiver && !address_is_node(&flow->destination))
+		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
+	if (!receiver || endpoint_is_host(receiver))
+		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
+	reason = parse_transport(skb, flow);
+	if (!reason)
+		reason = deliver_admit(skb, flow, receiver);
+	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
+}
+
+/* A pod's packets come with their tunnel key. What the node's stack sends this way, its own
+ * or a pod's that it had to cut, gets one here.
+ */
+SEC("tc")
+int podwire_to_overlay(struct __sk_buff *skb)
+{
+	struct flow *flow = flow_begin(skb, DIRECTION_EGRESS);
+	struct bpf_tunnel_key key = {};
+	struct ipcache_entry *there;
+	struct endpoint *pod;
+	int reason;
+
+	if (!flow)
+		return drop(skb, flow, DROP_INVALID_PACKET);
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) ||
+	    !bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+		return TC_ACT_OK;
+	reason = parse_network(skb, flow);
+	if (reason)
+		return drop(skb, flow, reason);
+	pod = endpoint_at(&flow->source);
+	flow->source_identity = pod ? pod->identity : IDENTITY_HOST;
+	flow->source_endpoint = pod ? pod->id : 0;
+	there = ipcache_find(&flow->destination);
+	if (!there || address_is_zero(&there->tunnel))
+		return drop(skb, flow, DROP_NO_TUNNEL_ENDPOINT);
+	flow->destination_identity = there->identity;
+	reason = deliver_set_tunnel(skb, &there->tunnel, flow->source_identity);
+	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_OVERLAY);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
