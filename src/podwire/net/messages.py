@@ -26,11 +26,13 @@ IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 
-UP = 1
+UP, NOARP = 0x1, 0x80
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 UNICAST, LOCAL, BLACKHOLE, UNREACHABLE = 1, 2, 6, 7
-PROTOCOL = 0x70  # of routes and rules that podwire makes (rtnetlink.h leaves 17 and up to us)
+# Who made a route or rule, so that we remove only ours (rtnetlink.h leaves numbers from 17 on to us):
+# towards pods of this node, towards other nodes.
+PROTOCOL, PROTOCOL_NODES = 0x70, 0x71
 NODAD, NOPREFIXROUTE = 0x02, 0x200
 ONLINK = 4
 PERMANENT = 0x80
@@ -59,6 +61,7 @@ class Route(msgspec.Struct, frozen=True, order=True):
     table: int = TABLE_MAIN
     type: int = UNICAST
     priority: int = 0
+    protocol: int = PROTOCOL
 
 
 class Rule(msgspec.Struct, frozen=True, order=True):
@@ -124,13 +127,15 @@ def link_set(
     mtu: int = 0,
     master: int | None = None,
     autoconfigure: bool | None = None,
+    arp: bool | None = None,
 ) -> Message:
     """Change the device with `ifindex` or `name`; what is not given stays.
 
-    `master` 0 frees it. `autoconfigure` is whether it gives itself an IPv6 link-local address when it
-    goes up; the kernel takes that only of a device that exists already.
+    `master` 0 frees it; without `arp` every neighbour is taken to be there. `autoconfigure` is whether it
+    gives itself an IPv6 link-local address when it goes up; only a device that exists already takes that.
     """
-    flags, change = (0, 0) if up is None else (UP if up else 0, UP)
+    flags = (UP if up else 0) | (NOARP if arp is False else 0)
+    change = (UP if up is not None else 0) | (NOARP if arp is not None else 0)
     body = IFINFO.pack(0, 0, ifindex, flags, change)
     body += attribute(3, name) if name else b""
     body += attribute(4, mtu) if mtu else b""
@@ -176,7 +181,7 @@ def route(wanted: Route, *, delete: bool = False) -> Message:
         scope = SCOPE_LINK
     flags = ONLINK if wanted.onlink else 0
     table = wanted.table if wanted.table < 256 else 0
-    body = RTMSG.pack(family, network.prefixlen, 0, 0, table, PROTOCOL, scope, wanted.type, flags)
+    body = RTMSG.pack(family, network.prefixlen, 0, 0, table, wanted.protocol, scope, wanted.type, flags)
     if network.prefixlen:
         body += attribute(1, network.network_address.packed)
     body += attribute(15, wanted.table)

@@ -94,11 +94,11 @@ class Stack:
         return self._kind(name, "bridge")
 
     def ensure_vxlan(self, name: str, *, port: int, mtu: int) -> Link:
-        """A collect-metadata VXLAN device on UDP `port`."""
+        """A collect-metadata VXLAN device on UDP `port`, up. Who is behind it is not asked on the wire."""
         self.apply(messages.vxlan(name, port, mtu))
         found = self._kind(name, "vxlan")
         if not found.up or found.mtu != mtu:
-            self.apply(messages.link_set(found.ifindex, up=True, mtu=mtu, autoconfigure=False))
+            self.apply(messages.link_set(found.ifindex, up=True, mtu=mtu, autoconfigure=False, arp=False))
             found = self._kind(name, "vxlan")
         return found
 
@@ -146,13 +146,15 @@ class Stack:
     def delete_address(self, ifindex: int, prefix: str) -> None:
         self.apply(messages.address(ifindex, prefix, delete=True))
 
-    def routes(self, *, table: int = messages.TABLE_MAIN, ours: bool = True) -> list[Route]:
-        """Routes of a table; by default only those that podwire made."""
+    def routes(
+        self, *, table: int = messages.TABLE_MAIN, protocol: int | None = messages.PROTOCOL
+    ) -> list[Route]:
+        """Routes of a table that were made under `protocol`; None = all."""
         body = messages.RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
         found = []
         for _, answer in self._socket.dump(Message(messages.GETROUTE, 0, body, "read routes")):
-            route, protocol = _route(answer)
-            if route.table == table and (not ours or protocol == messages.PROTOCOL):
+            route = _route(answer)
+            if route.table == table and protocol in (None, route.protocol):
                 found.append(route)
         return found
 
@@ -224,7 +226,7 @@ def _link(body: bytes) -> Link:
     )
 
 
-def _route(body: bytes) -> tuple[Route, int]:
+def _route(body: bytes) -> Route:
     family, bits, _, _, table, protocol, _, kind, flags = messages.RTMSG.unpack_from(body)
     values = attributes(body, messages.RTMSG.size)
     any_address = "::" if family == 10 else "0.0.0.0"
@@ -239,7 +241,8 @@ def _route(body: bytes) -> tuple[Route, int]:
         table=_number(values.get(15)) or table,
         type=kind,
         priority=0 if family == 10 and priority == 1024 else priority,  # what the kernel gives IPv6 routes
-    ), protocol
+        protocol=protocol,
+    )
 
 
 __all__ = ["Failure", "Link", "NetworkError", "Route", "Rule", "Stack", "Veth"]

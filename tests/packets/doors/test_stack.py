@@ -91,7 +91,7 @@ def test_addresses_routes_and_neighbours_of_both_families(stack: Stack, other: s
     assert set(read) == {route.prefix for route in routes}
     assert sorted(stack.neighbours(left)) == [("10.0.0.2", MAC_B), ("fd00::2", MAC_B)]
     # What the kernel made by itself is not ours.
-    assert "10.0.0.0/24" in {route.prefix for route in stack.routes(ours=False)}
+    assert "10.0.0.0/24" in {route.prefix for route in stack.routes(protocol=None)}
 
     for _ in range(2):
         for route in stack.routes() or routes:

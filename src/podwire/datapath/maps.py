@@ -1,0 +1,187 @@
+"""The catalogue of maps: one line each, and where they are pinned.
+
+In the walk: the tables are above, the programs in bpf/ below; a map's name, key and value are
+declared there (bpf/lib, bpf/abi) and repeated here only as types. Maps live below
+``<bpf_dir>/maps-<generation>``: a map whose layout changed, or that must grow, starts a new
+generation, into which the others are carried over (see `programs`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from podwire.abi import structs
+from podwire.base import addresses
+from podwire.base.config import AgentConfig
+from podwire.base.errors import KernelError, NotFound
+from podwire.bpf.map import ADDRESS, U32, Codec, Map, raw
+
+
+class MapSpec(msgspec.Struct, frozen=True):
+    """One map. `size` names the option of AgentConfig that sizes it and how often, "" = fixed in bpf/lib."""
+
+    name: str
+    key: Codec[Any] | type[Any]
+    value: Codec[Any] | type[Any]
+    help: str
+    table: str  # what writes it: a table of state.tables, or the programs themselves
+    size: str = ""
+    times: int = 1
+
+
+_SPECS = (
+    MapSpec(
+        "podwire_policy",
+        structs.PolicyKey,
+        structs.PolicyEntry,
+        "class and port → verdict",
+        "policy_entries",
+        "policy_map_max",
+    ),
+    MapSpec(
+        "podwire_policy_peers",
+        structs.PolicyPeerKey,
+        U32,
+        "identity → class of peers",
+        "policy_peers",
+        "policy_peers_max",
+    ),
+    MapSpec(
+        "podwire_ipcache",
+        ADDRESS,
+        structs.IpcacheEntry,
+        "address → who is behind it",
+        "ipcache",
+        "ipcache_max",
+    ),
+    MapSpec(
+        "podwire_ipcache_prefixes",
+        structs.PrefixKey,
+        structs.IpcacheEntry,
+        "prefix → who is behind it",
+        "ipcache",
+        "ipcache_max",
+    ),
+    MapSpec(
+        "podwire_backends", U32, structs.Backend, "id → address of a backend", "backends", "lb_map_max", 4
+    ),
+    MapSpec(
+        "podwire_slots", structs.SlotKey, U32, "set of backends, place → id", "frontends", "lb_map_max", 4
+    ),
+    MapSpec(
+        "podwire_rev_nat",
+        U32,
+        structs.RevNat,
+        "service → the address its replies show",
+        "frontends",
+        "lb_map_max",
+    ),
+    MapSpec(
+        "podwire_frontends",
+        structs.FrontendKey,
+        structs.Frontend,
+        "service address → set of backends",
+        "frontends",
+        "lb_map_max",
+    ),
+    MapSpec(
+        "podwire_endpoints", ADDRESS, structs.Endpoint, "address → pod of this node, or the node", "endpoints"
+    ),
+    MapSpec("podwire_devices", U32, structs.Endpoint, "device → pod of this node", "endpoints"),
+    MapSpec("podwire_state", U32, structs.NodeState, "what is one per node", "policy_entries"),
+    MapSpec("podwire_conntrack", structs.CtKey, structs.CtEntry, "connections", "programs", "ct_max"),
+    MapSpec(
+        "podwire_fragments",
+        structs.FragmentKey,
+        structs.FragmentPorts,
+        "ports of fragmented packets",
+        "programs",
+    ),
+    MapSpec(
+        "podwire_socket_origins",
+        structs.SocketKey,
+        structs.SocketOrigin,
+        "what a socket asked for",
+        "programs",
+    ),
+    MapSpec(
+        "podwire_metrics", structs.MetricKey, structs.MetricValue, "packets and bytes by outcome", "programs"
+    ),
+    MapSpec("podwire_events", raw(0), raw(0), "ring of events", "programs"),
+    MapSpec("podwire_event_stats", U32, structs.EventStats, "events emitted and lost", "programs"),
+)
+
+CATALOGUE: dict[str, MapSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def sizes(config: AgentConfig) -> dict[str, int]:
+    """Map name → entries, for those the configuration sizes."""
+    return {spec.name: getattr(config, spec.size) * spec.times for spec in _SPECS if spec.size}
+
+
+class Maps:
+    """The maps of one directory of pins, opened when first asked for.
+
+    ``maps["podwire_conntrack"]`` is typed as the catalogue says; NotFound if it is not pinned (no
+    object that was loaded has it).
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._open: dict[str, Map[Any, Any]] = {}
+
+    def __getitem__(self, name: str) -> Map[Any, Any]:
+        if name not in self._open:
+            spec = CATALOGUE[name]
+            try:
+                opened = Map.open(self.path(name), spec.key, spec.value)
+            except KernelError as error:
+                raise NotFound(
+                    f"map {name} is not in {self.directory}", hint="is the agent of this node running?"
+                ) from error
+            opened.name = name  # the kernel keeps 15 characters of it
+            self._open[name] = opened
+        return self._open[name]
+
+    def __contains__(self, name: str) -> bool:
+        return os.path.exists(self.path(name))
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Name → (entries, capacity), of the maps that tables are written to."""
+        return {
+            spec.name: (len(self[spec.name]), self[spec.name].capacity)
+            for spec in _SPECS
+            if spec.table != "programs" and spec.name in self
+        }
+
+    def close(self) -> None:
+        for opened in self._open.values():
+            opened.close()
+        self._open.clear()
+
+
+Address = tuple[str, int, int]  # address, port, protocol
+
+
+def restore_numbers(maps: Maps) -> tuple[Mapping[Address, int], Mapping[Address, int]]:
+    """What the load balancer's maps hold: backend → id, frontend → number of its reverse translation.
+
+    Connections of the kernel remember these numbers, so a new agent goes on with them.
+    """
+    backends = {
+        (addresses.unpack(backend.address), backend.port, backend.protocol): number
+        for number, backend in maps["podwire_backends"].items()
+    }
+    services = {
+        (addresses.unpack(key.address), key.port, key.protocol): frontend.rev_nat
+        for key, frontend in maps["podwire_frontends"].items()
+        if key.scope == 0 and frontend.rev_nat
+    }
+    return backends, services

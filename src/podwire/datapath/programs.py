@@ -1,0 +1,328 @@
+"""Which object on which hook, and how a running one is replaced.
+
+====================  ===========================================  ================================
+object                program                                      hook
+====================  ===========================================  ================================
+lxc.bpf.o             podwire_from_pod, podwire_to_pod             each pod's host-side veth
+host.bpf.o            podwire_from_network, podwire_to_network     the node's device
+overlay.bpf.o         podwire_from_overlay, podwire_to_overlay     the tunnel device
+sock.bpf.o            one for each cgroup section                  the node's cgroup
+====================  ===========================================  ================================
+
+Everything is pinned: links below ``<bpf_dir>/links``, maps below ``<bpf_dir>/maps-<generation>``. A
+starting agent loads its programs on the maps that are there and then replaces the program of each
+link, so there is no moment without one. Maps that do not fit the programs any more, or are too
+small, are made new in the next generation; the others are carried over, and old generations are
+removed when no link uses them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+import podwire
+from podwire.base import addresses
+from podwire.base.config import AgentConfig
+from podwire.base.errors import ConfigError, NotFound
+from podwire.bpf import library, probe
+from podwire.bpf import link as links
+from podwire.bpf import object as objects
+from podwire.bpf.link import Hook, Link
+from podwire.bpf.map import Map, raw
+from podwire.bpf.object import IncompatibleMaps, Object, ObjectSpec, Program
+from podwire.datapath.maps import CATALOGUE, Maps, sizes
+
+log = logging.getLogger(__name__)
+
+PODS = ("podwire_from_pod", "podwire_to_pod")
+NETWORK = ("podwire_from_network", "podwire_to_network")
+OVERLAY = ("podwire_from_overlay", "podwire_to_overlay")
+HOOKS = (("ingress", Hook.TC_INGRESS), ("egress", Hook.TC_EGRESS))
+
+
+class Loading(msgspec.Struct, frozen=True):
+    """What to load: plain values, made from the configuration by `plan`."""
+
+    bpf_dir: str
+    object_dir: str
+    objects: tuple[str, ...]
+    constants: dict[str, int | bytes]
+    sizes: dict[str, int]
+
+
+def plan(
+    config: AgentConfig, node_addresses: tuple[str, ...], *, tunnel_device: int, tunnel_mtu: int
+) -> Loading:
+    """For a node with these underlay addresses; `tunnel_device` is an ifindex, 0 = native routing."""
+    ipv4 = next((one for one in node_addresses if addresses.family(one) == 4), "")
+    ipv6 = next((one for one in node_addresses if addresses.family(one) == 6), "")
+    return Loading(
+        bpf_dir=config.bpf_dir,
+        object_dir=config.object_dir or installed_objects(),
+        objects=(
+            "lxc",
+            "host",
+            *(("overlay",) if tunnel_device else ()),
+            *(("sock",) if config.socket_lb and config.cgroup else ()),
+        ),
+        constants={
+            "config_node_ipv4": addresses.pack(ipv4) if ipv4 else addresses.ZERO,
+            "config_node_ipv6": addresses.pack(ipv6) if ipv6 else addresses.ZERO,
+            "config_tunnel_device": tunnel_device,
+            "config_tunnel_mtu": tunnel_mtu,
+            "config_trace_interval": config.monitor_aggregation_interval,
+            "config_policy_audit": int(config.policy_audit_mode),
+        },
+        sizes=sizes(config),
+    )
+
+
+def installed_objects() -> str:
+    """Where the build puts compiled objects: in the package, or in a source tree's build directory."""
+    package = Path(podwire.__file__).parent
+    for directory in (package / "bpf" / "objects", package.parent.parent / "build" / "bpf"):
+        if (directory / "lxc.bpf.o").exists():
+            return str(directory)
+    raise NotFound("there are no compiled BPF objects", hint="run `make build`, or set object-dir")
+
+
+class Programs:
+    """The loaded programs of one node, and the links that hold them on their hooks."""
+
+    def __init__(self, loading: Loading, directory: str, loaded: dict[str, Object]) -> None:
+        self.loading = loading
+        self.maps = Maps(directory)
+        self._objects = loaded
+        self._links = os.path.join(loading.bpf_dir, "links")
+
+    # Load
+
+    @classmethod
+    def load(cls, loading: Loading) -> Programs:
+        """Load all objects on the newest maps; attaches nothing. VerifierRejected leaves all as it was."""
+        probe.bpffs(_mount_of(loading.bpf_dir))
+        os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
+        generation = newest_generation(loading.bpf_dir)
+        try:
+            return cls._load(loading, generation)
+        except IncompatibleMaps as problem:
+            log.warning("%s; making them new", problem)
+            return cls._load_beside(loading, generation, problem)
+
+    @classmethod
+    def _load(cls, loading: Loading, generation: int) -> Programs:
+        directory = maps_directory(loading.bpf_dir, generation)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        before = set(os.listdir(directory))
+        loaded: dict[str, Object] = {}
+        try:
+            for name in loading.objects:
+                loaded[name] = objects.load(
+                    ObjectSpec(
+                        os.path.join(loading.object_dir, f"{name}.bpf.o"),
+                        constants=loading.constants,
+                        max_entries=loading.sizes,
+                        pins=directory,
+                    )
+                )
+        except BaseException:
+            for one in loaded.values():
+                one.close()
+            for name in set(os.listdir(directory)) - before:
+                os.unlink(os.path.join(directory, name))
+            if not before:
+                os.rmdir(directory)
+            raise
+        return cls(loading, directory, loaded)
+
+    @classmethod
+    def _load_beside(cls, loading: Loading, old: int, problem: IncompatibleMaps) -> Programs:
+        """In the next generation: maps that fit are carried over, those too small are copied."""
+        directory = maps_directory(loading.bpf_dir, old + 1)
+        try:
+            remaining: IncompatibleMaps | None = problem
+            unfit: dict[str, set[str]] = {}
+            while remaining is not None:
+                for one in remaining.differences:
+                    unfit.setdefault(one.name, set()).add(one.field)
+                _carry_over(maps_directory(loading.bpf_dir, old), directory, unfit)
+                try:
+                    made = cls._load(loading, old + 1)
+                    remaining = None
+                except IncompatibleMaps as another:  # each object tells of its own maps
+                    remaining = another
+                    _empty(directory)
+            _copy_grown(maps_directory(loading.bpf_dir, old), made.maps, unfit)
+            return made
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def program(self, name: str) -> Program:
+        for loaded in self._objects.values():
+            if name in loaded.programs:
+                return loaded.programs[name]
+        raise NotFound(f"no loaded object has a program {name}")
+
+    # Attach
+
+    def attach_pod(self, interface: str, ifindex: int) -> None:
+        """Both programs on a pod's host-side device, pinned under its name. All or nothing."""
+        self._attach(PODS, os.path.join("pods", interface), ifindex)
+
+    def detach_pod(self, interface: str) -> None:
+        """Remove the links; also right if the device is gone or nothing was attached."""
+        for side, _ in HOOKS:
+            _detach(os.path.join(self._links, "pods", f"{interface}-{side}"))
+
+    def attach_network(self, interface: str, ifindex: int) -> None:
+        """The node's device towards other nodes."""
+        self._attach(NETWORK, f"network-{interface}", ifindex)
+
+    def attach_overlay(self, interface: str, ifindex: int) -> None:
+        self._attach(OVERLAY, f"overlay-{interface}", ifindex)
+
+    def attach_cgroup(self, directory: str) -> None:
+        """The socket programs on the node's cgroup."""
+        sock = self._objects.get("sock")
+        if sock is None:
+            raise ConfigError("the socket programs are not loaded", hint="set socket-lb and cgroup")
+        for name, program in sock.programs.items():
+            links.ensure_cgroup(program, directory, os.path.join(self._links, f"cgroup-{name}")).close()
+
+    def replace_pods(self) -> list[str]:
+        """This agent's programs on the pods an earlier one left; the devices. Links of gone devices go."""
+        found = set()
+        for pin in sorted(os.listdir(os.path.join(self._links, "pods"))):
+            interface, side = pin.rsplit("-", 1)
+            path = os.path.join(self._links, "pods", pin)
+            with Link.open(path) as link:
+                info = link.info
+                if info.ifindex == 0:
+                    link.detach()
+                    continue
+                program = self.program(PODS[side == "egress"])
+                if info.program != program.id:
+                    link.replace(program)
+                found.add(interface)
+        return sorted(found)
+
+    def drop_old(self) -> None:
+        """Remove generations of maps older than ours: call when every link has our programs."""
+        ours = int(self.maps.directory.rsplit("-", 1)[1])
+        for number in generations(self.loading.bpf_dir):
+            if number < ours:
+                shutil.rmtree(maps_directory(self.loading.bpf_dir, number))
+
+    def attached(self) -> dict[str, int]:
+        """Name of the link → id of the program on it, as the kernel says."""
+        result = {}
+        for folder, _, pins in os.walk(self._links):
+            for pin in pins:
+                path = os.path.join(folder, pin)
+                with Link.open(path) as link:
+                    result[os.path.relpath(path, self._links)] = link.info.program
+        return result
+
+    def close(self) -> None:
+        """Close descriptors; what is pinned goes on."""
+        self.maps.close()
+        for loaded in self._objects.values():
+            loaded.close()
+
+    def remove(self) -> None:
+        """Take everything off its hooks and remove all pins: the node as it was before podwire."""
+        self.close()
+        for folder, _, pins in os.walk(self._links):
+            for pin in pins:
+                _detach(os.path.join(folder, pin))
+        shutil.rmtree(self.loading.bpf_dir)
+
+    def _attach(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
+        made = []
+        try:
+            for program, (side, hook) in zip(programs, HOOKS, strict=True):
+                path = os.path.join(self._links, f"{name}-{side}")
+                made.append(path)
+                links.ensure_tc(self.program(program), ifindex, hook, path).close()
+        except BaseException:
+            for path in made:
+                _detach(path)
+            raise
+
+
+def _detach(path: str) -> None:
+    try:
+        Link.open(path).detach()
+    except NotFound:
+        pass
+
+
+def _mount_of(path: str) -> str:
+    """The bpf filesystem that `path` is on: one mounted above it, else /sys/fs/bpf."""
+    above = [mount for mount in probe.mounts("bpf") if path == mount or path.startswith(mount + "/")]
+    if above:
+        return max(above, key=len)
+    if not path.startswith(probe.BPFFS + "/"):
+        raise ConfigError(f"{path} is not on a bpf filesystem", hint=f"set bpf-dir below {probe.BPFFS}")
+    return probe.BPFFS
+
+
+def maps_directory(bpf_dir: str, generation: int) -> str:
+    return os.path.join(bpf_dir, f"maps-{generation}")
+
+
+def generations(bpf_dir: str) -> list[int]:
+    """Numbers of the generations of maps there are."""
+    names = os.listdir(bpf_dir) if os.path.isdir(bpf_dir) else []
+    return sorted(int(found.group(1)) for name in names if (found := re.fullmatch(r"maps-(\d+)", name)))
+
+
+def newest_generation(bpf_dir: str) -> int:
+    return max(generations(bpf_dir), default=1)
+
+
+def open_maps(bpf_dir: str) -> Maps:
+    """The maps of a node whose agent may be another process."""
+    return Maps(maps_directory(bpf_dir, newest_generation(bpf_dir)))
+
+
+def _carry_over(old: str, new: str, unfit: Mapping[str, set[str]]) -> None:
+    """Pin every map of `old` that fits also in `new`."""
+    os.makedirs(new, mode=0o700, exist_ok=True)
+    for name in os.listdir(old):
+        if name in CATALOGUE and name not in unfit:
+            with _raw_map(os.path.join(old, name)) as carried:
+                carried.pin(os.path.join(new, name))
+
+
+def _copy_grown(old: str, made: Maps, unfit: Mapping[str, set[str]]) -> None:
+    """Entries of maps that only were too small go along."""
+    for name, fields in unfit.items():
+        if fields == {"max_entries"}:
+            with _raw_map(os.path.join(old, name)) as small, _raw_map(made.path(name)) as grown:
+                copied = grown.put_many(small.items())
+                log.info(
+                    "map %s grew from %d to %d, %d entries kept", name, small.capacity, grown.capacity, copied
+                )
+
+
+def _raw_map(path: str) -> Map[bytes, bytes]:
+    fd = library.open_pinned(path)
+    info = library.map_info(fd)
+    return Map(fd, raw(info.key_size), raw(info.value_size))
+
+
+def _empty(directory: str) -> None:
+    for name in os.listdir(directory):
+        os.unlink(os.path.join(directory, name))
+
+
+__all__ = ["Loading", "Programs", "open_maps", "plan"]
