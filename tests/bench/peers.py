@@ -88,7 +88,7 @@ def routed(name: str = "routed veth") -> NamespacePeer:
 
 def iptables(services: int) -> NamespacePeer:
     """kube-proxy's iptables mode with this many services."""
-    peer = routed(f"iptables {_short(services)}")
+    peer = routed(f"iptables {short(services)}")
     node = peer.spaces[1]
     run(node.inside(iptables_restore(), "--noflush"), text="\n".join(iptables_rules(services)) + "\n")
     peer.address, peer.port = service_address(services // 2), SERVICE_PORT
@@ -97,7 +97,7 @@ def iptables(services: int) -> NamespacePeer:
 
 def nftables(services: int) -> NamespacePeer:
     """kube-proxy's nftables mode with this many services."""
-    peer = routed(f"nftables {_short(services)}")
+    peer = routed(f"nftables {short(services)}")
     node = peer.spaces[1]
     run(node.inside("nft", "-f", "-"), text="\n".join(nftables_rules(services)) + "\n")
     peer.address, peer.port = service_address(services // 2), SERVICE_PORT
@@ -205,7 +205,7 @@ def _serve(server: Namespace) -> None:
         server.serve(address, PORT)
 
 
-def _short(number: int) -> str:
+def short(number: int) -> str:
     return f"{number // 1000}k" if number % 1000 == 0 else str(number)
 
 
@@ -214,6 +214,6 @@ PEERS: dict[str, Callable[[], NamespacePeer]] = {
     "routed veth": routed,
     "bridge": bridge,
     "loopback": loopback,
-    **{f"iptables {_short(n)}": lambda n=n: iptables(n) for n in (100, 1000, 10000)},  # type: ignore[misc]
-    **{f"nftables {_short(n)}": lambda n=n: nftables(n) for n in (100, 1000, 10000)},  # type: ignore[misc]
+    **{f"iptables {short(n)}": lambda n=n: iptables(n) for n in (100, 1000, 10000)},  # type: ignore[misc]
+    **{f"nftables {short(n)}": lambda n=n: nftables(n) for n in (100, 1000, 10000)},  # type: ignore[misc]
 }

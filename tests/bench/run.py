@@ -23,7 +23,8 @@ import report
 import targets
 from measure import Pair, Row, paths
 from namespaces import BenchError, build
-from peers import PEERS
+from peers import PEERS, short
+from sandboxes import SERVER_OTHER, SERVER_SAME, Sandbox, sandbox
 
 
 class Run:
@@ -44,19 +45,50 @@ class Run:
 
 
 def measure_paths(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
-    """All peers that are wanted, at once, interleaved."""
+    """All peers that are wanted, at once, interleaved; then podwire with more and more services."""
     with ExitStack() as stack:
-        base = None
         pairs: list[Pair] = []
         for name, make in PEERS.items():
-            if base is not None and not (run.wanted("paths") or run.wanted(name)):
+            if pairs and not (run.wanted("paths") or run.wanted(name)):
                 continue
             run.tell(f"building {name}")
             peer = make()
             stack.callback(peer.close)
-            base = base or peer
-            pairs.append(Pair(peer, base))
+            pairs.append(Pair(peer, pairs[0].peer if pairs else peer))
+        own = None
+        if run.wanted("paths") or run.wanted("podwire"):
+            try:
+                own = podwire_pairs(run, stack, pairs)
+            except BenchError as error:
+                failures["podwire"] = str(error)
         rows += paths(pairs, quick=run.quick, tell=run.tell)
+        if own is not None:
+            try:
+                measure_services(run, own, rows)
+            except BenchError as error:
+                failures["podwire service"] = str(error)
+
+
+def podwire_pairs(run: Run, stack: ExitStack, pairs: list[Pair]) -> Sandbox:
+    """Sandboxes with both routings; their pod-to-pod paths are compared with routed veth."""
+    base = pairs[0].peer
+    run.tell("bringing up sandboxes")
+    native = stack.enter_context(sandbox("native"))
+    tunnel = stack.enter_context(sandbox("tunnel", routing="tunnel"))
+    pairs.append(Pair(native.peer("podwire same node", SERVER_SAME), base))
+    pairs.append(Pair(native.peer("podwire other node", SERVER_OTHER), base))
+    pairs.append(Pair(tunnel.peer("podwire other node, VXLAN", SERVER_OTHER), base))
+    return native
+
+
+def measure_services(run: Run, own: Sandbox, rows: list[Row]) -> None:
+    """A ClusterIP against the same pods without it, at 1, 1k and 10k services."""
+    direct = own.peer("podwire same node", SERVER_SAME)
+    for count in (1, 1000) if run.quick else (1, 1000, 10000):
+        run.tell(f"creating {count} services")
+        own.have_services(count)
+        peer = own.service_peer(f"podwire service {short(count)}")
+        rows += paths([Pair(peer, direct)], quick=run.quick, tell=run.tell)
 
 
 SECTIONS: dict[str, Callable[[Run, list[Row], dict[str, str]], None]] = {"paths": measure_paths}
@@ -71,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     parser.add_argument("--write", action="store_true", help=f"write {report.PAGE.name} in docs/reference")
     options = parser.parse_args(arguments)
-    names = [*SECTIONS, *PEERS]
+    names = [*SECTIONS, *PEERS, "podwire"]
     for wanted in options.only:
         if not any(name.startswith(wanted) for name in names):
             parser.error(f"--only {wanted}: there is no such section or peer; there are: {', '.join(names)}")
@@ -106,7 +138,9 @@ def _measure(run: Run, options: argparse.Namespace) -> int:
 
 def _has(run: Run, section: str) -> bool:
     """Peers belong to the section `paths`."""
-    return run.wanted(section) or (section == "paths" and any(run.wanted(name) for name in PEERS))
+    return run.wanted(section) or (
+        section == "paths" and any(run.wanted(name) for name in (*PEERS, "podwire"))
+    )
 
 
 def _print(rows: list[Row], verdicts: list[targets.Verdict], failures: dict[str, str]) -> None:
