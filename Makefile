@@ -62,7 +62,7 @@ $(BUILD)/.libbpf: src/podwire/bpf/_build.py src/podwire/bpf/shim.c $(BUILD)/.ven
 	@$(PY) src/podwire/bpf/_build.py >$(BUILD)/cffi.log 2>&1 || { tail -20 $(BUILD)/cffi.log >&2; exit 1; }
 	@touch $@
 
-$(BUILD)/podwire-init: src/podwire/sandbox/init.c | $(BUILD)/.apt
+$(BUILD)/podwire-init: src/podwire/sandbox/init.c $(wildcard src/podwire/sandbox/init_*.h) | $(BUILD)/.apt
 	@echo "  CC   $@"
 	@gcc -O2 -Wall -Wextra -Werror -static -o $@ $<
 

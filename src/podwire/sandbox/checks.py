@@ -1,0 +1,49 @@
+"""Before anything is made: is this machine able to hold a sandbox? Each answer is one sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from podwire.base.errors import NotFound, NotPermitted, NotSupported, StorageError
+from podwire.sandbox.places import BPFFS, RUN, bpffs_mounted, cgroup2_mount
+
+ROOM = 16 << 20  # bytes below which nothing is begun
+
+
+def root() -> None:
+    """Namespaces, cgroups and BPF need root."""
+    if os.geteuid() != 0:
+        raise NotPermitted("a sandbox needs root", hint="run the same command with sudo")
+
+
+def machine() -> Path:
+    """Everything `up` needs; the cgroup2 mount. The first thing that is missing is raised."""
+    root()
+    if not bpffs_mounted():
+        raise NotFound("the BPF file system is not mounted", hint=f"mount it: mount -t bpf bpf {BPFFS}")
+    cgroup = cgroup2_mount()
+    if not os.access(cgroup, os.W_OK):
+        raise NotPermitted(f"the cgroup2 mount {cgroup} cannot be written", hint="is it mounted read-only?")
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        raise NotSupported("BTF of the running kernel", hint="use a kernel built with CONFIG_DEBUG_INFO_BTF")
+    if shutil.which("ip") is None:
+        raise NotFound("there is no `ip` command", hint="apt-get install iproute2")
+    try:
+        RUN.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(RUN).free
+    except OSError as error:
+        raise StorageError(f"cannot use {RUN}: {error.strerror}") from error
+    if free < ROOM:
+        raise StorageError(f"{RUN} has only {free >> 20} MiB left", hint="make room on its disk and try again")
+    return cgroup
+
+
+def init_program() -> Path:
+    """The pod's init, built by `make build` or installed beside the package."""
+    here = Path(__file__).resolve()
+    for candidate in (here.with_name("podwire-init"), here.parents[3] / "build" / "podwire-init"):
+        if os.access(candidate, os.X_OK):
+            return candidate
+    raise NotFound("the pods' init program is not built", hint="run: make build")

@@ -1,0 +1,133 @@
+"""Where one sandbox keeps what it makes: directories, namespaces, cgroups, pins; all named after it.
+
+Everything a sandbox makes is below one of these, so two sandboxes never meet, and a record of
+them is a record of everything.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from podwire.base.errors import NotFound, UsageError
+
+RUN = Path("/run/podwire/sandboxes")
+NETNS = Path("/run/netns")
+BPFFS = Path("/sys/fs/bpf")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+NAME_MAX = 20  # a node's socket must stay below the 108 bytes of a unix address
+
+
+def check_name(name: str, what: str = "sandbox name") -> str:
+    """`name`, if it can name a sandbox, a node or a world; UsageError if not."""
+    if len(name) > NAME_MAX or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"“{name[:60]}” cannot be a {what}",
+            hint=f"use 1 to {NAME_MAX} lower-case letters, digits and inner hyphens, for example “two-nodes”",
+        )
+    return name
+
+
+class Places(msgspec.Struct, frozen=True):
+    """All places of the sandbox `name`; `cgroup_root` is where cgroup2 is mounted."""
+
+    name: str
+    cgroup_root: Path
+
+    @property
+    def directory(self) -> Path:
+        return RUN / self.name
+
+    @property
+    def record(self) -> Path:
+        return self.directory / "record"
+
+    @property
+    def state(self) -> Path:
+        """What `list`, `env` and `exec` need to know: written once, when the sandbox is planned."""
+        return self.directory / "sandbox.json"
+
+    @property
+    def lock(self) -> Path:
+        return RUN / f".{self.name}.lock"
+
+    @property
+    def api(self) -> Path:
+        return self.directory / "api"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.directory / "kubeconfig"
+
+    @property
+    def keeper_socket(self) -> Path:
+        return self.directory / "keeper.sock"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    @property
+    def pods(self) -> Path:
+        return self.directory / "pods"
+
+    def node(self, node: str) -> Path:
+        """The agent's run directory."""
+        return self.directory / "nodes" / node
+
+    def netns(self, member: str) -> Path:
+        """The namespace of a node or a world; ``net`` is the underlay's."""
+        return NETNS / f"pw-{self.name}-{member}"
+
+    def pod_netns(self, namespace: str, pod: str) -> Path:
+        """Neither part before the pod's name can hold a dot, so no two pods share a name."""
+        return NETNS / f"pw-{self.name}.{namespace}.{pod}"
+
+    @property
+    def cgroup(self) -> Path:
+        return self.cgroup_root / "podwire" / self.name
+
+    @property
+    def system_cgroup(self) -> Path:
+        return self.cgroup / "system"
+
+    def node_cgroup(self, node: str) -> Path:
+        return self.cgroup / node
+
+    def agent_cgroup(self, node: str) -> Path:
+        return self.cgroup / node / "agent"
+
+    @property
+    def bpf(self) -> Path:
+        return BPFFS / "podwire" / self.name
+
+    def node_bpf(self, node: str) -> Path:
+        return self.bpf / node
+
+
+def cgroup2_mount() -> Path:
+    """Where cgroup2 is mounted, from the mount table; NotFound says how to mount it."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith("cgroup2 "):
+            return Path(before.split()[4])
+    raise NotFound(
+        "cgroup2 is not mounted", hint="mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
+    )
+
+
+def bpffs_mounted() -> bool:
+    """Whether a BPF file system is mounted at /sys/fs/bpf."""
+    return any(
+        f" {BPFFS} " in line and " - bpf " in line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    )
+
+
+def names() -> list[str]:
+    """Sandboxes that have a directory, whole or not."""
+    if not RUN.is_dir():
+        return []
+    return sorted(entry.name for entry in RUN.iterdir() if entry.is_dir())

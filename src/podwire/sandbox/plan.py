@@ -1,0 +1,133 @@
+"""A lab with addresses: what each node, world and the API server get. Pure.
+
+Sandboxes have an index of their own (1-250), so that addresses tell them apart: the underlay is
+172.30.<index>.0/24, with .1 the bridge (where the API server listens), .11 the first node, .101
+the first world; for IPv6 fd00:30:<index>::/64 alike. Pods of node i get 10.0.<i>.0/24 and
+fd00:10:0:<i>::/64 in every sandbox, as in the lab files; sandboxes never meet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import msgspec
+
+from podwire.base.errors import InvalidObject
+from podwire.sandbox.lab import Lab, World
+
+INDEX_MAX = 250
+SERVICE_CIDRS = {4: "10.96.0.0/16", 6: "fd00:10:96::/112"}
+DNS_ADDRESSES = {4: "10.96.0.10", 6: "fd00:10:96::a"}
+API_PORT = 6443
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A node: `addresses` and `pod_cidrs` are one per family, IPv4 first."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    routers: tuple[str, ...]  # the node's own addresses inside the pod CIDRs: the last usable ones
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """A world: where it is on the underlay, and what it is."""
+
+    world: World
+    addresses: tuple[str, ...]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything `up` needs to know, and `list`, `env` and `exec` later."""
+
+    name: str
+    index: int
+    lab: Lab
+    bridge: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    worlds: tuple[Outside, ...]
+    service_cidrs: tuple[str, ...]
+    dns: tuple[str, ...]
+
+    @property
+    def families(self) -> tuple[int, ...]:
+        return families(self.lab)
+
+    def node(self, name: str) -> Node | None:
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+def families(lab: Lab) -> tuple[int, ...]:
+    return ((4,) if lab.ipv4 else ()) + ((6,) if lab.ipv6 else ())
+
+
+def plan(lab: Lab, name: str, index: int) -> Plan:
+    """The addresses of `lab` as sandbox `name` with `index`; InvalidObject where they would clash."""
+    kinds = families(lab)
+    nodes = tuple(
+        _node(node, number, index, kinds) for number, node in enumerate(lab.node_names, start=1)
+    )
+    worlds = tuple(
+        Outside(world, tuple(_underlay(family, index, 100 + number) for family in _families_of(world)))
+        for number, world in enumerate(lab.worlds, start=1)
+    )
+    result = Plan(
+        name=name,
+        index=index,
+        lab=lab,
+        bridge=tuple(_underlay(family, index, 1) for family in kinds),
+        nodes=nodes,
+        worlds=worlds,
+        service_cidrs=tuple(SERVICE_CIDRS[family] for family in kinds),
+        dns=tuple(DNS_ADDRESSES[family] for family in kinds),
+    )
+    _check_overlaps(result)
+    return result
+
+
+def _node(name: str, number: int, index: int, kinds: tuple[int, ...]) -> Node:
+    cidrs = tuple(f"10.0.{number}.0/24" if family == 4 else f"fd00:10:0:{number:x}::/64" for family in kinds)
+    routers = tuple(
+        f"10.0.{number}.254" if family == 4 else f"fd00:10:0:{number:x}:ffff:ffff:ffff:fffe" for family in kinds
+    )
+    addresses = tuple(_underlay(family, index, 10 + number) for family in kinds)
+    return Node(name, addresses, cidrs, routers)
+
+
+def _underlay(family: int, index: int, host: int) -> str:
+    return f"172.30.{index}.{host}" if family == 4 else f"fd00:30:{index:x}::{host:x}"
+
+
+def _families_of(world: World) -> tuple[int, ...]:
+    return tuple(sorted({ipaddress.ip_address(address).version for address in world.addresses}))
+
+
+def _check_overlaps(plan: Plan) -> None:
+    """A world must not have an address that the cluster uses."""
+    used = [*plan.service_cidrs, *(cidr for node in plan.nodes for cidr in node.pod_cidrs)]
+    used += ["172.30.0.0/16", "fd00:30::/32", "127.0.0.0/8", "169.254.0.0/16", "fe80::/10", "::1/128"]
+    networks = [ipaddress.ip_network(cidr) for cidr in used]
+    for number, outside in enumerate(plan.worlds):
+        for place, text in enumerate(outside.world.addresses):
+            address = ipaddress.ip_address(text)
+            path = f"worlds[{number}].addresses[{place}]"
+            if address.version not in plan.families:
+                raise InvalidObject(path, f"{text} needs ipFamily {'ipv6' if address.version == 6 else 'ipv4'} or dual")
+            for network in networks:
+                if address in network:
+                    raise InvalidObject(
+                        path, f"{text} is inside {network}, which the cluster uses", hint="take one of 203.0.113.0/24"
+                    )
+
+
+def save(plan: Plan, path: Path) -> None:
+    """Write the plan so that a reader sees all of it or nothing."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(plan))
+    temporary.rename(path)
+
+
+def load(path: Path) -> Plan:
+    """The plan a sandbox was made by; FileNotFoundError before it was written."""
+    return msgspec.json.decode(path.read_bytes(), type=Plan)

@@ -1,0 +1,267 @@
+"""`up` and `down`: a sandbox is made in the order of its record, and removed by it.
+
+`up` plans, records and makes directories, cgroups and the underlay, forks the keeper, and waits
+until nodes (and the lab's pods) are ready. Whatever fails or interrupts it, what was made is
+removed again: there is no half a sandbox. One that a crash left behind is found by its record.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, Unreachable
+from podwire.net import namespaces
+from podwire.sandbox import checks, keeper, underlay
+from podwire.sandbox.lab import Lab
+from podwire.sandbox.places import RUN, Places, check_name, cgroup2_mount, names
+from podwire.sandbox.plan import API_PORT, INDEX_MAX, Plan, load, plan, save
+from podwire.sandbox.record import Record, remove_all
+
+Tell = Callable[[str], None]
+
+
+def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: Tell = lambda _: None) -> Plan:
+    """Make sandbox `name` of `lab`; returns when its nodes and the lab's pods are ready.
+
+    Raises Conflict if it runs already, and whatever kept it from coming up, with nothing left.
+    """
+    places = Places(check_name(name), checks.machine())
+    checks.init_program()
+    with _locked(places, make=True):
+        _clear_leftovers(places, tell)
+        record = Record(places.record)
+        record.will_make("directory", places.directory)
+        try:
+            made = _lay_out(lab, places, record)
+            reader = _start(made, places, record, work)
+            _await_ready(reader, timeout, tell)
+        except BaseException:
+            remove_all(record)
+            raise
+    return made
+
+
+def down(name: str) -> list[str]:
+    """Remove sandbox `name`; returns what could not be removed. NotFound if there is none."""
+    checks.root()
+    places = Places(check_name(name), cgroup2_mount())
+    if not places.directory.is_dir():
+        known = ", ".join(names()) or "none"
+        raise NotFound(f"there is no sandbox “{name}”", hint=f"sandboxes here: {known}")
+    with _locked(places, make=False):
+        return _remove(places)
+
+
+def _remove(places: Places) -> list[str]:
+    failures = remove_all(Record(places.record))
+    if not failures and places.directory.is_dir():
+        places.directory.rmdir()  # made, but its first record was not written: it is empty
+    return failures
+
+
+@contextmanager
+def _locked(places: Places, *, make: bool) -> Iterator[None]:
+    """Nobody else brings this sandbox up or down meanwhile. The lock is on its directory."""
+    if make:
+        try:
+            places.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"cannot make {places.directory}: {error.strerror}") from error
+    fd = os.open(places.directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"another command is bringing sandbox “{places.name}” up or down",
+                hint="wait for it, or choose another name with --name",
+            ) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _clear_leftovers(places: Places, tell: Tell) -> None:
+    if not places.record.exists():
+        return
+    if keeper.ask(places, {"do": "status"}) is not None:
+        raise Conflict(
+            f"sandbox “{places.name}” runs already",
+            hint=f"take it down (podwire sandbox down --name {places.name}) or choose another name with --name",
+        )
+    tell(f"removing what an earlier sandbox “{places.name}” left behind")
+    if failures := remove_all(Record(places.record)):
+        raise StorageError(f"what an earlier sandbox left cannot be removed: {failures[0]}")
+    places.directory.mkdir(exist_ok=True, mode=0o700)
+
+
+def _lay_out(lab: Lab, places: Places, record: Record) -> Plan:
+    """The plan and everything that holds still: directories, cgroups, the underlay."""
+    with _planning():
+        made = plan(lab, places.name, _free_index(places.name))
+        save(made, places.state)
+    record.will_make("cgroup", places.cgroup)
+    record.will_make("pins", places.bpf)
+    for directory in (places.logs, places.pods, places.bpf):
+        directory.mkdir(parents=True)
+    for cgroup in (places.system_cgroup, *(places.agent_cgroup(node.name) for node in made.nodes)):
+        cgroup.mkdir(parents=True)
+    for node in made.nodes:
+        places.node(node.name).mkdir(parents=True)
+        places.node_bpf(node.name).mkdir()
+        config = keeper.agent_config(made, places, node.name)
+        (places.node(node.name) / "agent.json").write_bytes(msgspec.json.encode(config))
+    for outside in made.worlds:
+        (places.cgroup / outside.world.name).mkdir()
+    return made
+
+
+@contextmanager
+def _planning() -> Iterator[None]:
+    """One sandbox at a time takes an index."""
+    fd = os.open(RUN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _free_index(name: str) -> int:
+    taken = set()
+    for other in names():
+        if other == name:
+            continue
+        try:
+            taken.add(load(RUN / other / "sandbox.json").index)
+        except (OSError, msgspec.MsgspecError):
+            continue
+    for index in range(1, INDEX_MAX + 1):
+        if index not in taken:
+            return index
+    raise Conflict(f"there are {INDEX_MAX} sandboxes already", hint="take one down: podwire sandbox list")
+
+
+def _start(made: Plan, places: Places, record: Record, work: keeper.Work) -> int:
+    """Fork the keeper, then build the underlay beside its imports; where its progress is read."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    built, told = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        os.close(told)
+        _be_keeper(made, places, writer, built, work)
+    os.close(writer)
+    os.close(built)
+    try:
+        underlay.make(made, places, record)
+        os.write(told, b"1")
+    finally:
+        os.close(told)
+    os.waitpid(pid, 0)  # the first of two forks
+    return reader
+
+
+def _be_keeper(made: Plan, places: Places, progress: int, built: int, work: keeper.Work) -> None:
+    """In the fork: away from the terminal, into the sandbox's cgroup, and never back."""
+    code = 1
+    try:
+        keeper.join_cgroup(places.system_cgroup)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        _close_others(progress, built)
+        os.chdir("/")
+        keeper.name_process("podwire-keeper")
+        keeper.log_to(places.logs / "keeper.log")
+        keeper.Keeper(made, places, lambda: _sockets(made, places, built), progress, work).run()
+        code = 0
+    except PodwireError as error:
+        os.write(progress, json.dumps({"error": str(error), "hint": error.hint}).encode() + b"\n")
+    finally:
+        os._exit(code)
+
+
+def _close_others(*kept: int) -> None:
+    """The locks and pipes of the command that forked us are not ours to hold."""
+    for fd in sorted(int(name) for name in os.listdir("/proc/self/fd")):
+        if fd > 2 and fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+def _sockets(made: Plan, places: Places, built: int) -> list[socket.socket]:
+    """Listening sockets of the API server: on loopback for people, on the bridge for nodes and pods."""
+    if not os.read(built, 1):
+        raise NotFound("the underlay was not built")
+    os.close(built)
+    sockets = [_bound(None, "127.0.0.1", 0)]
+    net = str(places.netns("net"))
+    sockets += [_bound(net, address, API_PORT) for address in made.bridge]
+    return sockets
+
+
+def _bound(namespace: str | None, address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    one = namespaces.open_socket(namespace, family)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind((address, port))
+        one.listen(1024)
+    except OSError as error:
+        raise Conflict(f"the API server cannot listen on {address} port {port}: {error.strerror}") from error
+    return one
+
+
+def _await_ready(reader: int, timeout: float, tell: Tell) -> None:
+    """Read the processes' progress until they say "ready" or why they cannot be."""
+    deadline = time.monotonic() + timeout
+    buffer = b""
+    last = "its processes have not said anything"
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([reader], [], [], left)[0]:
+                raise Unreachable(f"the sandbox was not ready within {timeout:g} s: {last}", hint="--timeout waits longer")
+            piece = os.read(reader, 65536)
+            if not piece:
+                raise Unreachable("the sandbox's processes ended before it was ready", hint=last)
+            buffer += piece
+            *lines, buffer = buffer.split(b"\n")
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                if message.get("ready"):
+                    return
+                last = _heard(message, tell) or last
+    finally:
+        os.close(reader)
+
+
+def _heard(message: dict[str, Any], tell: Tell) -> str:
+    if "error" in message:
+        raise PodwireError(message["error"], hint=message.get("hint"))
+    if message.get("times", 0) >= 3:
+        log = message.get("log", "")
+        raise Unreachable(f"{message['died']} ends again and again {message['how']}", hint=log or None)
+    if "waiting" in message:
+        return str(message["waiting"])
+    if "say" in message:
+        tell(str(message["say"]))
+    return ""
+
+
+def keeper_log_hint(path: Path) -> str:
+    return f"see {path}"

@@ -1,0 +1,116 @@
+"""Looking at sandboxes from outside: which there are, how to reach one, its pods and nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podwire.base.errors import Conflict, NotFound
+from podwire.sandbox import checks, keeper
+from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
+from podwire.sandbox.plan import Plan, load
+from podwire.sandbox.runner.place import Saved
+
+
+def overview() -> list[dict[str, Any]]:
+    """All sandboxes, as `list` shows them. State: running, incomplete (something died), leftover."""
+    checks.root()
+    return [_shown(name) for name in names()]
+
+
+def _shown(name: str) -> dict[str, Any]:
+    places = Places(name, cgroup2_mount())
+    shown: dict[str, Any] = {"name": name, "directory": str(places.directory), "state": "leftover"}
+    shown |= {"nodes": [], "pods": 0, "ipFamily": "", "routing": "", "api": "", "processes": []}
+    try:
+        plan = load(places.state)
+    except (OSError, msgspec.MsgspecError):
+        return shown
+    shown |= {"nodes": [node.name for node in plan.nodes], "ipFamily": plan.lab.ip_family, "routing": plan.lab.routing}
+    shown["pods"] = len(list(pods(places)))
+    shown["api"] = _server(places.kubeconfig)
+    answer = keeper.ask(places, {"do": "status"})
+    if answer is not None:
+        shown["processes"] = answer["children"]
+        shown["state"] = "running" if all(one["pid"] for one in answer["children"]) else "incomplete"
+    return shown
+
+
+def _server(kubeconfig: Path) -> str:
+    try:
+        lines = kubeconfig.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split("server:")[1].strip() for line in lines if "server:" in line), "")
+
+
+def open_sandbox(name: str) -> tuple[Places, Plan]:
+    """Where a sandbox is and what it is; NotFound lists those there are."""
+    checks.root()
+    places = Places(check_name(name), cgroup2_mount())
+    try:
+        return places, load(places.state)
+    except (OSError, msgspec.MsgspecError) as error:
+        known = ", ".join(names())
+        hint = f"sandboxes here: {known}; choose one with --name" if known else "bring one up: podwire sandbox up"
+        raise NotFound(f"there is no sandbox “{name}”", hint=hint) from error
+
+
+def environment(name: str) -> dict[str, str]:
+    """What `kubectl` and `hubble` need to talk to a sandbox."""
+    places, plan = open_sandbox(name)
+    hubble = places.node(plan.nodes[0].name) / "hubble.sock"
+    return {"KUBECONFIG": str(places.kubeconfig), "HUBBLE_SERVER": f"unix://{hubble}"}
+
+
+def pods(places: Places) -> list[Saved]:
+    """The pods that have a place."""
+    found = []
+    for path in sorted(places.pods.glob("*/pod.json")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Saved))
+        except (OSError, msgspec.MsgspecError):
+            continue  # removed meanwhile
+    return found
+
+
+def pod_command(
+    name: str, namespace: str, pod: str, container: str | None, command: list[str]
+) -> tuple[list[str], dict[str, str]]:
+    """(command line, environment) that runs `command` in a pod's container."""
+    places, _ = open_sandbox(name)
+    known = pods(places)
+    saved = next((one for one in known if (one.namespace, one.name) == (namespace, pod)), None)
+    if saved is None:
+        there = ", ".join(f"{one.namespace}/{one.name}" for one in known) or "none"
+        raise NotFound(
+            f"there is no pod {pod} in namespace {namespace} of sandbox “{name}”", hint=f"pods that run: {there}"
+        )
+    chosen = container or next(iter(saved.runs), "")
+    run = saved.runs.get(chosen)
+    if run is None or not run.process.alive:
+        raise Conflict(f"container {chosen or '(none)'} of pod {namespace}/{pod} is not running")
+    words = [str(checks.init_program()), "exec", "--pid", str(run.process.pid), "--cgroup", saved.cgroup]
+    return [*words, "--dir", run.directory, "--", *command], run.environment
+
+
+def node_command(name: str, node: str, command: list[str]) -> list[str]:
+    """The command line that runs `command` in the network of a node or a world."""
+    places, plan = open_sandbox(name)
+    members = [one.name for one in plan.nodes] + [one.world.name for one in plan.worlds]
+    if node not in members:
+        raise NotFound(f"there is no node {node} in sandbox “{name}”", hint=f"it has {', '.join(members)}")
+    words = [str(checks.init_program()), "exec", "--netns", str(places.netns(node))]
+    return [*words, "--cgroup", str(places.node_cgroup(node)), "--", *command]
+
+
+def restart(name: str, what: str) -> None:
+    """Have the keeper restart one of its processes."""
+    places, _ = open_sandbox(name)
+    answer = keeper.ask(places, {"do": "restart", "what": what})
+    if answer is None:
+        raise Conflict(f"sandbox “{name}” does not run", hint=f"podwire sandbox down --name {name}, then up")
+    if "error" in answer:
+        raise NotFound(str(answer["error"]))
