@@ -78,6 +78,8 @@ def application(node: Node) -> web.Application:
     """All routes; also what the reference documentation lists."""
     app = web.Application(middlewares=[errors, only_root], client_max_size=1 << 20)
     app[NODE] = node
+    app[own.STREAMS] = set()
+    app.on_shutdown.append(own.end_streams)
     app.add_routes(
         [web.route(method, at, _answering(work)) for method, at, work in calls.ROUTES + own.ROUTES]
     )

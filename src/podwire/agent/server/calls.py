@@ -43,7 +43,9 @@ class Detachment(msgspec.Struct, rename="kebab"):
 
 
 async def healthz(node: Node, request: web.Request) -> Answer:
-    return Answer(health.healthz(node, brief=request.headers.get("brief") == "true"))
+    """`brief` is a header with Cilium's clients; a query is easier to write."""
+    brief = "true" in (request.headers.get("brief"), request.query.get("brief"))
+    return Answer(health.healthz(node, brief=brief))
 
 
 async def config(node: Node, _: web.Request) -> Answer:

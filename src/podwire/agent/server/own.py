@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from podwire.agent.server.routes import NODE, Answer, Route
 from podwire.base.aio import paced
 from podwire.base.errors import NotFound
 
+STREAMS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("streams", set)
 HEARTBEAT = 5.0  # s between empty lines on a quiet stream, so that a client that left is noticed
 
 
@@ -56,6 +58,11 @@ async def metrics(node: Node, _: web.Request) -> Answer:
 
 async def monitor(request: web.Request) -> web.StreamResponse:
     """Events as JSON lines until the client leaves."""
+    task = asyncio.current_task()
+    assert task is not None  # a handler always runs in one
+    streams = request.app[STREAMS]
+    streams.add(task)
+    task.add_done_callback(streams.discard)
     answer = web.StreamResponse(headers={"Content-Type": "application/json-lines"})
     async with request.app[NODE].subscribe_events() as events:
         await answer.prepare(request)
@@ -65,6 +72,12 @@ async def monitor(request: web.Request) -> web.StreamResponse:
         except ConnectionError:
             pass  # the client left
     return answer
+
+
+async def end_streams(app: web.Application) -> None:
+    """Streams have no end of their own: without this, stopping the agent would wait for them."""
+    for task in app[STREAMS]:
+        task.cancel()
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,160 @@
+"""What the kernel's maps hold, for people: `podwire bpf lb|ct|policy|ipcache list`.
+
+Read from the maps at the moment somebody asks, never from the tables: where the two differ, this
+is what packets obey.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from podwire.abi.enums import CtFlags, PolicyVerdict
+from podwire.abi.structs import SlotKey
+from podwire.base.addresses import ZERO, join, unpack, unpack_prefix
+from podwire.datapath.maps import Maps
+from podwire.model import identity
+from podwire.model.rule import Direction
+from podwire.state.tables import RuleRow, Tables
+
+Rows = list[dict[str, Any]]
+
+PROTOCOLS = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
+PORTED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, 132)
+PREFIX_PROTOCOL, PREFIX_PORT = 80, 96  # bits of a policy key: up to the protocol, up to the port
+
+
+def protocol_name(number: int) -> str:
+    return PROTOCOLS.get(number, str(number))
+
+
+def address_of(raw: bytes, port: int, protocol: int) -> str:
+    return f"{join(unpack(raw), port)}/{protocol_name(protocol)}"
+
+
+def because(tables: Tables, number: int) -> str:
+    """The rule behind a number, as ``kind namespace/name path``."""
+    row = tables.rules.get(number)
+    return told(row) if row is not None else (f"rule {number}" if number else "")
+
+
+def told(row: RuleRow) -> str:
+    names = ", ".join(f"{origin.kind} {origin}" for origin in row.origins)
+    return f"{names}: default deny, {row.direction.word}" if row.default_deny else f"{names} {row.clause}"
+
+
+def frontends(maps: Maps, tables: Tables) -> Rows:
+    """One row a backend; one without a backend for a frontend that has none."""
+    services = {(row.address, row.port, row.protocol): row for row in tables.frontends}
+    found: Rows = []
+    for key, frontend in maps["podwire_frontends"].items():
+        known = services.get((unpack(key.address), key.port, key.protocol))
+        common = {
+            "frontend": address_of(key.address, key.port, key.protocol),
+            "service": f"{known.namespace}/{known.service}" if known else "",
+            "rev_nat": frontend.rev_nat,
+            "set": frontend.set,
+        }
+        if not frontend.count:
+            found.append({**common, "slot": -1, "backend": ""})
+        for slot in range(frontend.count):
+            found.append({**common, "slot": slot, "backend": _backend(maps, frontend.set, slot)})
+    return sorted(found, key=lambda row: (row["rev_nat"], row["frontend"], row["slot"]))
+
+
+def _backend(maps: Maps, number: int, slot: int) -> str:
+    backend = maps["podwire_backends"].get(maps["podwire_slots"].get(SlotKey(number, slot)) or 0)
+    return join(unpack(backend.address), backend.port) if backend is not None else "missing"
+
+
+def connections(maps: Maps, tables: Tables) -> Rows:
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    found: Rows = []
+    for key, entry in maps["podwire_conntrack"].items():
+        found.append(
+            {
+                "protocol": protocol_name(key.protocol),
+                "scope": "service" if key.scope else "flow",
+                "direction": Direction(entry.direction).word if entry.direction else "",
+                "local": join(unpack(key.local), key.local_port),
+                "remote": join(unpack(key.remote), key.remote_port),
+                "expires": entry.expires - now,
+                "packets_sent": entry.packets_sent,
+                "bytes_sent": entry.bytes_sent,
+                "packets_received": entry.packets_received,
+                "bytes_received": entry.bytes_received,
+                "flags": [flag.name for flag in CtFlags if entry.flags & flag],
+                "identity": entry.identity,
+                "rev_nat": entry.rev_nat,
+                "because": because(tables, entry.rule),
+            }
+        )
+    return found
+
+
+def policies(maps: Maps, tables: Tables) -> Rows:
+    """Entries of stage two, with who is in their class by stage one."""
+    members: dict[tuple[int, int, int], list[int]] = {}
+    for peer, number in maps["podwire_policy_peers"].items():
+        members.setdefault((peer.policy, number, peer.direction), []).append(peer.identity)
+    obeying: dict[int, list[int]] = {}
+    for obeyed in tables.endpoint_policies:
+        obeying.setdefault(obeyed.policy, []).append(obeyed.endpoint)
+    found: Rows = []
+    for key, entry in maps["podwire_policy"].items():
+        peers = sorted(members.get((key.policy, key.peer_class, key.direction), ()))
+        found.append(
+            {
+                "policy": key.policy,
+                "endpoints": sorted(obeying.get(key.policy, ())),
+                "direction": Direction(key.direction).word,
+                "identities": [identity.name(peer) for peer in peers] if key.peer_class else ["any other"],
+                "port": _ports(key.prefix_length, key.protocol, key.port),
+                "verdict": PolicyVerdict(entry.verdict).name.lower().replace("_", " "),
+                "proxy_port": entry.proxy_port,
+                "because": because(tables, entry.rule),
+            }
+        )
+    return sorted(found, key=lambda row: (row["policy"], row["direction"], row["identities"], row["port"]))
+
+
+def _ports(prefix_length: int, protocol: int, port: int) -> str:
+    if prefix_length < PREFIX_PROTOCOL:
+        return "any"
+    if prefix_length == PREFIX_PROTOCOL:
+        return f"any/{protocol_name(protocol)}"
+    span = 1 << (PREFIX_PORT - prefix_length)
+    numbers = str(port) if span == 1 else f"{port}-{port + span - 1}"
+    if protocol not in PORTED:
+        numbers = str(port >> 8) if span > 1 else f"{port >> 8}.{port & 0xFF}"  # type, or type and code
+    return f"{numbers}/{protocol_name(protocol)}"
+
+
+def ipcache(maps: Maps, tables: Tables) -> Rows:
+    found = [
+        (unpack(address) + ("/128" if ":" in unpack(address) else "/32"), entry)
+        for address, entry in maps["podwire_ipcache"].items()
+    ]
+    found += [
+        (unpack_prefix(key.prefix_length, key.address), entry)
+        for key, entry in maps["podwire_ipcache_prefixes"].items()
+    ]
+    return [
+        {
+            "prefix": prefix,
+            "identity": entry.identity,
+            "name": identity.name(entry.identity),
+            "tunnel": "" if entry.tunnel == ZERO else unpack(entry.tunnel),
+        }
+        for prefix, entry in sorted(found, key=lambda one: one[0])
+    ]
+
+
+DUMPS: dict[str, Callable[[Maps, Tables], Rows]] = {
+    "lb": frontends,
+    "ct": connections,
+    "policy": policies,
+    "ipcache": ipcache,
+}

@@ -1,0 +1,92 @@
+"""Which agent a command talks to: --socket, or a node of a sandbox, or the only one there is."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from podwire.base.errors import NotFound, NotPermitted, UsageError
+from podwire.client.agent import AgentClient
+
+HOST = Path("/run/podwire/podwire.sock")  # an agent that was started without a sandbox
+SANDBOXES = Path("/run/podwire/sandboxes")
+
+
+def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name an agent, and call it with the AgentClient first."""
+
+    @click.option(
+        "--socket", "socket_path", envvar="PODWIRE_SOCKET", metavar="PATH", help="the agent's socket"
+    )
+    @click.option(
+        "--sandbox", envvar="PODWIRE_SANDBOX", metavar="NAME", help="a sandbox (default: the first)"
+    )
+    @click.option("--node", envvar="PODWIRE_NODE", metavar="NODE", help="a node of it (default: the first)")
+    @functools.wraps(command)
+    def run(socket_path: str | None, sandbox: str | None, node: str | None, **options: Any) -> Any:
+        return command(find(socket_path, sandbox, node), **options)
+
+    return run
+
+
+def find(
+    socket_path: str | None,
+    sandbox: str | None = None,
+    node: str | None = None,
+    *,
+    sandboxes: Path = SANDBOXES,
+    host: Path = HOST,
+) -> AgentClient:
+    """The agent meant. UsageError, NotFound or NotPermitted if that is none."""
+    if socket_path:
+        if sandbox or node:
+            raise UsageError("--socket and --sandbox or --node name two agents", hint="give one of them")
+        return AgentClient(socket_path)
+    if not sandbox and not node and host.is_socket():
+        return AgentClient(host)
+    places = _sandboxes(sandboxes)
+    if sandbox is None:
+        if not places:
+            raise NotFound(
+                "no agent runs here", hint="`podwire sandbox up` starts a cluster; --socket names an agent"
+            )
+        sandbox = next(iter(places))
+    if sandbox not in places:
+        known = ", ".join(places) or "none"
+        raise NotFound(f"there is no sandbox {sandbox}", hint=f"sandboxes here: {known}")
+    nodes = places[sandbox]
+    if node is None:
+        if not nodes:
+            raise NotFound(f"sandbox {sandbox} has no nodes", hint="it may still be starting")
+        node = nodes[0]
+    if node not in nodes:
+        raise NotFound(
+            f"sandbox {sandbox} has no node {node}", hint=f"its nodes: {', '.join(nodes) or 'none'}"
+        )
+    return AgentClient(sandboxes / sandbox / "nodes" / node / "podwire.sock", node=node)
+
+
+def _sandboxes(place: Path) -> dict[str, list[str]]:
+    """Name → its nodes, in order of name (n2 before n10)."""
+    try:
+        names = sorted(entry.name for entry in place.iterdir() if entry.is_dir())
+        return {name: _nodes(place / name / "nodes") for name in names}
+    except FileNotFoundError:
+        return {}
+    except PermissionError as error:
+        raise NotPermitted(
+            "only root may talk to podwire's agents", hint="run the command as root, with sudo for example"
+        ) from error
+
+
+def _nodes(place: Path) -> list[str]:
+    try:
+        names = os.listdir(place)
+    except FileNotFoundError:
+        return []
+    return sorted(names, key=lambda name: (len(name), name))

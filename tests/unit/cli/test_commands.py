@@ -1,0 +1,137 @@
+"""Each inspection command against a real socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from podwire.base.errors import InvalidObject, NotFound, Unreachable
+
+Podwire = Callable[..., Result]
+FLOW = "11111111-2222-3333-4444-555555555555"
+
+LISTS = [
+    ("endpoint", "list"),
+    ("endpoint", "get", "5"),
+    ("identity", "list"),
+    ("identity", "get", "1234"),
+    ("service", "list"),
+    ("bpf", "lb", "list"),
+    ("bpf", "ct", "list"),
+    ("bpf", "policy", "list"),
+    ("bpf", "ipcache", "list"),
+    ("policy", "get"),
+    ("policy", "selectors"),
+    ("metrics", "list"),
+    ("tables",),
+    ("tables", "endpoints"),
+    ("explain", FLOW),
+    ("status",),
+    ("status", "--verbose"),
+]
+
+
+@pytest.mark.parametrize("command", LISTS, ids=" ".join)
+def test_prints_a_table_or_json(podwire: Podwire, command: tuple[str, ...]) -> None:
+    table = podwire(*command)
+    assert table.exception is None and table.output.strip()
+    assert json.loads(podwire(*command, "-o", "json").output) is not None
+
+
+def test_endpoint_list_has_ciliums_columns(podwire: Podwire) -> None:
+    heading, first, second, *_ = podwire("endpoint", "list").output.splitlines()
+    assert heading.split("   ")[0] == "ENDPOINT"
+    for column in (
+        "POLICY (ingress)",
+        "POLICY (egress)",
+        "IDENTITY",
+        "LABELS (source:key[=value])",
+        "STATUS",
+    ):
+        assert column in heading
+    assert first.split() == [
+        "5",
+        "Enabled",
+        "Disabled",
+        "1234",
+        "k8s:app=web",
+        "fd00:1::1",
+        "10.0.1.1",
+        "ready",
+    ]
+    assert second.split() == ["k8s:io.kubernetes.pod.namespace=prod"]
+
+
+def test_service_list_says_what_is_not_served(podwire: Podwire) -> None:
+    output = podwire("service", "list").output
+    assert "10.96.0.1:80/TCP" in output and "1 => 10.0.1.1:8080/TCP (active)" in output
+    assert "NodePort 30080" in output
+
+
+def test_policies_say_because(podwire: Podwire) -> None:
+    assert "CiliumNetworkPolicy prod/allow-web ingress[0]" in podwire("bpf", "policy", "list").output
+    output = podwire("policy", "get").output
+    assert "spec.ingress[0]" in output and "8080/TCP" in output and "k8s:app=client" in output
+    assert "spec.ingress[0].from: must be a list" in output
+    assert "broken" not in podwire("policy", "get", "prod/allow-web").output
+
+
+def test_status_ends_with_1_if_something_is_wrong(podwire: Podwire, node: Any) -> None:
+    good = podwire("status")
+    assert good.return_value == 0 and "Ok" in good.output
+    assert "Not in force" in good.output and "NetworkPolicy prod/broken" in good.output
+    assert podwire("status", "--brief").output == "OK\n"
+    node.components["datapath"] = ("Failure", "map podwire_policy is full\x1b[2J")
+    bad = podwire("status")
+    assert bad.return_value == 1 and "map podwire_policy is full\\x1b[2J" in bad.output
+    assert podwire("status", "--wait", "--wait-duration", "0.05").return_value == 1
+
+
+def test_monitor_prints_events_safely(podwire: Podwire, node: Any) -> None:
+    node.events.offer({"text": "prod/a:1 -> prod/b:80 DROPPED\x1b[0m", "verdict": "DROPPED"})
+    node.events.offer({"verdict": "FORWARDED", "source": "x"})
+    assert podwire("monitor", "-n", "2").output.splitlines() == [
+        "prod/a:1 -> prod/b:80 DROPPED\\x1b[0m",
+        "verdict=FORWARDED  source=x",
+    ]
+
+
+def test_what_does_not_exist_is_named(podwire: Podwire) -> None:
+    assert isinstance(podwire("endpoint", "get", "77").exception, NotFound)
+    assert isinstance(podwire("endpoint", "get", "../../x").exception, InvalidObject)
+    assert isinstance(podwire("tables", "nothing").exception, NotFound)
+    assert isinstance(podwire("explain", "none").exception, NotFound)
+    assert isinstance(podwire("bpf", "ct", "list", "77").exception, NotFound)
+
+
+def test_an_agent_that_is_away_is_named(podwire: Podwire, tmp_path: Path) -> None:
+    result = podwire("status", "--socket", str(tmp_path / "none.sock"))
+    assert isinstance(result.exception, Unreachable)
+    assert "the agent is not running" in str(result.exception)
+
+
+HEAVY = ("aiohttp", "asyncio", "grpc", "numpy", "pyroute2", "email", "ssl", "cffi", "yaml", "podwire.state")
+
+
+def test_status_imports_nothing_heavy(node: Any) -> None:
+    """What costs start-up time is not loaded (the target is 150 ms for the whole command)."""
+    script = (
+        "import sys; from podwire.cli import cli;"
+        "cli.main(['status'], standalone_mode=False);"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PODWIRE_SOCKET": str(node.config.socket)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr.strip() == "[]"
