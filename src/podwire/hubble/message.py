@@ -38,59 +38,83 @@ CLAUSE_LABEL = "podwire:clause="
 DEFAULT_DENY_LABEL = "podwire:default-deny"
 
 
+# What hubble's CLI asks for when it prints text.
+PRINTED = frozenset(
+    {
+        "time",
+        "verdict",
+        "ethernet",
+        "IP",
+        "l4",
+        "source.identity",
+        "source.namespace",
+        "source.pod_name",
+        "destination.identity",
+        "destination.namespace",
+        "destination.pod_name",
+        "Type",
+        "node_name",
+        "l7",
+        "event_type",
+        "source_service",
+        "destination_service",
+        "is_reply",
+        "Summary",
+        "ip_trace_id",
+    }
+)
+# What it prints besides, and so prints wrongly when it gets only what it asked for
+# ("policy-verdict:none TRAFFIC_DIRECTION_UNKNOWN"). Who asks for all of the above gets these too.
+PRINTED_TOO = (
+    "traffic_direction",
+    "policy_match_type",
+    "sock_xlate_point",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+)
+
+
 class Messages:
     """Messages of one request. Raises InvalidObject for a mask that names no field of a flow."""
 
     def __init__(self, flows: Flows, mask: FieldMask | None = None) -> None:
-        self._flows = flows
-        self._mask = mask if mask is not None and mask.paths else None
-        if self._mask is not None and not self._mask.IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR):
-            wrong = [
-                path
-                for path in self._mask.paths
-                if not FieldMask(paths=[path]).IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR)
-            ]
-            raise InvalidObject(
-                "field_mask", f"a flow has no field {wrong[0]}" if wrong else "not a mask of flows"
-            )
-        wanted = {path.partition(".")[0] for path in self._mask.paths} if self._mask else set(PARTS)
+        self.flows = flows
+        self.node_labels = flows.node_labels
+        paths = list(mask.paths) if mask is not None else []
+        for path in paths:
+            if not FieldMask(paths=[path]).IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR):
+                raise InvalidObject("field_mask", f"a flow has no field {path!r}")
+        if set(paths) >= PRINTED:
+            paths += PRINTED_TOO
+        wanted = {path.partition(".")[0] for path in paths} if paths else set(PARTS)
         self._parts = [(name, fill) for name, fill in PARTS.items() if name in wanted]
-        self._nested = self._mask is not None and any("." in path for path in self._mask.paths)
-        self._node_labels = flows.node_labels
+        self._mask = FieldMask(paths=paths) if any("." in path for path in paths) else None
 
     def response(self, number: int) -> Any:
         """GetFlowsResponse of the row numbered `number`; KeyError if it is overwritten."""
-        row = self._flows.store.row(number)
-        response = observer_pb2.GetFlowsResponse(node_name=self._flows.node)
+        row = self.flows.store.row(number)
+        response = observer_pb2.GetFlowsResponse(node_name=self.flows.node)
         response.time.FromNanoseconds(int(row["time"]))
-        if self._nested:
-            whole = self._flow(row, flow_pb2.Flow())
-            assert self._mask is not None
-            response.flow.SetInParent()
+        response.flow.SetInParent()
+        if self._mask is None:
+            self._fill(row, response.flow)
+        else:
+            whole = flow_pb2.Flow()
+            self._fill(row, whole)
             # MergeMessage, not JSON: paths such as IP and Summary do not survive camel case.
             self._mask.MergeMessage(whole, response.flow)
-        else:
-            self._flow(row, response.flow)
-            response.flow.SetInParent()
         return response
 
     def flow(self, number: int) -> Any:
         """flow.Flow of the row numbered `number`; KeyError if it is overwritten."""
         return self.response(number).flow
 
-    def _flow(self, row: Row, flow: Any) -> Any:
-        row = {name: value.item() for name, value in row.items()}
+    def _fill(self, row: Row, flow: Any) -> None:
+        plain = {name: value.item() for name, value in row.items()}
         for _, fill in self._parts:
-            fill(flow, row, self)
-        return flow
-
-    @property
-    def flows(self) -> Flows:
-        return self._flows
-
-    @property
-    def node_labels(self) -> tuple[str, ...]:
-        return self._node_labels
+            fill(flow, plain, self)
 
 
 Fill = Callable[[Any, Row, Messages], None]

@@ -206,8 +206,9 @@ def sample() -> Records:
     stranger = {"source": "10.0.1.4", "source_identity": 1003, "source_endpoint": 14}
     world = {"destination": "198.51.100.7", "destination_identity": 2, "destination_endpoint": 0}
     socket = {"kind": 7, "source_port": 0, "source_mac": 0, "destination_mac": 0, "length": 0}
+    unknown = {"destination_identity": 0, "destination_endpoint": 0}
     events = [
-        event(**socket, point=1, destination=SERVICE, destination_port=80, destination_identity=0),
+        event(**socket, point=1, destination=SERVICE, destination_port=80, **unknown),
         event(**socket, point=2, cookie=99, cgroup=7),
         event(kind=5, point=1, rule=ALLOWED, match=2, tcp_flags=2),
         event(tcp_flags=2, flags=known, reason=1, rule=ALLOWED),

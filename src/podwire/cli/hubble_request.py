@@ -1,0 +1,175 @@
+"""Options of `podwire hubble` to a request, a connection and a printer."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import Parse, ParseError
+
+from podwire.api import flow_pb2, observer_pb2
+from podwire.base.errors import UsageError
+from podwire.cli.hubble import ALL, DEFAULT_LAST, FIELDS
+from podwire.cli.hubble_filters import FilterFlags
+from podwire.cli.hubble_print import FORMS, Printer
+from podwire.cli.hubble_text import TIME_FORMATS, Style, as_json
+from podwire.client.hubble import Connection
+
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+TIMES = (
+    "%Y-%m-%d",
+    "%Y-%m-%dT%H%z",
+    "%Y-%m-%dT%H:%M%z",
+    "%Y-%m-%dT%H:%M:%S%z",
+    "%a, %d %b %Y %H:%M:%S %z",
+)
+# Besides what `hubble` asks for: what --print-policy-names and --because print.
+POLICY_FIELDS = (
+    "traffic_direction",
+    "policy_match_type",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+)
+
+
+def flows_request(filters: list[tuple[str, str]], options: dict[str, Any]) -> Any:
+    """observer.GetFlowsRequest; UsageError for options that contradict each other."""
+    first, last, follow = options["first"], options["last"], options["follow"]
+    for one, other in (
+        ("first", "last"),
+        ("first", "everything"),
+        ("first", "follow"),
+        ("last", "everything"),
+    ):
+        if options[one] and options[other]:
+            names = {"everything": "all"}
+            raise UsageError(f"cannot set both --{names.get(one, one)} and --{names.get(other, other)}")
+    request = observer_pb2.GetFlowsRequest(number=first or last, first=bool(first), follow=follow)
+    if options["since"]:
+        request.since.FromNanoseconds(moment(options["since"]))
+    if options["until"] and not follow:
+        request.until.FromNanoseconds(moment(options["until"]))
+    if not (request.HasField("since") or request.HasField("until") or first):
+        if options["everything"]:
+            request.number = ALL
+        elif not last and not follow:
+            request.number = DEFAULT_LAST
+
+    flags = FilterFlags()
+    for name, value in filters:
+        flags.add(name, value)
+    request.whitelist.extend(flags.whitelist() + _raw("allowlist", options["allowlist"]))
+    request.blacklist.extend(flags.blacklist() + _raw("denylist", options["denylist"]))
+    _mask(request, options)
+    return request
+
+
+def _mask(request: Any, options: dict[str, Any]) -> None:
+    form = _form(options)
+    chosen = [path for paths in options["field_mask"] for path in paths.split(",")]
+    if form in ("json", "jsonpb"):
+        request.field_mask.paths.extend(chosen)
+    elif chosen:
+        raise UsageError(f"{form} output format is not compatible with custom field mask")
+    elif options["use_default_field_masks"]:
+        request.field_mask.paths.extend(FIELDS)
+        if options["because"] or options["print_policy_names"]:
+            request.field_mask.paths.extend(POLICY_FIELDS)
+    if not request.field_mask.paths:
+        request.ClearField("field_mask")
+
+
+def _raw(name: str, texts: tuple[str, ...]) -> list[Any]:
+    try:
+        return [Parse(text, flow_pb2.FlowFilter()) for text in texts]
+    except ParseError as error:
+        raise UsageError(f"invalid --{name} flag: {error}") from error
+
+
+def raw_filters(request: Any) -> str:
+    """The filters as YAML of JSON, as --allowlist and --denylist take them."""
+    lines = []
+    for name, filters in (("allowlist", request.whitelist), ("denylist", request.blacklist)):
+        if filters:
+            lines.append(f"{name}:")
+            lines += ["    - '" + as_json(each).replace("'", "''") + "'" for each in filters]
+    return "\n".join(lines) + "\n" if lines else "{}\n"
+
+
+def printer(options: dict[str, Any]) -> Printer:
+    form = _form(options)
+    if form in ("table", "tab") and options["follow"]:
+        raise UsageError("table output format is not compatible with follow mode")
+    by_name = {name.lower(): name for name in TIME_FORMATS}
+    time_format = by_name.get(options["time_format"].lower())
+    if time_format is None:
+        raise UsageError(
+            f"unknown time format {options['time_format']!r}", hint=f"one of {', '.join(TIME_FORMATS)}"
+        )
+    style = Style(
+        time_format=time_format,
+        translate=options["ip_translation"] and not options["numeric"],
+        node=options["print_node_name"],
+        policies=options["print_policy_names"],
+        because=options["because"],
+        colour=options["color"] == "always" or (options["color"] == "auto" and sys.stdout.isatty()),
+    )
+    return FORMS[form](style, follow=options["follow"], silent=options["silent_errors"])
+
+
+def _form(options: dict[str, Any]) -> str:
+    form: str = options["output"].lower()
+    if form not in FORMS:
+        raise UsageError(f"invalid output format: {options['output']}", hint=f"one of {', '.join(FORMS)}")
+    return form
+
+
+def connection(options: dict[str, Any]) -> Connection:
+    return Connection(
+        server=options["server"],
+        tls=options["tls"],
+        ca_files=options["tls_ca_cert_files"],
+        certificate=options["tls_client_cert_file"],
+        key=options["tls_client_key_file"],
+        server_name=options["tls_server_name"],
+        timeout=_seconds(options["timeout"]),
+        request=_seconds(options["request_timeout"]),
+    )
+
+
+def _seconds(text: str) -> float:
+    found = duration(text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a duration", hint="for example 500ms, 5s or 1m30s")
+    return found
+
+
+def duration(text: str) -> float | None:
+    """Seconds of ``1h30m``; None if it is no duration."""
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
+
+
+def moment(text: str) -> int:
+    """ns since the epoch of a time, or of so long ago; UsageError if it is neither."""
+    ago = duration(text)
+    if ago is not None:
+        return time.time_ns() - int(ago * 1e9)
+    fraction = re.search(r"\.(\d{1,9})", text)
+    whole = text.replace(fraction[0], "") if fraction else text
+    for form in TIMES:
+        try:
+            at = datetime.strptime(whole, form)
+        except ValueError:
+            continue
+        nanos = int(fraction[1].ljust(9, "0")) if fraction else 0
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000 + nanos
+    raise UsageError(f"failed to convert {text} to time", hint="for example 5m or 2026-11-23T16:00:00Z")
