@@ -16,9 +16,9 @@ from enum import Enum
 
 import msgspec
 
+from podwire.model.implied import LOCALHOST, enforced, restricts
 from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Effect, Ports, Rule
-from podwire.policy.implied import LOCALHOST, enforced, restricts
 
 ANY_PROTOCOL = (6, 17, 132)  # what ports without a protocol mean: TCP, UDP, SCTP
 

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import msgspec
 
 from podwire.abi.enums import PolicyClass
+from podwire.model.implied import LOCALHOST, enforced, restricts
 from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import Selector
 from podwire.policy import number
 from podwire.policy.flatten import ANY_PROTOCOL, Cell, Meaning, Node, flatten, nodes
-from podwire.policy.implied import LOCALHOST, enforced, restricts
 
 # Name of a port → (protocol, port): of the endpoint itself, or of all pods that have one identity.
 NamedPorts = Mapping[str, frozenset[tuple[int, int]]]
@@ -239,7 +239,7 @@ def bits(mask: int) -> Iterator[int]:
 class Policy:
     """What a set of rules says, ready for identities. `content` is equal for equal policies."""
 
-    __slots__ = ("content", "number", "rules", "salt", "sides")
+    __slots__ = ("content", "default_rules", "number", "own", "rules", "salt", "sides")
 
     def __init__(
         self,
@@ -250,6 +250,8 @@ class Policy:
         salt: int = 0,
     ) -> None:
         self.rules = tuple(rules)
+        self.own = own
+        self.default_rules = dict(default_rules)
         self.content = policy_content(rules, own, default_rules)
         self.salt = salt
         self.number = number.of(self.content, salt)

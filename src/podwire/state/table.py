@@ -238,6 +238,14 @@ class Watch:
     async def next(self) -> tuple[Batch[Any], ...]:
         """One batch per table, in the order given; at least one is not empty or a table became ready."""
         await self._event.wait()
+        return self.take()
+
+    def pending(self) -> bool:
+        """Whether `next` would not wait."""
+        return self._event.is_set()
+
+    def take(self) -> tuple[Batch[Any], ...]:
+        """One batch per table, now; they may be empty."""
         self._event.clear()
         return tuple(reader.take() for reader in self._readers)
 
@@ -250,3 +258,10 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+async def until_ready(*tables: Table[Any]) -> None:
+    """Until the writers of all `tables` have put what existed at start."""
+    with Watch(*tables) as watch:
+        while not watch.ready:
+            await watch.next()

@@ -234,6 +234,18 @@ class EntryRow(msgspec.Struct, frozen=True):
     rule: int
 
 
+class ProgressRow(msgspec.Struct, frozen=True):
+    """How far a stage is: its output says all that these tables said at these revisions.
+
+    policy.compute waits for identity.select: rules count only once it is known whom they select.
+    identity.ipcache waits for policy.compute: an address gets an identity only once policies know it.
+    """
+
+    stage: str
+    identities: int
+    policies: int
+
+
 # --- load balancing --------------------------------------------------------------------------------
 
 
@@ -338,7 +350,13 @@ class Tables:
             "policy_entries",
             lambda row: (row.policy, row.peer_class, row.direction, row.protocol, row.port, row.port_bits),
             help="stage two: class and port to verdict",
-            indexes={"policy": lambda row: (row.policy,)},
+            indexes={
+                "policy": lambda row: (row.policy,),
+                "class": lambda row: ((row.policy, row.direction, row.peer_class),),
+            },
+        )
+        self.progress: Table[ProgressRow] = Table(
+            "progress", lambda row: row.stage, help="how far a stage is with what it reads"
         )
         self.backends: Table[BackendRow] = Table("backends", lambda row: row.id, help="service backends")
         self.frontends: Table[FrontendRow] = Table(

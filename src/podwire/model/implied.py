@@ -27,6 +27,17 @@ LOCALHOST = Rule(
 )
 
 
+# What enable-policy=always adds: endpoints that no rule selects are restricted as well.
+ALWAYS = Rule(
+    origin=Origin("reserved", "", "enable-policy-always"),
+    index=0,
+    subject=EVERYTHING,
+    clauses=(),
+    default_deny_ingress=True,
+    default_deny_egress=True,
+)
+
+
 def restricts(rule: Rule, direction: Direction) -> bool:
     """Whether what `rule` does not allow in `direction` is denied."""
     return rule.default_deny_ingress if direction is Direction.INGRESS else rule.default_deny_egress

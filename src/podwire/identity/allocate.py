@@ -1,0 +1,172 @@
+"""Labels of endpoints to identities of the cluster: the same labels, the same number, on all nodes.
+
+In the walk: agent.labeling has given endpoints their labels; the numbers go into table identities
+and into the endpoints' rows.
+
+A number is a hash of the labels, so nodes that see the same labels at the same time try to create
+the same object, and one of them is told it exists already. Only if other labels have it the next
+number is tried. Objects that nobody uses any more are the operator's to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import msgspec
+
+from podwire.base.aio import Backoff, Supervised
+from podwire.base.errors import ApiError, PodwireError, Unreachable
+from podwire.identity.prefixes import Prefixes
+from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED, Identity
+from podwire.model.labels import Labels
+from podwire.state.table import Batch, Watch
+from podwire.state.tables import EndpointRow, IdentityRow, Tables
+from podwire.stores.identities import Gone, IdentityStore, Known, Synced
+
+SPAN = CLUSTER_LAST - CLUSTER_FIRST + 1
+log = logging.getLogger(__name__)
+
+
+def preferred(labels: Labels) -> int:
+    """The number that `labels` have unless another set has it."""
+    text = blake2b("\n".join(labels).encode(), digest_size=8).digest()
+    return CLUSTER_FIRST + int.from_bytes(text, "big") % SPAN
+
+
+class Allocator:
+    """One node's part in giving out the cluster's identities."""
+
+    def __init__(self, tables: Tables, prefixes: Prefixes, *, backoff: Backoff = Backoff(0.1, 10.0)) -> None:
+        self.tables = tables
+        self.prefixes = prefixes
+        self.synced = False  # have all identities of the cluster been told
+        self.errors: dict[Labels, str] = {}  # label sets that wait for a number, and why
+        self._backoff = backoff
+        self._endpoints = Watch(tables.endpoints, tables.identities)
+        for identity in RESERVED:
+            tables.identities.put(IdentityRow(identity.number, identity.labels, "reserved"))
+
+    def settle(self) -> None:
+        """Table identities is ready when the cluster's and the prefixes' are all in it."""
+        if self.synced and self.prefixes.ready:
+            self.tables.identities.mark_ready()
+
+    def apply(self, event: Known | Gone) -> None:
+        """What the store says."""
+        if isinstance(event, Known):
+            self.tables.identities.put(IdentityRow(event.number, event.labels, "cluster"))
+            return
+        row = self.tables.identities.get(event.number)
+        if row is not None and row.source == "cluster":
+            self.tables.identities.delete(event.number)
+
+    def number_of(self, labels: Labels) -> int:
+        """The number the cluster has for `labels`; 0 if none is known. Of two, all nodes take the lower."""
+        rows = self.tables.identities.by("labels", labels)
+        return min((row.number for row in rows if row.source == "cluster"), default=0)
+
+    def step(self, endpoints: Iterable[EndpointRow]) -> list[Labels]:
+        """Give endpoints the numbers that are known; the label sets that still need one."""
+        wanted: dict[Labels, None] = {}
+        for row in endpoints:
+            if not row.labels:
+                continue
+            number = self.number_of(row.labels)
+            if not number:
+                wanted[row.labels] = None
+            elif number != row.identity:
+                self.tables.endpoints.put(msgspec.structs.replace(row, identity=number))
+        return list(wanted)
+
+    async def create(self, store: IdentityStore, labels: Labels) -> Identity:
+        """Take a number for `labels`, or find the one another node took."""
+        number = preferred(labels)
+        for _ in range(SPAN):
+            known = self.tables.identities.get(number)
+            taken = known.labels if known is not None else await store.create(number, labels)
+            if taken is None or taken == labels:
+                return Identity(number, labels)
+            number = CLUSTER_FIRST + (number + 1 - CLUSTER_FIRST) % SPAN
+        raise PodwireError(
+            f"all {SPAN} identities of the cluster are taken",
+            hint="look for labels that differ in every pod, and leave them out of identities",
+        )
+
+    async def run(self, store: IdentityStore) -> None:
+        """Follow the store and the endpoints, until cancelled."""
+        async with Supervised("identity") as group:
+            group.start("follow identities", self._follow(store))
+            group.start("number prefixes", self._number_prefixes())
+            group.start("number endpoints", self._number(store))
+            await group.wait()
+
+    async def _follow(self, store: IdentityStore) -> None:
+        failures = 0
+        while True:
+            stale = {row.number for row in self.tables.identities if row.source == "cluster"}
+            try:
+                async for event in store.watch():
+                    failures = 0
+                    if isinstance(event, Synced):
+                        for number in stale:  # vanished while nobody watched
+                            self.apply(Gone(number))
+                        stale = set()
+                        self.synced = True
+                        self.settle()
+                        self._endpoints.wake()
+                        continue
+                    stale.discard(event.number)
+                    self.apply(event)
+            except (ApiError, Unreachable) as error:
+                failures += 1
+                log.warning("following the cluster's identities: %s; trying on", error)
+            await asyncio.sleep(self._backoff.after(failures))
+
+    async def _number_prefixes(self) -> None:
+        with self.prefixes.watch() as watch:
+            while True:
+                self.prefixes.step(*await watch.next())
+                self.settle()
+
+    async def _number(self, store: IdentityStore) -> None:
+        failures = 0
+        with self._endpoints as watch:
+            concerned: dict[int, None] = {}
+            while True:
+                timeout = self._backoff.after(failures) if self.errors else None
+                try:
+                    async with asyncio.timeout(timeout):
+                        endpoints, identities = await watch.next()
+                    concerned |= self.concerned(endpoints, identities)
+                except TimeoutError:
+                    pass
+                if not self.synced:
+                    continue  # a number that exists already must not be taken for a new one
+                wanted = self.step(self._rows(concerned))
+                self.errors = {}
+                for labels in wanted:
+                    try:
+                        made = await self.create(store, labels)
+                        self.apply(Known(made.number, made.labels))
+                    except PodwireError as error:
+                        self.errors[labels] = str(error)
+                        log.warning("no identity yet for %s: %s", ", ".join(labels), error)
+                unfinished = set(self.step(self._rows(concerned)))
+                concerned = {row.id: None for row in self._rows(concerned) if row.labels in unfinished}
+                failures = failures + 1 if self.errors else 0
+
+    def concerned(self, endpoints: Batch[EndpointRow], identities: Batch[IdentityRow]) -> dict[int, None]:
+        """Ids of the endpoints that changes may give another number."""
+        found = {change.new.id: None for change in endpoints if change.new is not None}
+        for change in identities:
+            row = change.new or change.old
+            if row is not None and row.source == "cluster":
+                found |= {one.id: None for one in self.tables.endpoints.by("labels", row.labels)}
+        return found
+
+    def _rows(self, numbers: Iterable[int]) -> list[EndpointRow]:
+        found = (self.tables.endpoints.get(number) for number in numbers)
+        return [row for row in found if row is not None]

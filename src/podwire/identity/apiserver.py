@@ -1,0 +1,21 @@
+"""Where the Kubernetes API is: the endpoints of Service default/kubernetes."""
+
+from __future__ import annotations
+
+from podwire.state.tables import SliceRow, Tables
+
+SERVICE = ("default", "kubernetes")
+
+
+def concerns(row: SliceRow) -> bool:
+    return (row.namespace, row.service) == SERVICE
+
+
+def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:
+    """(those that are nodes' addresses, those outside the cluster). A pod is a pod, and in neither."""
+    known = {one.address for row in tables.slices.by("service", SERVICE) for one in row.endpoints}
+    of_nodes = {address for node in tables.nodes for address in node.addresses}
+    of_pods = {
+        address for address in known for pod in tables.pods.by("address", address) if not pod.host_network
+    }
+    return frozenset(known & of_nodes), frozenset(known - of_nodes - of_pods)

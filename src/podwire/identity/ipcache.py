@@ -1,0 +1,220 @@
+"""Prefixes to identities: who is behind an address, when several say they know.
+
+In the walk: endpoints, nodes, pods and local identities are in tables; datapath.write puts table
+ipcache into the kernel. For one prefix the first of `ORDER` that claims it wins; between prefixes the
+kernel takes the longest.
+
+An identity is published only after policy.compute has taken it in (table progress): else packets
+would for a moment be of an identity that no policy knows.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from podwire.base.addresses import exact, family
+from podwire.identity import prefixes
+from podwire.identity.apiserver import addresses, concerns
+from podwire.model import identity
+from podwire.state.table import Batch, Change, Table, Watch
+from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, SliceRow, Tables
+
+ORDER = (
+    "endpoint",  # a pod of this node
+    "host",  # this node's own addresses
+    "kube-apiserver",
+    "remote-endpoint",  # a pod of another node
+    "node",  # another node
+    "pod",  # a pod without an endpoint
+    "pod-cidr",  # what will be pods, and is none yet
+    "cidr",  # named in a rule
+    "world",
+)
+PLACE = {source: place for place, source in enumerate(ORDER)}
+FINISHED = ("Succeeded", "Failed")
+GATE = "policy.compute"
+
+
+class Ipcache:
+    """Keeps table ipcache. With `tunnel`, what is on another node is reached through that node."""
+
+    def __init__(self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool) -> None:
+        self.tables = tables
+        self._tunnel = tunnel
+        self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
+        self._claims: dict[Hashable, tuple[str, ...]] = {}  # claimant → prefixes
+        self._claimed: dict[str, dict[Hashable, IpcacheRow]] = {}  # prefix → claimant → row
+        self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
+        self._touched: set[str] = set()
+        world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
+        self._claim(
+            "world",
+            [
+                IpcacheRow(prefix, world[version], "world")
+                for prefix, version in (("0.0.0.0/0", 4), ("::/0", 6))
+            ],
+        )
+
+    def reads(self) -> tuple[Table[Any], ...]:
+        """The tables whose changes `step` takes, in its order."""
+        tables = self.tables
+        return (
+            tables.endpoints,
+            tables.nodes,
+            tables.slices,
+            tables.remote_endpoints,
+            tables.pods,
+            tables.identities,
+            tables.progress,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        with Watch(*self.reads()) as watch:
+            while True:
+                self.step(*await watch.next())
+
+    def step(self, *batches: Batch[Any]) -> None:
+        """Take in what changed in the tables of `reads`, and publish what it means."""
+        endpoints, nodes, slices, remote, pods, identities, progress = batches
+        for change in endpoints:
+            self._claim(("endpoint", change.key), self._of_endpoint(change.new))
+        for change in nodes:
+            self._claim(("node", change.key), self._of_node(change.new))
+            for pod in self.tables.pods.by("node", change.key):
+                self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
+        if nodes or any(map(_about_apiserver, slices)):
+            on_nodes, _ = addresses(self.tables)
+            self._claim(
+                "kube-apiserver",
+                [IpcacheRow(exact(one), identity.KUBE_APISERVER, "kube-apiserver") for one in on_nodes],
+            )
+        for change in remote:
+            self._claim(("remote", change.key), self._of_remote(change.new))
+        for change in pods:
+            self._claim(("pod", change.key), self._of_pod(change.new))
+        for change in identities:
+            self._claim(("identity", change.key), self._of_identity(change.new))
+        if progress or identities:
+            self._touched |= self._waiting
+        touched, self._touched = self._touched, set()
+        for prefix in touched:
+            self._publish(prefix)
+        if all(batch.ready for batch in batches[:-1]):
+            self.tables.ipcache.mark_ready()
+
+    # --- what each row claims
+
+    def _of_endpoint(self, row: EndpointRow | None) -> list[IpcacheRow]:
+        if row is None or not row.identity:
+            return []
+        return [
+            IpcacheRow(exact(address), row.identity, "endpoint", namespace=row.namespace, pod=row.pod)
+            for address in (row.ipv4, row.ipv6)
+            if address
+        ]
+
+    def _of_node(self, row: NodeRow | None) -> list[IpcacheRow]:
+        if row is None:
+            return []
+        tunnel = "" if row.local else self._through(row.name)
+        number, source = (identity.HOST, "host") if row.local else (identity.REMOTE_NODE, "node")
+        found = [IpcacheRow(exact(address), number, source) for address in row.addresses]
+        found += [IpcacheRow(exact(address), number, source, tunnel) for address in row.router_addresses]
+        found += [
+            IpcacheRow(
+                str(ipaddress.ip_network(prefix, strict=False)), identity.UNMANAGED, "pod-cidr", tunnel
+            )
+            for prefix in row.pod_cidrs
+        ]
+        return found
+
+    def _of_remote(self, row: RemoteEndpointRow | None) -> list[IpcacheRow]:
+        if row is None or not row.identity:
+            return []
+        tunnel = row.node_address if self._tunnel else ""
+        return [
+            IpcacheRow(
+                exact(address), row.identity, "remote-endpoint", tunnel, namespace=row.namespace, pod=row.name
+            )
+            for address in row.addresses
+        ]
+
+    def _of_pod(self, row: PodRow | None) -> list[IpcacheRow]:
+        """What is known of a pod before, or without, an endpoint: that it is one."""
+        if row is None or row.host_network or row.phase in FINISHED:
+            return []
+        tunnel = self._through(row.node)
+        return [
+            IpcacheRow(
+                exact(address), identity.UNMANAGED, "pod", tunnel, namespace=row.namespace, pod=row.name
+            )
+            for address in row.addresses
+        ]
+
+    def _of_identity(self, row: Any) -> list[IpcacheRow]:
+        prefix = prefixes.prefix(row) if row is not None else ""
+        if not prefix:
+            return []
+        source = "kube-apiserver" if "reserved:kube-apiserver" in row.labels else "cidr"
+        return [IpcacheRow(prefix, row.number, source)]
+
+    def _through(self, node: str) -> str:
+        """The address that packets for `node` are sent to in a tunnel; empty without tunnels."""
+        row = self.tables.nodes.get(node) if self._tunnel else None
+        return row.addresses[0] if row is not None and not row.local and row.addresses else ""
+
+    # --- who wins
+
+    def _claim(self, claimant: Hashable, rows: Iterable[IpcacheRow]) -> None:
+        """What `claimant` says from now on, instead of what it said."""
+        wanted = {row.prefix: row for row in rows if family(row.prefix) in self._families}
+        for prefix in self._claims.pop(claimant, ()):
+            if prefix not in wanted:
+                del self._claimed[prefix][claimant]
+                self._touched.add(prefix)
+        for prefix, row in wanted.items():
+            claims = self._claimed.setdefault(prefix, {})
+            if claims.get(claimant) != row:
+                claims[claimant] = row
+                self._touched.add(prefix)
+        if wanted:
+            self._claims[claimant] = tuple(wanted)
+
+    def _publish(self, prefix: str) -> None:
+        claims = self._claimed.get(prefix, {})
+        if not claims:
+            self._claimed.pop(prefix, None)
+        current = self.tables.ipcache.get(prefix)
+        self._waiting.discard(prefix)
+        chosen = None
+        for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
+            if self._known(row.identity):
+                chosen = row
+                break
+            self._waiting.add(prefix)
+            if current is not None and _owner(current) == _owner(row):
+                chosen = current  # the same pod or prefix: its old identity until the new one is known
+                break
+        if chosen is None:
+            self.tables.ipcache.delete(prefix)
+        else:
+            self.tables.ipcache.put(chosen)
+
+    def _known(self, number: int) -> bool:
+        """Whether policies know the identity."""
+        if number <= max(identity.RESERVED_NAMES):
+            return True
+        progress = self.tables.progress.get(GATE)
+        revision = self.tables.identities.revision_of(number)
+        return progress is not None and 0 < revision <= progress.identities
+
+
+def _owner(row: IpcacheRow) -> tuple[str, str, str]:
+    return row.source, row.namespace, row.pod
+
+
+def _about_apiserver(change: Change[SliceRow]) -> bool:
+    return any(row is not None and concerns(row) for row in (change.old, change.new))

@@ -1,0 +1,150 @@
+"""Identities of prefixes: every CIDR that a rule names, or excepts, has one on this node.
+
+In the walk: sources have parsed the rules; the numbers go into table identities, and identity.ipcache
+puts the prefixes beside them. An address has the identity of the longest prefix it is in, so a rule
+about a wider prefix selects the identities of all narrower ones (`podwire.model.selector`).
+
+A number that is not wanted any more is first marked `retired`: the ipcache lets go of it, and only
+then it is removed, so no packet is ever of an identity that policies have forgotten. What was in the
+kernel before a restart keeps its number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from podwire.base.addresses import exact, family
+from podwire.base.errors import PodwireError
+from podwire.identity.apiserver import addresses
+from podwire.model.identity import LOCAL_FIRST, LOCAL_LAST
+from podwire.model.labels import Labels, canonical, cidr, prefix_of
+from podwire.model.rule import Rule
+from podwire.state.table import Batch, Watch
+from podwire.state.tables import IdentityRow, IpcacheRow, NodeRow, PolicyRow, SliceRow, Tables
+
+LOCAL, RETIRED = "local", "retired"
+
+
+class Prefixes:
+    """The local identities of one node. `restored` is prefix → number of an earlier life."""
+
+    def __init__(
+        self, tables: Tables, *, ipv4: bool, ipv6: bool, restored: Mapping[str, int] | None = None
+    ) -> None:
+        self.tables = tables
+        self.ready = False  # has everything that names prefixes been seen
+        self._world = {4: "world-ipv4" if ipv6 else "world", 6: "world-ipv6"}
+        self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
+        self._restored = {
+            prefix: number
+            for prefix, number in (restored or {}).items()
+            if LOCAL_FIRST <= number <= LOCAL_LAST
+        }
+        self._last = max(self._restored.values(), default=LOCAL_FIRST - 1)
+        self._users: Counter[str] = Counter()
+        self._apiservers: frozenset[str] = frozenset()
+        self._numbers: dict[str, int] = {}  # of the prefixes that are wanted
+
+    def watch(self) -> Watch:
+        """What `step` reads, in its order."""
+        tables = self.tables
+        return Watch(tables.policies, tables.slices, tables.nodes, tables.ipcache)
+
+    def step(
+        self,
+        policies: Batch[PolicyRow],
+        slices: Batch[SliceRow],
+        nodes: Batch[NodeRow],
+        ipcache: Batch[IpcacheRow],
+    ) -> None:
+        """Number what is wanted now, retire and remove what is not."""
+        concerned: set[str] = set()
+        for change in policies:
+            for prefix in self._named(change.new.rules if change.new else ()):
+                self._users[prefix] += 1
+                concerned.add(prefix)
+            for prefix in self._named(change.old.rules if change.old else ()):
+                self._users[prefix] -= 1
+                concerned.add(prefix)
+        if slices or nodes:
+            _, outside = addresses(self.tables)
+            found = frozenset(exact(address) for address in outside if family(address) in self._families)
+            concerned |= found ^ self._apiservers
+            self._apiservers = found
+        for prefix in sorted(concerned):
+            self._settle(prefix)
+        self._forget(entry.old for entry in ipcache if entry.old is not None)
+        self.ready = policies.ready and slices.ready and nodes.ready
+
+    def _named(self, rules: Iterable[Rule]) -> list[str]:
+        """Prefixes of rules, as often as they are named. All of a family is the world, and has a number."""
+        return [
+            prefix
+            for rule in rules
+            for one in rule.prefixes
+            for prefix in (one.cidr, *one.excepted)
+            if not prefix.endswith("/0") and family(prefix) in self._families
+        ]
+
+    def _labels(self, prefix: str) -> Labels:
+        found = {cidr(prefix), f"reserved:{self._world[family(prefix)]}"}
+        if prefix in self._apiservers:
+            found.add("reserved:kube-apiserver")
+        return canonical(found)
+
+    def _settle(self, prefix: str) -> None:
+        """Make the identities of `prefix` what they should be."""
+        if not self._users[prefix]:
+            del self._users[prefix]
+        wanted = prefix in self._users or prefix in self._apiservers
+        number = self._numbers.get(prefix)
+        known = self.tables.identities.get(number) if number is not None else None
+        if known is not None and (not wanted or known.labels != self._labels(prefix)):
+            del self._numbers[prefix]
+            self._retire(known, prefix)
+        if wanted and prefix not in self._numbers:
+            self._numbers[prefix] = number = self._number(prefix)
+            self.tables.identities.put(IdentityRow(number, self._labels(prefix), LOCAL))
+
+    def _number(self, prefix: str) -> int:
+        """The number these labels have still, had before the restart, or a free one."""
+        for row in self.tables.identities.by("labels", self._labels(prefix)):
+            if row.source == RETIRED:
+                return row.number
+        number = self._restored.pop(prefix, None)
+        if number is not None and number not in self.tables.identities:
+            return number
+        for _ in range(LOCAL_LAST - LOCAL_FIRST + 1):  # round and round: a number rests before its next use
+            self._last = self._last + 1 if self._last < LOCAL_LAST else LOCAL_FIRST
+            if self._last not in self.tables.identities:
+                return self._last
+        raise PodwireError("rules name more prefixes than there are numbers for", hint="65,536 are possible")
+
+    def _retire(self, row: IdentityRow, prefix: str) -> None:
+        self.tables.identities.put(IdentityRow(row.number, row.labels, RETIRED))
+        held = self.tables.ipcache.get(prefix)
+        if held is None or held.identity != row.number:
+            self.tables.identities.delete(row.number)
+
+    def _forget(self, let_go: Iterable[IpcacheRow]) -> None:
+        """Remove the retired identities that the ipcache has let go of."""
+        for row in let_go:
+            identity = self.tables.identities.get(row.identity)
+            held = self.tables.ipcache.get(row.prefix)
+            if (
+                identity is not None
+                and identity.source == RETIRED
+                and (held is None or held.identity != row.identity)
+            ):
+                self.tables.identities.delete(identity.number)
+
+
+def restored(rows: Mapping[str, int]) -> dict[str, int]:
+    """From what the kernel's ipcache holds (prefix → identity): the local identities."""
+    return {prefix: number for prefix, number in rows.items() if LOCAL_FIRST <= number <= LOCAL_LAST}
+
+
+def prefix(row: IdentityRow) -> str:
+    """The prefix a local identity stands for; empty for others."""
+    return prefix_of(row.labels) if row.source == LOCAL else ""

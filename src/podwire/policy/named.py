@@ -1,0 +1,61 @@
+"""Which ports have a name, for each identity: what a port name in an egress rule means.
+
+A name is one of a peer's pods, and policy is by identity: where two pods of one identity call
+different ports by one name, the name means both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+from podwire.state.tables import ContainerPort
+
+Port = tuple[str, int, int]  # name, protocol, port
+
+
+class Names:
+    """Counts (identity, named port) over pods."""
+
+    def __init__(self) -> None:
+        self._pods: dict[Hashable, tuple[int, tuple[Port, ...]]] = {}
+        self._ports: dict[int, Counter[Port]] = {}
+
+    def put(self, pod: Hashable, identity: int, ports: Iterable[ContainerPort]) -> set[int]:
+        """A pod has these ports now; identities whose names changed by it."""
+        said = tuple((port.name, port.protocol, port.port) for port in ports)
+        if self._pods.get(pod) == (identity, said):
+            return set()
+        changed = self._drop(pod)
+        if identity and said:
+            self._pods[pod] = (identity, said)
+            self._ports.setdefault(identity, Counter()).update(said)
+            changed.add(identity)
+        return changed
+
+    def remove(self, pod: Hashable) -> set[int]:
+        return self._drop(pod)
+
+    def _drop(self, pod: Hashable) -> set[int]:
+        identity, said = self._pods.pop(pod, (0, ()))
+        if not identity:
+            return set()
+        self._ports[identity] -= Counter(said)
+        if not self._ports[identity]:
+            del self._ports[identity]
+        return {identity}
+
+    def of(self, identity: int) -> dict[str, frozenset[tuple[int, int]]]:
+        return named(self._ports.get(identity, ()))
+
+    def identities(self) -> list[int]:
+        """Those that have any."""
+        return list(self._ports)
+
+
+def named(ports: Iterable[Port]) -> dict[str, frozenset[tuple[int, int]]]:
+    """Name → the (protocol, port) that have it."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for name, protocol, port in ports:
+        found.setdefault(name, set()).add((protocol, port))
+    return {name: frozenset(ports) for name, ports in found.items()}

@@ -1,0 +1,159 @@
+"""The cluster's identities: which number stands for which set of labels, agreed on by all nodes.
+
+An identity is a CiliumIdentity object: its name is the number, ``security-labels`` are the labels.
+Whoever creates the object has taken the number; the API refuses a second one of that name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+
+from podwire.base.aio import Channel
+from podwire.base.errors import ApiError
+from podwire.kube import Client
+from podwire.kube.resources import CILIUM_IDENTITIES
+from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
+from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
+
+log = logging.getLogger(__name__)
+
+
+class Known(msgspec.Struct, frozen=True):
+    """`number` stands for `labels`."""
+
+    number: int
+    labels: Labels
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """`number` stands for nothing any more."""
+
+    number: int
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """All that existed has been told."""
+
+
+Event = Known | Gone | Synced
+
+
+class IdentityStore(Protocol):
+    """Where identities are kept."""
+
+    async def create(self, number: int, labels: Labels) -> Labels | None:
+        """Take `number` for `labels`. None = done; else the labels that have it already.
+
+        Raises ApiError or Unreachable.
+        """
+        ...
+
+    def watch(self) -> AsyncIterator[Event]:
+        """All identities, `Synced`, then what changes, for ever."""
+        ...
+
+
+class KubeIdentities:
+    """CiliumIdentity objects of the Kubernetes API."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create(self, number: int, labels: Labels) -> Labels | None:
+        try:
+            await self._client.create(CILIUM_IDENTITIES, document(number, labels))
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            try:
+                existing = await self._client.get(CILIUM_IDENTITIES, str(number))
+            except ApiError as gone:
+                if gone.code == 404:  # deleted between the two: the next try decides
+                    return await self.create(number, labels)
+                raise
+            known = read(existing)
+            return () if known is None else known.labels
+        return None
+
+    async def watch(self) -> AsyncIterator[Event]:
+        async for event in self._client.watch(CILIUM_IDENTITIES):
+            if event.kind == "SYNCED":
+                yield Synced()
+            elif event.kind == "DELETED":
+                name = str(event.object.get("metadata", {}).get("name", ""))
+                if name.isascii() and name.isdigit():
+                    yield Gone(int(name))
+            elif event.kind in ("ADDED", "MODIFIED"):
+                known = read(event.object)
+                if known is not None:
+                    yield known
+
+
+def document(number: int, labels: Labels) -> dict[str, Any]:
+    """The object of an identity. Its metadata has the labels too, as far as Kubernetes allows them."""
+    texts = {f"{source}:{key}": value for source, key, value in map(split, labels)}
+    namespace = texts.get(f"k8s:{NAMESPACE}")
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumIdentity",
+        "metadata": {"name": str(number), "labels": {NAMESPACE: namespace} if namespace else {}},
+        "security-labels": texts,
+    }
+
+
+def read(body: Any) -> Known | None:
+    """An object as an identity; None, and a line in the log, if it is not a usable one."""
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    texts = body.get("security-labels") if isinstance(body, dict) else None
+    number = (
+        int(name) if isinstance(name, str) and name.isascii() and name.isdigit() and len(name) < 10 else 0
+    )
+    if not CLUSTER_FIRST <= number <= CLUSTER_LAST or not isinstance(texts, dict):
+        log.warning("CiliumIdentity %s is ignored: it is no number of a cluster's identity with labels", name)
+        return None
+    found = [label(*split(f"{key}=")[:2], str(value)) for key, value in texts.items()]
+    return Known(number, canonical(found))
+
+
+class MemoryIdentities:
+    """Identities that live as long as this value; for clusters that are one process."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Labels] = {}
+        self._watchers: list[Channel[Event]] = []
+
+    def take(self, number: int, labels: Labels) -> Labels | None:
+        """`create`, at once."""
+        if number in self.known:
+            return self.known[number]
+        self.known[number] = labels
+        self._tell(Known(number, labels))
+        return None
+
+    async def create(self, number: int, labels: Labels) -> Labels | None:
+        return self.take(number, labels)
+
+    def remove(self, number: int) -> None:
+        if self.known.pop(number, None) is not None:
+            self._tell(Gone(number))
+
+    async def watch(self) -> AsyncIterator[Event]:
+        channel: Channel[Event] = Channel(65536)
+        for number, labels in self.known.items():
+            channel.offer(Known(number, labels))
+        channel.offer(Synced())
+        self._watchers.append(channel)
+        try:
+            async for event in channel:
+                yield event
+        finally:
+            self._watchers.remove(channel)
+
+    def _tell(self, event: Event) -> None:
+        for channel in self._watchers:
+            channel.offer(event)
