@@ -19,6 +19,9 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import control
+import external
+import policies
 import report
 import targets
 from measure import Pair, Row, paths
@@ -42,6 +45,9 @@ class Run:
         """Progress, overwritten on a terminal and absent elsewhere."""
         if not self.quiet:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+Section = Callable[[Run, list[Row], dict[str, str]], None]
 
 
 def measure_paths(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
@@ -91,7 +97,24 @@ def measure_services(run: Run, own: Sandbox, rows: list[Row]) -> None:
         rows += paths([Pair(peer, direct)], quick=run.quick, tell=run.tell)
 
 
-SECTIONS: dict[str, Callable[[Run, list[Row], dict[str, str]], None]] = {"paths": measure_paths}
+def measure_control(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
+    rows += policies.rows(quick=run.quick)
+    rows += control.rows(quick=run.quick, tell=run.tell)
+
+
+def measure_script(name: str) -> Section:
+    def measure(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
+        run.tell(name)
+        rows += external.rows(name, quick=run.quick)
+
+    return measure
+
+
+SECTIONS: dict[str, Section] = {
+    "paths": measure_paths,
+    "control": measure_control,
+    **{name: measure_script(name) for name in external.SCRIPTS},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,15 +141,14 @@ def _measure(run: Run, options: argparse.Namespace) -> int:
     rows: list[Row] = []
     failures: dict[str, str] = {}
     build()
-    for name, section in SECTIONS.items():
-        if not _has(run, name):
-            continue
+    chosen = [name for name in SECTIONS if _has(run, name)]
+    for name in chosen:
         try:
-            section(run, rows, failures)
+            SECTIONS[name](run, rows, failures)
         except BenchError as error:
             failures[name] = str(error)
     run.tell("")
-    verdicts = targets.judge(rows, failures)
+    verdicts = targets.judge(rows, failures, chosen)
     if options.output == "json":
         print(report.as_json(rows, verdicts, failures))
     else:

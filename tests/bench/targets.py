@@ -7,7 +7,7 @@ the reason, never left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from measure import Row
@@ -15,8 +15,9 @@ from measure import Row
 
 @dataclass(frozen=True)
 class Target:
+    section: str
     what: str
-    figure: str  # Row.key; all figures that begin with it are judged, the worst counts
+    figure: str  # Row.key
     limit: float
     unit: str = "×"
     at_least: bool = False
@@ -35,57 +36,89 @@ class Verdict:
     verdict: str  # met, not met, or why there is none
 
 
-SAME, OTHER = "podwire same node", "podwire other node"
 TARGETS: tuple[Target, ...] = (
-    Target("pod to pod on a node, TCP_RR p50, of routed veth", f"{SAME}: rr", 0.97, ratio=True),
-    Target("pod to pod on a node, stream, of routed veth", f"{SAME}: stream", 1.0, ratio=True, at_least=True),
     Target(
+        "paths", "pod to pod on a node, TCP_RR p50, of routed veth", "podwire same node: rr", 0.97, ratio=True
+    ),
+    Target(
+        "paths",
+        "pod to pod on a node, stream, of routed veth",
+        "podwire same node: stream",
+        1.0,
+        ratio=True,
+        at_least=True,
+    ),
+    Target(
+        "paths",
         "the same with socket acceleration, RR, of loopback",
         "podwire accelerated: rr",
         0.60,
         ratio=True,
         not_yet="socket acceleration (sockmap) is a later feature of this design",
     ),
-    Target("connect() to a ClusterIP, 1 service, of direct", "podwire service 1: connect", 1.03, ratio=True),
     Target(
-        "connect() to a ClusterIP, 1k services, of direct", "podwire service 1k: connect", 1.03, ratio=True
+        "paths",
+        "connect() to a ClusterIP, 1 service, of direct",
+        "podwire service 1: connect",
+        1.03,
+        ratio=True,
     ),
     Target(
-        "connect() to a ClusterIP, 10k services, of direct", "podwire service 10k: connect", 1.03, ratio=True
+        "paths",
+        "connect() to a ClusterIP, 1k services, of direct",
+        "podwire service 1k: connect",
+        1.03,
+        ratio=True,
     ),
-    Target("per packet: established flow", "packet: established", 150, "ns"),
-    Target("per packet: policy decision, hot", "packet: policy hot", 120, "ns"),
-    Target("per packet: policy decision, 64k random identities", "packet: policy 64k", 250, "ns"),
-    Target("per packet: new flow, whole", "packet: new flow", 400, "ns"),
-    Target("per packet: load balancing, hot service", "packet: service hot", 200, "ns"),
-    Target("per packet: load balancing, random services", "packet: service random", 350, "ns"),
     Target(
+        "paths",
+        "connect() to a ClusterIP, 10k services, of direct",
+        "podwire service 10k: connect",
+        1.03,
+        ratio=True,
+    ),
+    Target("packets", "per packet: established flow", "packet: established", 150, "ns"),
+    Target("packets", "per packet: policy decision, hot", "packet: policy hot", 120, "ns"),
+    Target("packets", "per packet: policy decision, 64k random identities", "packet: policy 64k", 250, "ns"),
+    Target("packets", "per packet: new flow, whole", "packet: new flow", 400, "ns"),
+    Target("packets", "per packet: load balancing, hot service", "packet: service hot", 200, "ns"),
+    Target("packets", "per packet: load balancing, random services", "packet: service random", 350, "ns"),
+    Target(
+        "packets",
         "per packet: XDP prefilter, small list",
         "packet: xdp",
         40,
         "ns",
         not_yet="the XDP program is a later feature of this design",
     ),
-    Target("5,000 services × 10 endpoints, cold, CPU, of kube-proxy", "services 5k × 10: cpu", 3.9, "s"),
-    Target("one endpoint changed → in the map, p99", "services 5k × 10: change p99", 20, "ms"),
-    Target("1,000 rules × 3,000 identities resolved", "policy 1k × 3k: resolve", 2.15, "ms"),
-    Target("one identity added", "policy 1k × 3k: add identity", 0.2, "ms"),
-    Target("pods attached per second", "attach: rate", 20, "/s", at_least=True),
-    Target("pod attached, p99", "attach: p99", 100, "ms"),
-    Target("agent memory, idle", "agent: rss idle", 120, "MiB"),
-    Target("agent memory, 1,000 services / 10,000 endpoints", "agent: rss loaded", 250, "MiB"),
-    Target("flows read and stored", "flows: rate", 500_000, "events/s", at_least=True),
-    Target("flows, cost on connect-request-close", "flows: crr cost", 3, "%"),
     Target(
+        "services",
+        "5,000 services × 10 endpoints, cold, CPU, of kube-proxy",
+        "services 5k × 10: cpu",
+        3.9,
+        "s",
+    ),
+    Target("services", "one endpoint changed → in the map, p99", "services 5k × 10: change p99", 20, "ms"),
+    Target("control", "1,000 rules × 3,000 identities resolved", "policy 1k × 3k: resolve", 2.15, "ms"),
+    Target("control", "one identity added", "policy 1k × 3k: add identity", 0.2, "ms"),
+    Target("control", "pods attached per second", "attach: rate", 20, "/s", at_least=True),
+    Target("control", "pod attached, p99", "attach: p99", 100, "ms"),
+    Target("control", "agent memory, idle", "agent: rss idle", 120, "MiB"),
+    Target("control", "agent memory, 1,000 services / 10,000 endpoints", "agent: rss loaded", 250, "MiB"),
+    Target("flows", "flows read and stored", "flows: rate", 500_000, "events/s", at_least=True),
+    Target("flows", "flows, cost on connect-request-close", "flows: crr cost", 3, "%"),
+    Target(
+        "flows",
         "100M flows on disk queried",
         "history: query",
         1,
         "s",
         not_yet="flow history on disk is a later feature of this design",
     ),
-    Target("sandbox up, 2 nodes 3 pods", "sandbox: up", 3, "s"),
-    Target("podwire status", "cli: status", 150, "ms"),
+    Target("control", "sandbox up, 2 nodes 3 pods", "sandbox: up", 3, "s"),
+    Target("control", "podwire status", "cli: status", 150, "ms"),
     Target(
+        "control",
         "CNI plugin, own time",
         "cni: add",
         30,
@@ -95,10 +128,10 @@ TARGETS: tuple[Target, ...] = (
 )
 
 
-def judge(rows: Sequence[Row], failures: Mapping[str, str]) -> list[Verdict]:
-    """Each target against the rows; `failures` maps a section to why it gave no rows."""
+def judge(rows: Sequence[Row], failures: Mapping[str, str], sections: Collection[str]) -> list[Verdict]:
+    """The targets of the sections that ran, against the rows; `failures`: what gave no rows, and why."""
     by_key = {row.key: row for row in rows}
-    return [_judge(target, by_key, failures) for target in TARGETS]
+    return [_judge(target, by_key, failures) for target in TARGETS if target.section in sections]
 
 
 def _judge(target: Target, by_key: Mapping[str, Row], failures: Mapping[str, str]) -> Verdict:
@@ -110,5 +143,5 @@ def _judge(target: Target, by_key: Mapping[str, Row], failures: Mapping[str, str
     if target.not_yet:
         return Verdict(target, None, target.not_yet)
     name = target.figure.split(":")[0]
-    reasons = [why for what, why in failures.items() if name.startswith(what)]
-    return Verdict(target, None, f"not measured: {reasons[0] if reasons else 'not part of this run'}")
+    reasons = [why for what, why in failures.items() if what == target.section or name.startswith(what)]
+    return Verdict(target, None, f"not measured: {reasons[0] if reasons else 'not in a run of this length'}")
