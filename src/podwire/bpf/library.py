@@ -21,7 +21,8 @@ import msgspec
 from podwire.base.errors import KernelError, NotPermitted
 
 try:
-    from podwire.bpf._libbpf import ffi, lib
+    from podwire.bpf._libbpf import ffi as ffi
+    from podwire.bpf._libbpf import lib as lib
 except ImportError as missing:  # not built: say how, at the first import instead of deep in a call
     raise ImportError("podwire.bpf._libbpf is not built; run `make build`") from missing
 
@@ -263,6 +264,8 @@ def has_map_type(type: int) -> bool:
 
 # Links
 
+LINK_TYPE_CGROUP, LINK_TYPE_XDP, LINK_TYPE_TCX = 3, 6, 11
+
 
 class LinkInfo(msgspec.Struct, frozen=True):
     """A link: which program on what. `ifindex` is 0 when the device is gone."""
@@ -330,104 +333,3 @@ def ring_read(
         counts,
     )
     return copied, RingCounts(counts.discarded, counts.foreign)
-
-
-# Objects: an ELF file opened, configured, loaded. Handles are libbpf's pointers.
-
-
-def object_open(path: str) -> Any:
-    with captured_log() as lines:
-        handle = lib.bpf_object__open(os.fsencode(path))
-    if handle == ffi.NULL:
-        raise KernelError(f"open {path}", ffi.errno, hint=lines[-1] if lines else None)
-    return handle
-
-
-def object_close(handle: Any) -> None:
-    lib.bpf_object__close(handle)
-
-
-def object_load(handle: Any) -> tuple[int, list[str]]:
-    """(errno, what libbpf and the verifier said)."""
-    with captured_log() as lines:
-        result = lib.bpf_object__load(handle)
-    return -result, lines
-
-
-def object_programs(handle: Any) -> Iterator[tuple[str, Any]]:
-    program = lib.bpf_object__next_program(handle, ffi.NULL)
-    while program != ffi.NULL:
-        yield ffi.string(lib.bpf_program__name(program)).decode(), program
-        program = lib.bpf_object__next_program(handle, program)
-
-
-def program_skip(program: Any) -> None:
-    """Leave `program` out when its object is loaded."""
-    check(lib.bpf_program__set_autoload(program, False), "leave out a program")
-
-
-def program_fd(program: Any) -> int:
-    """Descriptor that lives as long as the object, or negative if it was left out."""
-    return int(lib.bpf_program__fd(program))
-
-
-def program_section(program: Any) -> str:
-    return str(ffi.string(lib.bpf_program__section_name(program)).decode())
-
-
-def object_maps(handle: Any) -> Iterator[tuple[str, Any]]:
-    """Maps of the file by name; data sections are named ".rodata", ".data", ".bss"."""
-    entry = lib.bpf_object__next_map(handle, ffi.NULL)
-    while entry != ffi.NULL:
-        yield ffi.string(lib.bpf_map__name(entry)).decode(), entry
-        entry = lib.bpf_object__next_map(handle, entry)
-
-
-def map_is_data(entry: Any) -> bool:
-    return bool(lib.bpf_map__is_internal(entry))
-
-
-def map_declared(name: str, entry: Any) -> MapInfo:
-    """What the file asks for (id 0)."""
-    return MapInfo(
-        id=0,
-        type=lib.bpf_map__type(entry),
-        key_size=lib.bpf_map__key_size(entry),
-        value_size=lib.bpf_map__value_size(entry),
-        max_entries=lib.bpf_map__max_entries(entry),
-        flags=lib.bpf_map__map_flags(entry),
-        name=name,
-    )
-
-
-def map_set_max_entries(entry: Any, entries: int) -> None:
-    check(lib.bpf_map__set_max_entries(entry, entries), "size a map")
-
-
-def map_reuse(entry: Any, fd: int) -> None:
-    check(lib.bpf_map__reuse_fd(entry, fd), "take an existing map")
-
-
-def map_fd(entry: Any) -> int:
-    """Descriptor that lives as long as the object."""
-    return int(lib.bpf_map__fd(entry))
-
-
-def map_own_pinning_off(entry: Any) -> None:
-    """Ignore what the file says about pinning: the caller gives the paths."""
-    check(lib.bpf_map__set_pin_path(entry, ffi.NULL), "clear a pin path")
-
-
-def find_variable(handle: Any, section: str, name: str) -> tuple[int, int] | None:
-    """(offset, size) of a variable in a data section, by BTF; None if it has none."""
-    offset, size = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-    if lib.pw_find_variable(handle, section.encode(), name.encode(), offset, size):
-        return None
-    return offset[0], size[0]
-
-
-def initial_value(entry: Any) -> Any:
-    """A writable view of a data section before it is loaded."""
-    size = ffi.new("size_t *")
-    start = lib.bpf_map__initial_value(entry, size)
-    return ffi.buffer(start, size[0]) if start != ffi.NULL else None

@@ -8,6 +8,7 @@ arrays. A write that finds no room raises `MapFull`; what is there stays.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -118,10 +119,9 @@ class Map(Descriptor, Generic[K, V]):
                 f" not {self.key.size} and {self.value.size}"
             )
         self.cpus = library.possible_cpus() if info.type in PER_CPU else 1
-        # Bytes of one entry's value as the system call copies it.
-        self._stride = (info.value_size + 7) // 8 * 8 * self.cpus if self.cpus > 1 else info.value_size
-        if info.type in PER_CPU:
-            self._stride = (info.value_size + 7) // 8 * 8 * self.cpus
+        # Bytes of one entry's value as the system call copies it: on per-CPU maps every CPU's, aligned.
+        aligned = (info.value_size + 7) // 8 * 8 * self.cpus
+        self._stride = aligned if info.type in PER_CPU else info.value_size
 
     @classmethod
     def create(
@@ -146,9 +146,13 @@ class Map(Descriptor, Generic[K, V]):
 
     def typed(self, key: Codec[Any] | type[Any], value: Codec[Any] | type[Any]) -> Map[Any, Any]:
         """The same map with other codecs, on a descriptor of its own."""
-        import os
+        same = Map(os.dup(self.fileno()), key, value)
+        same.name = self.name
+        return same
 
-        return Map(os.dup(self.fileno()), key, value)
+    def untyped(self) -> Map[bytes, bytes]:
+        """The same map with keys and values as bytes, on a descriptor of its own."""
+        return self.typed(raw(self.key_size), raw(self.value_size))
 
     # One entry
 

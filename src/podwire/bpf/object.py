@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from podwire.base.errors import ConfigError, Conflict, KernelError, NotFound, NotPermitted, VerifierRejected
-from podwire.bpf import library
+from podwire.bpf import elf, library
 from podwire.bpf.descriptor import Descriptor
 from podwire.bpf.map import Codec, Map, MapType, raw
 
@@ -205,20 +205,18 @@ def load(spec: ObjectSpec, maps: Mapping[str, Map[Any, Any]] = {}) -> Object:
     Errors: KernelError if the file cannot be opened, ConfigError for a constant or map it does not
     have, IncompatibleMaps, VerifierRejected with the verifier's log.
     """
-    handle = library.object_open(spec.path)
+    handle = elf.open_file(spec.path)
     taken: list[int] = []
     try:
         _set_constants(handle, spec)
-        entries = {
-            name: entry for name, entry in library.object_maps(handle) if not library.map_is_data(entry)
-        }
+        entries = {name: entry for name, entry in elf.maps(handle) if not elf.map_is_data(entry)}
         _size(entries, spec)
         fresh = _take_maps(entries, spec, maps, taken)
         _choose_programs(handle, spec)
         _load(handle, spec)
         return _own(handle, entries, fresh, spec)
     finally:
-        library.object_close(handle)
+        elf.close(handle)
         for fd in taken:
             os.close(fd)
 
@@ -226,7 +224,7 @@ def load(spec: ObjectSpec, maps: Mapping[str, Map[Any, Any]] = {}) -> Object:
 def _set_constants(handle: Any, spec: ObjectSpec) -> None:
     sections = {
         section: entry
-        for name, entry in library.object_maps(handle)
+        for name, entry in elf.maps(handle)
         for section in DATA_SECTIONS
         if name.endswith(section)
     }
@@ -243,12 +241,12 @@ def _set_constants(handle: Any, spec: ObjectSpec) -> None:
             raise ConfigError(f"{value!r} does not fit the {size} bytes of constant {name}") from None
         if len(packed) != size:
             raise ConfigError(f"constant {name} has {size} bytes, not {len(packed)}")
-        library.initial_value(section)[offset : offset + size] = packed
+        elf.initial_value(section)[offset : offset + size] = packed
 
 
 def _find_constant(handle: Any, sections: dict[str, Any], name: str) -> tuple[Any, int, int] | None:
     for section, entry in sections.items():
-        found = library.find_variable(handle, section, name)
+        found = elf.find_variable(handle, section, name)
         if found is not None:
             return entry, *found
     return None
@@ -257,7 +255,7 @@ def _find_constant(handle: Any, sections: dict[str, Any], name: str) -> tuple[An
 def _size(entries: dict[str, Any], spec: ObjectSpec) -> None:
     for name, size in spec.max_entries.items():
         if name in entries:  # one table of sizes serves several objects, each with its own maps
-            library.map_set_max_entries(entries[name], size)
+            elf.map_set_max_entries(entries[name], size)
 
 
 def _take_maps(
@@ -267,7 +265,7 @@ def _take_maps(
     problems: list[Difference] = []
     fresh = []
     for name, entry in entries.items():
-        library.map_own_pinning_off(entry)
+        elf.map_own_pinning_off(entry)
         if name in given:
             fd = os.dup(given[name].fileno())
         elif spec.pins:
@@ -282,9 +280,9 @@ def _take_maps(
             fresh.append(name)
             continue
         taken.append(fd)
-        problems += differences(library.map_declared(name, entry), library.map_info(fd))
+        problems += differences(elf.map_declared(name, entry), library.map_info(fd))
         if not problems:
-            library.map_reuse(entry, fd)
+            elf.map_reuse(entry, fd)
     if problems:
         raise IncompatibleMaps(problems)
     return fresh
@@ -293,17 +291,17 @@ def _take_maps(
 def _choose_programs(handle: Any, spec: ObjectSpec) -> None:
     if spec.programs is None:
         return
-    found = dict(library.object_programs(handle))
+    found = dict(elf.programs(handle))
     missing = sorted(set(spec.programs) - set(found))
     if missing:
         raise NotFound(f"{spec.path} has no program {', '.join(missing)}")
     for name, program in found.items():
         if name not in spec.programs:
-            library.program_skip(program)
+            elf.program_skip(program)
 
 
 def _load(handle: Any, spec: ObjectSpec) -> None:
-    error, lines = library.object_load(handle)
+    error, lines = elf.load(handle)
     if not error:
         return
     text = "\n".join(lines)
@@ -323,12 +321,12 @@ def _own(handle: Any, entries: dict[str, Any], fresh: list[str], spec: ObjectSpe
     made = Object({}, {})
     pinned: list[str] = []
     try:
-        for name, program in library.object_programs(handle):
-            if library.program_fd(program) >= 0:
-                fd = os.dup(library.program_fd(program))
-                made.programs[name] = Program(fd, name, library.program_section(program))
+        for name, program in elf.programs(handle):
+            if elf.program_fd(program) >= 0:
+                fd = os.dup(elf.program_fd(program))
+                made.programs[name] = Program(fd, name, elf.program_section(program))
         for name, entry in entries.items():
-            fd = os.dup(library.map_fd(entry))
+            fd = os.dup(elf.map_fd(entry))
             info = library.map_info(fd)
             made.maps[name] = Map(fd, raw(info.key_size), raw(info.value_size))
             made.maps[name].name = name

@@ -118,9 +118,9 @@ class Plumbing:
 
     def detach(self, interface: str) -> None:
         """Remove a pod's host-side device, and with it its peer, routes and links. Gone is fine."""
-        # The links first: a pin must not outlive its device.
-        self.programs.detach_pod(interface)
+        # The device first: its links go with it, at no cost of their own; then their pins.
         self._stack.delete_link(interface)
+        self.programs.detach_pod(interface)
 
     def present(self) -> set[str]:
         """Host-side devices of pods that are there now."""
@@ -142,7 +142,8 @@ class Plumbing:
             ifindex = stack.existing(interface).ifindex
             wanted = [
                 messages.link_set(LOOPBACK, up=True),
-                messages.link_set(ifindex, up=True, autoconfigure=False),
+                messages.link_silent(ifindex),
+                messages.link_set(ifindex, up=True),
             ]
             for address in addresses:
                 gateway = self.gateways[text.family(address)]
@@ -164,14 +165,15 @@ class Plumbing:
         sysctl.ensure({f"ipv4/conf/{attached.interface}/rp_filter": 0})
         mac = parse_mac(attached.mac)
         self._stack.apply(
-            messages.link_set(attached.ifindex, up=True, autoconfigure=False),
+            messages.link_silent(attached.ifindex),
+            messages.link_set(attached.ifindex, up=True),
             *(messages.neighbour(attached.ifindex, address, mac) for address in addresses),
             *(messages.route(Route(text.exact(address), attached.ifindex)) for address in addresses),
         )
 
     def _undo(self, interface: str) -> None:
         """After a failure; what fails now as well is logged, the first error is what counts."""
-        for step in (self.programs.detach_pod, self._stack.delete_link):
+        for step in (self._stack.delete_link, self.programs.detach_pod):
             try:
                 step(interface)
             except PodwireError as error:

@@ -161,6 +161,11 @@ class Maps:
             if spec.table != "programs" and spec.name in self
         }
 
+    def move(self, directory: str) -> None:
+        """From now on those of another directory. Who still uses one of the old ones keeps it."""
+        self.directory = directory
+        self._open = {}
+
     def close(self) -> None:
         for opened in self._open.values():
             opened.close()

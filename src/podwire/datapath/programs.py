@@ -30,7 +30,7 @@ import msgspec
 import podwire
 from podwire.base import addresses
 from podwire.base.config import AgentConfig
-from podwire.base.errors import ConfigError, NotFound
+from podwire.base.errors import ConfigError, NotFound, PodwireError
 from podwire.bpf import library, probe
 from podwire.bpf import link as links
 from podwire.bpf import object as objects
@@ -197,22 +197,56 @@ class Programs:
         for name, program in sock.programs.items():
             links.ensure_cgroup(program, directory, os.path.join(self._links, f"cgroup-{name}")).close()
 
-    def replace_pods(self) -> list[str]:
-        """This agent's programs on the pods an earlier one left; the devices. Links of gone devices go."""
-        found = set()
-        for pin in sorted(os.listdir(os.path.join(self._links, "pods"))):
-            interface, side = pin.rsplit("-", 1)
-            path = os.path.join(self._links, "pods", pin)
+    def replace_all(self) -> list[str]:
+        """Our programs on every link an earlier agent (or generation) left; the pods' devices.
+
+        One update each, so no packet meets no program. Links whose device is gone are removed.
+        """
+        pods = set()
+        for path in self._pinned():
             with Link.open(path) as link:
                 info = link.info
-                if info.ifindex == 0:
+                if info.type == library.LINK_TYPE_TCX and info.ifindex == 0:
                     link.detach()
                     continue
-                program = self.program(PODS[side == "egress"])
+                program = self.program(_program_of(os.path.relpath(path, self._links)))
                 if info.program != program.id:
                     link.replace(program)
-                found.add(interface)
-        return sorted(found)
+            folder, name = os.path.split(path)
+            if os.path.basename(folder) == "pods":
+                pods.add(name.rsplit("-", 1)[0])
+        return sorted(pods)
+
+    def grow(self, name: str, times: int = 2) -> None:
+        """Map `name` with `times` the room, in use by all programs; what it holds is kept.
+
+        The programs are loaded again on a new generation of maps and take the place of the old ones.
+        Only for maps that the caller alone writes: nothing may be written meanwhile.
+        """
+        sizes = {**self.loading.sizes, name: self.maps[name].capacity * times}
+        grown = Programs.load(msgspec.structs.replace(self.loading, sizes=sizes))
+        try:
+            grown.replace_all()
+        except BaseException:
+            self.replace_all()
+            grown.close()
+            shutil.rmtree(grown.maps.directory)
+            raise
+        replaced = self._objects
+        self.loading, self._objects = grown.loading, grown._objects
+        self.maps.move(grown.maps.directory)
+        for loaded in replaced.values():
+            loaded.close()
+        self.drop_old()
+
+    def bigger(self, name: str) -> Map[bytes, bytes] | None:
+        """The same for a writer: the grown map, or None (and the reason in the log) if it cannot grow."""
+        try:
+            self.grow(name)
+        except PodwireError as error:
+            log.warning("map %s cannot grow: %s", name, error)
+            return None
+        return self.maps[name].untyped()
 
     def drop_old(self) -> None:
         """Remove generations of maps older than ours: call when every link has our programs."""
@@ -224,12 +258,14 @@ class Programs:
     def attached(self) -> dict[str, int]:
         """Name of the link → id of the program on it, as the kernel says."""
         result = {}
-        for folder, _, pins in os.walk(self._links):
-            for pin in pins:
-                path = os.path.join(folder, pin)
-                with Link.open(path) as link:
-                    result[os.path.relpath(path, self._links)] = link.info.program
+        for path in self._pinned():
+            with Link.open(path) as link:
+                result[os.path.relpath(path, self._links)] = link.info.program
         return result
+
+    def _pinned(self) -> list[str]:
+        """Paths of all pinned links."""
+        return sorted(os.path.join(folder, pin) for folder, _, pins in os.walk(self._links) for pin in pins)
 
     def close(self) -> None:
         """Close descriptors; what is pinned goes on."""
@@ -240,9 +276,8 @@ class Programs:
     def remove(self) -> None:
         """Take everything off its hooks and remove all pins: the node as it was before podwire."""
         self.close()
-        for folder, _, pins in os.walk(self._links):
-            for pin in pins:
-                _detach(os.path.join(folder, pin))
+        for path in self._pinned():
+            _detach(path)
         shutil.rmtree(self.loading.bpf_dir)
 
     def _attach(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
@@ -256,6 +291,15 @@ class Programs:
             for path in made:
                 _detach(path)
             raise
+
+
+def _program_of(pin: str) -> str:
+    """Name of the program that belongs on the link pinned as ``pods/lxc1-ingress``, …"""
+    kind = next(kind for kind in ("pods/", "network-", "overlay-", "cgroup-") if pin.startswith(kind))
+    if kind == "cgroup-":
+        return pin.removeprefix(kind)
+    side = pin.rsplit("-", 1)[1]
+    return {"pods/": PODS, "network-": NETWORK, "overlay-": OVERLAY}[kind][side == "egress"]
 
 
 def _detach(path: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from errno import EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, ENODEV, ENOENT, ESRCH
 from socket import AF_INET, AF_INET6
 
 import msgspec
@@ -36,7 +36,7 @@ PROTOCOL, PROTOCOL_NODES = 0x70, 0x71
 NODAD, NOPREFIXROUTE = 0x02, 0x200
 ONLINK = 4
 PERMANENT = 0x80
-ADDRESS_GENERATION_DEFAULT, ADDRESS_GENERATION_NONE = 0, 1
+ADDRESS_GENERATION_NONE = 1
 
 
 class Veth(msgspec.Struct, frozen=True):
@@ -126,13 +126,11 @@ def link_set(
     up: bool | None = None,
     mtu: int = 0,
     master: int | None = None,
-    autoconfigure: bool | None = None,
     arp: bool | None = None,
 ) -> Message:
     """Change the device with `ifindex` or `name`; what is not given stays.
 
-    `master` 0 frees it; without `arp` every neighbour is taken to be there. `autoconfigure` is whether it
-    gives itself an IPv6 link-local address when it goes up; only a device that exists already takes that.
+    `master` 0 frees it; without `arp` every neighbour is taken to be there.
     """
     flags = (UP if up else 0) | (NOARP if arp is False else 0)
     change = (UP if up is not None else 0) | (NOARP if arp is not None else 0)
@@ -140,10 +138,18 @@ def link_set(
     body += attribute(3, name) if name else b""
     body += attribute(4, mtu) if mtu else b""
     body += attribute(10, master) if master is not None else b""
-    if autoconfigure is not None:
-        mode = ADDRESS_GENERATION_DEFAULT if autoconfigure else ADDRESS_GENERATION_NONE
-        body += nested(26, nested(AF_INET6, attribute(8, bytes([mode]))))
     return Message(NEWLINK, 0, body, f"change device {name or ifindex}")
+
+
+def link_silent(ifindex: int = 0, *, name: str = "") -> Message:
+    """The device gives itself no IPv6 link-local address: it asks and tells nobody anything.
+
+    Apart from `link_set`: only a device that exists takes it, and the kernel would do `up` first.
+    """
+    body = IFINFO.pack(0, 0, ifindex, 0, 0) + (attribute(3, name) if name else b"")
+    body += nested(26, nested(AF_INET6, attribute(8, bytes([ADDRESS_GENERATION_NONE]))))
+    # A kernel without IPv6 has nothing to silence.
+    return Message(NEWLINK, 0, body, f"silence device {name or ifindex}", (EAFNOSUPPORT,))
 
 
 def link_delete(*, ifindex: int = 0, name: str = "") -> Message:

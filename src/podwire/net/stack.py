@@ -98,7 +98,10 @@ class Stack:
         self.apply(messages.vxlan(name, port, mtu))
         found = self._kind(name, "vxlan")
         if not found.up or found.mtu != mtu:
-            self.apply(messages.link_set(found.ifindex, up=True, mtu=mtu, autoconfigure=False, arp=False))
+            self.apply(
+                messages.link_silent(found.ifindex),
+                messages.link_set(found.ifindex, up=True, mtu=mtu, arp=False),
+            )
             found = self._kind(name, "vxlan")
         return found
 

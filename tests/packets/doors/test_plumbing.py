@@ -189,12 +189,12 @@ def test_a_new_agent_takes_over_without_a_gap(node: Node, pod: str, programs: Pr
         number = link.info.id
     again = Programs.load(programs.loading)
     assert again.maps.directory == programs.maps.directory
-    assert again.replace_pods() == [attached.interface]
+    assert again.replace_all() == [attached.interface]
     with Link.open(os.path.join(links, f"{attached.interface}-ingress")) as link:
         assert link.info.id == number
         assert link.info.program == again.program("podwire_from_pod").id
     with Stack(node.netns) as host:
         host.delete_link(attached.interface)
-    assert again.replace_pods() == []
+    assert again.replace_all() == []
     assert os.listdir(links) == []
     again.close()

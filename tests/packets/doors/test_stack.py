@@ -43,9 +43,9 @@ def pair(stack: Stack, other: str) -> None:
         )
     finally:
         os.close(target)
-    stack.apply(messages.link_set(name="left", up=True, autoconfigure=False))
+    stack.apply(messages.link_silent(name="left"), messages.link_set(name="left", up=True))
     with Stack(other) as inside:
-        inside.apply(messages.link_set(name="eth0", up=True, autoconfigure=False))
+        inside.apply(messages.link_silent(name="eth0"), messages.link_set(name="eth0", up=True))
 
 
 def test_a_pair_straight_into_another_namespace(stack: Stack, other: str) -> None:

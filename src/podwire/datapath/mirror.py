@@ -1,0 +1,164 @@
+"""One map, kept equal to what rows want of it: difference, batch, retry, errors by row.
+
+Unlike a `state.reconcile.Reconciler`, writing and removing are separate steps: the caller writes all
+maps in one order and removes from them in the opposite one, so that nothing in the kernel ever
+points at what is not there. An entry that several rows want goes with the last of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Protocol
+
+from podwire.base.errors import MapFull, PodwireError
+
+log = logging.getLogger(__name__)
+
+RowKey = Hashable
+
+
+class Target(Protocol):
+    """What of a `podwire.bpf.map.Map` is used here."""
+
+    capacity: int
+
+    def items(self) -> Iterable[tuple[bytes, bytes]]: ...
+
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    def put_many(self, entries: Iterable[tuple[bytes, bytes]]) -> int: ...
+
+    def delete_many(self, keys: Iterable[bytes]) -> int: ...
+
+
+class Mirror:
+    """Entries are bytes. `grow` is asked for a bigger map when it is full: it returns the new one,
+    holding what the old one held, or None if there cannot be one."""
+
+    def __init__(
+        self,
+        name: str,
+        table: Target,
+        grow: Callable[[str], Target | None] | None = None,
+    ) -> None:
+        self.name = name
+        self.map = table
+        self.failures: dict[bytes, PodwireError] = {}
+        self._grow = grow
+        self.held: dict[bytes, bytes] = {}  # in the kernel now
+        self._wanted: dict[RowKey, tuple[bytes, ...]] = {}
+        self._owner: dict[bytes, RowKey] = {}
+        self._shared: dict[bytes, dict[RowKey, bytes]] = {}  # entries that several rows want
+        self._dirty: dict[bytes, bytes] = {}
+        self._gone: set[bytes] = set()
+
+    def load(self) -> None:
+        """Read what the map holds already."""
+        self.held = dict(self.map.items())
+
+    def want(self, row: RowKey, entries: Mapping[bytes, bytes]) -> None:
+        """`row` stands for exactly these entries; none = it is gone."""
+        before = self._wanted.pop(row, ())
+        for key in before:
+            if key not in entries:
+                self._release(key, row)
+        for key, value in entries.items():
+            self._claim(key, row, value)
+        if entries:
+            self._wanted[row] = tuple(entries)
+
+    def wants(self, row: RowKey) -> tuple[bytes, ...]:
+        return self._wanted.get(row, ())
+
+    @property
+    def pending(self) -> int:
+        """Entries to write or remove."""
+        return len(self._dirty) + len(self._gone)
+
+    def write(self) -> bool:
+        """Insert and replace what differs; whether anything did. What fails stays to be done."""
+        work = {key: value for key, value in self._dirty.items() if self.held.get(key) != value}
+        self._dirty.clear()
+        failed_before, self.failures = bool(self.failures), {}
+        if not work:
+            return False
+        try:
+            self.map.put_many(work.items())
+        except MapFull as full:
+            grown = self._grow(self.name) if self._grow is not None else None
+            if grown is not None:
+                self.map = grown
+            elif not failed_before:
+                log.error("%s", full)  # noqa: TRY400  said once, with the rows in `errors`
+            self._write_singly(work)
+        except PodwireError:
+            self._write_singly(work)
+        self.held |= {key: value for key, value in work.items() if key not in self.failures}
+        self._dirty = {key: work[key] for key in self.failures}
+        return True
+
+    def remove(self) -> bool:
+        """Remove what no row wants any more; whether there was any."""
+        keys = [key for key in self._gone if key in self.held]
+        self._gone.clear()
+        if keys:
+            self.map.delete_many(keys)
+        for key in keys:
+            del self.held[key]
+        return bool(keys)
+
+    def prune(self) -> int:
+        """Give up what an earlier agent left and no row wants: the next `remove` takes it."""
+        stale = [key for key in self.held if key not in self._owner and key not in self._gone]
+        self._gone.update(stale)
+        if stale:
+            log.info("%s: removing %d entries that nothing wants any more", self.name, len(stale))
+        return len(stale)
+
+    def failed_rows(self) -> dict[RowKey, PodwireError]:
+        """Rows with an entry that could not be written, and why."""
+        rows: dict[RowKey, PodwireError] = {}
+        for key, error in self.failures.items():
+            for row in self._shared.get(key) or (self._owner.get(key),):
+                rows[row] = error
+        return rows
+
+    # Inside
+
+    def _claim(self, key: bytes, row: RowKey, value: bytes) -> None:
+        owner = self._owner.get(key)
+        if key in self._owner and owner != row:
+            shared = self._shared.setdefault(key, {})
+            if owner not in shared:
+                shared[owner] = self._dirty.get(key, self.held.get(key, value))
+        if key in self._shared:
+            self._shared[key].pop(row, None)
+            self._shared[key][row] = value
+        self._owner[key] = row
+        self._gone.discard(key)
+        if self.held.get(key) != value:
+            self._dirty[key] = value
+        else:
+            self._dirty.pop(key, None)
+
+    def _release(self, key: bytes, row: RowKey) -> None:
+        shared = self._shared.get(key)
+        if shared is not None:
+            shared.pop(row, None)
+            last, value = list(shared.items())[-1]
+            if len(shared) == 1:
+                del self._shared[key]
+            self._owner[key] = last
+            self._dirty[key] = value
+            return
+        self._owner.pop(key, None)
+        self._dirty.pop(key, None)
+        self._gone.add(key)
+
+    def _write_singly(self, work: Mapping[bytes, bytes]) -> None:
+        for key, value in work.items():
+            try:
+                self.map.put(key, value)
+            except PodwireError as error:
+                self.failures[key] = error

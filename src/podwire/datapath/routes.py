@@ -1,0 +1,116 @@
+"""The node's own network: forwarding, router addresses, the tunnel device, ways to other nodes.
+
+In the walk: the table `nodes` says who is there and which pod CIDRs each has. Native routing sends
+a CIDR to its node's address; with tunnels it goes to `podwire_vxlan`, whose programs put in the
+far end. `prepare` runs once before the programs are loaded (they are told the device), `RouteTarget`
+under a `state.reconcile.Reconciler` from then on. Routes of nodes that are gone are removed, and
+only those: podwire marks its routes with a protocol number of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from podwire.base import addresses as text
+from podwire.base.config import AgentConfig
+from podwire.base.errors import NetworkError, PodwireError
+from podwire.net import messages, sysctl
+from podwire.net.messages import PROTOCOL_NODES, Route
+from podwire.net.netlink import Message
+from podwire.net.stack import Stack
+from podwire.state.tables import NodeRow
+
+TUNNEL = "podwire_vxlan"
+TUNNEL_PORT = 8472
+# Outer IP, UDP and VXLAN headers and the inner Ethernet header.
+OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
+LOOPBACK = 1
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What the programs are told. `tunnel_device` is an ifindex, 0 = native; MTUs in bytes of IP."""
+
+    device: str
+    ifindex: int
+    mtu: int
+    route_mtu: int  # the largest packet towards other nodes
+    tunnel_device: int
+
+
+def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
+    """Make this node a router with its router addresses; NotFound if the device does not exist."""
+    sysctl.ensure({"ipv4/ip_forward": 1, "ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0})
+    sysctl.ensure_present({"ipv6/conf/all/forwarding": 1})
+    with Stack() as stack:
+        device = stack.existing(config.device)
+        mtu = config.mtu or device.mtu
+        stack.apply(
+            messages.link_set(LOOPBACK, up=True),
+            *(messages.address(LOOPBACK, text.exact(address)) for address in node.router_addresses),
+        )
+        if config.routing_mode == "native":
+            stack.delete_link(TUNNEL)  # of an earlier agent with tunnels
+            return Prepared(device.name, device.ifindex, mtu, mtu, 0)
+        outer = max(OVERHEAD[text.family(address)] for address in node.addresses)
+        tunnel = stack.ensure_vxlan(TUNNEL, port=TUNNEL_PORT, mtu=mtu - outer)
+        sysctl.ensure({f"ipv4/conf/{TUNNEL}/rp_filter": 0})
+        return Prepared(device.name, device.ifindex, mtu, mtu - outer, tunnel.ifindex)
+
+
+class RouteTarget:
+    """Routes to other nodes' pods: one per pod CIDR, for the node's reconciler of the table `nodes`."""
+
+    name = "routes to other nodes"
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self._stack = Stack()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def load(self) -> Mapping[Hashable, Any]:
+        """Prefix → route, of those podwire made."""
+        return {route.prefix: _wanted(route) for route in self._stack.routes(protocol=PROTOCOL_NODES)}
+
+    def items(self, row: NodeRow) -> Mapping[Hashable, Any]:
+        if row.local:
+            return {}
+        found: dict[Hashable, Any] = {}
+        for cidr in row.pod_cidrs:
+            route = self._route(cidr, row)
+            if route is not None:
+                found[cidr] = route
+        return found
+
+    def write(self, items: Mapping[Hashable, Any]) -> Mapping[Hashable, PodwireError]:
+        return self._apply({prefix: messages.route(route) for prefix, route in items.items()})
+
+    def remove(self, keys: Iterable[Hashable]) -> Mapping[Hashable, PodwireError]:
+        gone = {key: Route(str(key), protocol=PROTOCOL_NODES) for key in keys}
+        return self._apply({key: messages.route(route, delete=True) for key, route in gone.items()})
+
+    def _route(self, cidr: str, row: NodeRow) -> Route | None:
+        if self.prepared.tunnel_device:
+            return Route(
+                cidr, self.prepared.tunnel_device, mtu=self.prepared.route_mtu, protocol=PROTOCOL_NODES
+            )
+        via = next((one for one in row.addresses if text.family(one) == text.family(cidr)), "")
+        # A node without an address of that family cannot be reached natively.
+        return Route(cidr, self.prepared.ifindex, via=via, protocol=PROTOCOL_NODES) if via else None
+
+    def _apply(self, wanted: Mapping[Hashable, Message]) -> dict[Hashable, PodwireError]:
+        results = self._stack.attempt(*wanted.values())
+        failed: dict[Hashable, PodwireError] = {}
+        for key, failure in zip(wanted, results, strict=True):
+            if failure is not None:
+                failed[key] = NetworkError(str(failure), hint="is the node on this node's network?")
+        return failed
+
+
+def _wanted(route: Route) -> Route:
+    """As `items` would say it: what the kernel adds by itself left out."""
+    return msgspec.structs.replace(route, source="", onlink=False, priority=0)

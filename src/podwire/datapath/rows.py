@@ -1,0 +1,139 @@
+"""Rows of tables to entries of maps. Pure: one function per table.
+
+In the walk: the last translation down. Each function gives the keys and values one row stands for,
+packed as the kernel has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from podwire.abi import enums, structs
+from podwire.base import addresses
+from podwire.bpf.map import U32
+from podwire.model import identity
+from podwire.state.tables import (
+    BackendRow,
+    EndpointPolicyRow,
+    EndpointRow,
+    EntryRow,
+    FrontendRow,
+    IpcacheRow,
+    NodeRow,
+    PeerRow,
+)
+
+Entries = Mapping[bytes, bytes]
+
+NODEPORT_TYPES = ("NodePort", "LoadBalancer")
+
+
+def policy_entry(row: EntryRow) -> Entries:
+    """Stage two. A port without all its bits is a prefix; a protocol of 0 is any, with any port."""
+    if row.protocol == 0:
+        length, protocol, port = enums.POLICY_PREFIX_DIRECTION, 0, 0
+    else:
+        length = enums.POLICY_PREFIX_PROTOCOL + row.port_bits
+        protocol = row.protocol
+        port = row.port & (0xFFFF << (16 - row.port_bits)) & 0xFFFF
+    key = structs.PolicyKey(length, row.policy, row.peer_class, int(row.direction), protocol, port)
+    value = structs.PolicyEntry(row.rule, row.proxy_port, row.verdict, row.match)
+    return {key.pack(): value.pack()}
+
+
+def policy_peer(row: PeerRow) -> Entries:
+    """Stage one."""
+    key = structs.PolicyPeerKey(row.policy, row.identity, int(row.direction))
+    return {key.pack(): U32.pack(row.peer_class)}
+
+
+def ipcache_value(row: IpcacheRow) -> bytes:
+    tunnel = addresses.pack(row.tunnel) if row.tunnel else addresses.ZERO
+    return structs.IpcacheEntry(identity=row.identity, tunnel=tunnel, key=row.key).pack()
+
+
+def ipcache_exact(row: IpcacheRow) -> Entries:
+    """An address alone; nothing for a prefix."""
+    if not addresses.is_exact(row.prefix):
+        return {}
+    return {addresses.pack(row.prefix.split("/")[0]): ipcache_value(row)}
+
+
+def ipcache_prefix(row: IpcacheRow) -> Entries:
+    """A prefix; nothing for an address alone."""
+    if addresses.is_exact(row.prefix):
+        return {}
+    return {structs.PrefixKey(*addresses.pack_prefix(row.prefix)).pack(): ipcache_value(row)}
+
+
+def backend(row: BackendRow, node: str) -> Entries:
+    """`node` is this node's name."""
+    flags = enums.BackendFlags.TERMINATING if row.state == "terminating" else enums.BackendFlags(0)
+    if row.node == node:
+        flags |= enums.BackendFlags.LOCAL
+    value = structs.Backend(addresses.pack(row.address), row.port, row.protocol, int(flags))
+    return {U32.pack(row.id): value.pack()}
+
+
+def slots(row: FrontendRow) -> Entries:
+    """The set of backends, place by place. Several frontends may have the same set."""
+    return {structs.SlotKey(row.set, place).pack(): U32.pack(id) for place, id in enumerate(row.backends)}
+
+
+def rev_nat(row: FrontendRow) -> Entries:
+    if not row.rev_nat:
+        return {}
+    return {U32.pack(row.rev_nat): structs.RevNat(addresses.pack(row.address), row.port).pack()}
+
+
+def frontend(row: FrontendRow) -> Entries:
+    flags = enums.FrontendFlags.AFFINITY if row.affinity_timeout else enums.FrontendFlags(0)
+    if row.type in NODEPORT_TYPES:
+        flags |= enums.FrontendFlags.NODEPORT
+    key = structs.FrontendKey(addresses.pack(row.address), row.port, row.protocol)
+    value = structs.Frontend(
+        set=row.set,
+        count=len(row.backends),
+        rev_nat=row.rev_nat,
+        flags=int(flags),
+        affinity_timeout=row.affinity_timeout,
+    )
+    return {key.pack(): value.pack()}
+
+
+def endpoint_value(row: EndpointRow, policy: EndpointPolicyRow | None) -> structs.Endpoint:
+    """A pod whose identity or policy is not known yet is there, and nothing passes."""
+    flags = enums.EndpointFlags(0)
+    if policy is None or row.identity == identity.UNKNOWN:
+        flags |= enums.EndpointFlags.NOT_READY
+    else:
+        flags |= enums.EndpointFlags.ENFORCE_INGRESS if policy.enforce_ingress else enums.EndpointFlags(0)
+        flags |= enums.EndpointFlags.ENFORCE_EGRESS if policy.enforce_egress else enums.EndpointFlags(0)
+    return structs.Endpoint(
+        device=row.ifindex,
+        identity=row.identity,
+        policy=policy.policy if policy is not None else 0,
+        id=row.id,
+        flags=int(flags),
+        mac=_mac(row.mac),
+        host_mac=_mac(row.host_mac),
+        ipv4=addresses.pack(row.ipv4) if row.ipv4 else addresses.ZERO,
+        ipv6=addresses.pack(row.ipv6) if row.ipv6 else addresses.ZERO,
+    )
+
+
+def endpoint_addresses(row: EndpointRow) -> list[bytes]:
+    """Keys in podwire_endpoints."""
+    return [addresses.pack(address) for address in (row.ipv4, row.ipv6) if address]
+
+
+def node_addresses(row: NodeRow) -> Entries:
+    """This node's own addresses in podwire_endpoints: what is for them goes to its stack."""
+    if not row.local:
+        return {}
+    value = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
+    return {addresses.pack(address): value for address in (*row.addresses, *row.router_addresses)}
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", "")) if text else bytes(6)

@@ -1,0 +1,249 @@
+"""Tables to maps: the last task of the walk down.
+
+One writer per map (`mirror`), one order for all. What is pointed at is written before what points
+at it, and removed after: policy entries, peers, who is behind addresses, backends, sets, frontends,
+and the endpoints last. A pod can talk at the moment its own row is there, under its policy; a changed
+policy is there whole, under its new number, before the endpoint is switched to it by one write.
+
+What an earlier agent left in the maps stays in force until the tables are ready to say otherwise.
+A policy that could not be written whole is not switched to. When a map is full, a bigger one takes
+its place before anything is lost; if that fails, the rows it concerns say so in `errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from podwire.abi import structs
+from podwire.base.aio import Backoff
+from podwire.bpf.map import U32, Map
+from podwire.datapath import rows
+from podwire.datapath.maps import Maps
+from podwire.datapath.mirror import Mirror
+from podwire.state.table import Batch, Table, Watch
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
+
+# In the order they are written; removed from in the opposite one.
+ORDER = (
+    "podwire_policy",
+    "podwire_policy_peers",
+    "podwire_ipcache",
+    "podwire_ipcache_prefixes",
+    "podwire_backends",
+    "podwire_slots",
+    "podwire_rev_nat",
+    "podwire_frontends",
+    "podwire_endpoints",
+    "podwire_devices",
+)
+POLICY = ORDER[:2]
+ENDPOINTS = ORDER[-2:]
+Wanted = tuple[EndpointRow | None, EndpointPolicyRow | None]
+# What may allow or deny: when one of these changed, connections are asked anew.
+DECIDING = (*ORDER[:4], *ENDPOINTS)
+IN_A_THREAD = 2000  # entries from which on writing would hold up the loop
+
+
+class Writer:
+    """Keeps the maps of one node equal to its tables. Start `run` once.
+
+    `grow(name)` makes a bigger map (`Programs.grow`) and returns it; None = it cannot.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        maps: Maps,
+        node: str,
+        *,
+        grow: Callable[[str], Map[bytes, bytes] | None] | None = None,
+        backoff: Backoff = Backoff(0.1, 5.0),
+    ) -> None:
+        self.tables = tables
+        self.node = node
+        self.synced = False  # everything the ready tables say is in the kernel
+        self._maps = maps
+        self._mirrors = {name: Mirror(name, maps[name].untyped(), grow) for name in ORDER}
+        self._backoff = backoff
+        self._failed_rounds = 0
+        self._realized: dict[int, EndpointPolicyRow] = {}
+        self._turn = asyncio.Event()
+        # Endpoints to write, with their row and policy as they were together with all other rows.
+        self._due: dict[int, Wanted] = {}
+        self._written: dict[int, Wanted] = {}
+
+    # What others ask
+
+    def errors(self) -> dict[tuple[str, Hashable], str]:
+        """(map, row) → why it is not in the kernel."""
+        return {
+            (name, row): str(error)
+            for name, mirror in self._mirrors.items()
+            for row, error in mirror.failed_rows().items()
+        }
+
+    def realized(self, endpoint: int) -> EndpointPolicyRow | None:
+        """The policy the kernel has for the endpoint now; None = nothing passes yet."""
+        return self._realized.get(endpoint)
+
+    async def wait_realized(self, endpoint: int) -> None:
+        """Until the kernel has the endpoint with the policy its table has. Ends only with that."""
+        while True:
+            wanted = self.tables.endpoint_policies.get(endpoint)
+            if wanted is not None and self._realized.get(endpoint) == wanted:
+                return
+            turn = self._turn
+            await turn.wait()
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Map → (entries, capacity)."""
+        return {name: (len(mirror.held), mirror.map.capacity) for name, mirror in self._mirrors.items()}
+
+    # The task
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        for mirror in self._mirrors.values():
+            mirror.load()
+        tables = self.tables
+        watched = (
+            tables.policy_entries,
+            tables.policy_peers,
+            tables.ipcache,
+            tables.backends,
+            tables.frontends,
+            tables.nodes,
+            tables.endpoint_policies,
+            tables.endpoints,
+        )
+        with Watch(*watched) as watch:
+            while True:
+                batches = await self._next(watch, len(watched))
+                self._note(batches)
+                if sum(mirror.pending for mirror in self._mirrors.values()) > IN_A_THREAD:
+                    await asyncio.to_thread(self._flush)
+                else:
+                    self._flush()
+                self._prune(watched)
+                self._failed_rounds = self._failed_rounds + 1 if self.errors() else 0
+                self._announce()
+
+    async def _next(self, watch: Watch, count: int) -> tuple[Batch[Any], ...]:
+        """Changes; nothing, after a while, if something is to be tried again."""
+        if not self._failed_rounds:
+            return await watch.next()
+        try:
+            async with asyncio.timeout(self._backoff.after(self._failed_rounds)):
+                return await watch.next()
+        except TimeoutError:
+            return (Batch((), False, 0),) * count
+
+    def _note(self, batches: tuple[Batch[Any], ...]) -> None:
+        """Tell the mirrors what the changed rows want."""
+        entries, peers, ipcache, backends, frontends, nodes, policies, endpoints = batches
+        want = self._want
+        want("podwire_policy", entries, rows.policy_entry)
+        want("podwire_policy_peers", peers, rows.policy_peer)
+        want("podwire_ipcache", ipcache, rows.ipcache_exact)
+        want("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix)
+        want("podwire_backends", backends, lambda row: rows.backend(row, self.node))
+        want("podwire_slots", frontends, rows.slots)
+        want("podwire_rev_nat", frontends, rows.rev_nat)
+        want("podwire_frontends", frontends, rows.frontend)
+        want("podwire_endpoints", nodes, rows.node_addresses)
+        for number in {change.key for batch in (policies, endpoints) for change in batch}:
+            assert isinstance(number, int)
+            self._due[number] = self.tables.endpoints.get(number), self.tables.endpoint_policies.get(number)
+
+    def _want(self, name: str, batch: Batch[Any], entries: Callable[[Any], rows.Entries]) -> None:
+        mirror = self._mirrors[name]
+        for change in batch:
+            mirror.want(change.key, entries(change.new) if change.new is not None else {})
+
+    def _flush(self) -> None:
+        """Write in order, remove in the opposite one, then have connections asked anew."""
+        changed = set()
+        for name in ORDER:
+            if name == ENDPOINTS[0]:
+                self._want_endpoints()
+            if self._mirrors[name].write():
+                changed.add(name)
+        for name in reversed(ORDER):
+            if self._mirrors[name].remove():
+                changed.add(name)
+        if changed & set(DECIDING):
+            self._next_epoch()
+
+    def _want_endpoints(self) -> None:
+        """Endpoints whose row or policy changed, but those whose policy could not be written whole."""
+        broken = self._broken_policies()
+        due, self._due = self._due, {}
+        for number, (row, policy) in due.items():
+            self._written.pop(number, None)
+            if row is None:
+                self._realized.pop(number, None)
+                for name in ENDPOINTS:
+                    self._mirrors[name].want(number, {})
+            elif policy is not None and policy.policy in broken:
+                self._due[number] = row, policy
+                self._want_endpoint(row, self._realized.get(number))
+            else:
+                self._written[number] = row, policy
+                self._want_endpoint(row, policy)
+
+    def _want_endpoint(self, row: EndpointRow, policy: EndpointPolicyRow | None) -> None:
+        value = rows.endpoint_value(row, policy)
+        device = U32.pack(row.ifindex)
+        if policy is None or row.identity == 0:
+            # An earlier agent's row for this very pod stays in force until we know better.
+            held = self._mirrors["podwire_devices"].held.get(device)
+            if held is not None:
+                known = structs.Endpoint.unpack(held)
+                if (known.id, known.mac, known.ipv4, known.ipv6) == (
+                    row.id,
+                    value.mac,
+                    value.ipv4,
+                    value.ipv6,
+                ):
+                    value = known
+        packed = value.pack()
+        addresses = {key: packed for key in rows.endpoint_addresses(row)}
+        self._mirrors["podwire_endpoints"].want(row.id, addresses)
+        self._mirrors["podwire_devices"].want(row.id, {device: packed} if row.ifindex else {})
+
+    def _broken_policies(self) -> set[int]:
+        """Policies of which an entry or a peer is not in the kernel."""
+        return {
+            int(row[0])  # both keys begin with the policy
+            for name in POLICY
+            for row in self._mirrors[name].failed_rows()
+            if isinstance(row, tuple)
+        }
+
+    def _next_epoch(self) -> None:
+        state = self._maps["podwire_state"]
+        before = state.get(0) or structs.NodeState()
+        state.put(0, structs.NodeState(policy_epoch=(before.policy_epoch + 1) & 0xFFFFFFFF))
+
+    def _prune(self, watched: tuple[Table[Any], ...]) -> None:
+        """Once all tables are ready, remove what an earlier agent left and nothing wants."""
+        if self.synced or not all(table.ready for table in watched):
+            return
+        for mirror in self._mirrors.values():
+            mirror.prune()
+        self._flush()
+        self.synced = True
+
+    def _announce(self) -> None:
+        """Note what the kernel now has of endpoints and wake who waits."""
+        failed = {row for name in ENDPOINTS for row in self._mirrors[name].failed_rows()}
+        for number, (row, policy) in list(self._written.items()):
+            if number in failed:
+                continue
+            del self._written[number]
+            if row is not None and row.identity and policy is not None:
+                self._realized[number] = policy
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
