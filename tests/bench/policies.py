@@ -22,6 +22,8 @@ from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import Operator, Requirement, Selector
 from podwire.policy import resolve
+from podwire.state.tables import IdentityRow, PolicyRow
+from podwire.testing.walk import Walk
 
 RULES, IDENTITIES = 1000, 3000
 LABELS: Labels = ("k8s:app=subject",)
@@ -40,13 +42,13 @@ def rules(*, crossed: bool) -> list[Rule]:
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Resolving in both shapes, and one identity more in the first."""
+    """Resolving in both shapes, and one identity more in a running node's tables."""
     rounds = 5 if quick else 21
     found = []
     for crossed, name in ((True, "policy 1k × 3k"), (False, "policy 1k × 3k, apart")):
-        work = _Work(crossed=crossed)
-        found.append(Row("control", name, "resolve", _median_ms(work.resolve, rounds), "ms"))
-        found.append(Row("control", name, "add identity", _median_ms(work.one_more, rounds), "ms"))
+        resolving, running = _Work(crossed=crossed), _Running(crossed=crossed)
+        found.append(Row("control", name, "resolve", _median_ms(resolving.resolve, rounds), "ms"))
+        found.append(Row("control", name, "add identity", _median_ms(running.one_more, rounds), "ms"))
     return found
 
 
@@ -65,19 +67,42 @@ class _Work:
                 for number in range(RULES)
             }
         )
-        self.policy = self.resolve()
 
-    def resolve(self) -> resolve.Policy:
+    def resolve(self) -> None:
         chosen = resolve.select(self.prepared, LABELS)
         policy = resolve.Policy(chosen, {}, {Direction.INGRESS: 1, Direction.EGRESS: 2})
         made = policy.tabulate(lambda selector: self.selections.get(selector, frozenset()))
         assert len(made.peers) >= IDENTITIES, "not all identities got a class"
-        return policy
+
+
+class _Running:
+    """A node's stages with the same rules and identities in their tables; one identity more each time."""
+
+    def __init__(self, *, crossed: bool) -> None:
+        self.walk = Walk()
+        self.crossed = crossed
+        self.next = 1000
+        self.walk.endpoint(1, "subject", {"app": "subject"})
+        for number, one in enumerate(rules(crossed=crossed)):
+            self.walk.tables.policies.put(
+                PolicyRow(one.origin.kind, one.origin.namespace, one.origin.name, str(number), 1, (one,))
+            )
+        for _ in range(IDENTITIES):
+            self._put()
+        self.walk.settle()
 
     def one_more(self) -> None:
-        """An identity more in a known group: its class is looked up, one row is made."""
-        side = self.policy.sides[Direction.INGRESS]
-        assert side.class_of(side.selectors[next(iter(self.selections))], ())
+        """From the identity's row to the rows the kernel's maps are written from."""
+        before = self.walk.tables.policy_peers.revision
+        self._put()
+        self.walk.settle()
+        assert self.walk.tables.policy_peers.revision > before, "the policy did not take the identity"
+
+    def _put(self) -> None:
+        self.next += 1
+        group = "all" if self.crossed else str(self.next % RULES)
+        labels = (f"k8s:group={group}", "k8s:io.kubernetes.pod.namespace=default", f"k8s:one={self.next}")
+        self.walk.tables.identities.put(IdentityRow(self.next, labels, "cluster"))
 
 
 def _selector(key: str, value: str) -> Selector:
