@@ -7,13 +7,13 @@ is what packets obey.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
-from podwire.abi.enums import CtFlags, PolicyVerdict
+from podwire.abi.enums import PolicyVerdict
 from podwire.abi.structs import SlotKey
 from podwire.base.addresses import ZERO, join, unpack, unpack_prefix
+from podwire.datapath import conntrack
 from podwire.datapath.maps import Maps
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -70,28 +70,25 @@ def _backend(maps: Maps, number: int, slot: int) -> str:
 
 
 def connections(maps: Maps, tables: Tables) -> Rows:
-    now = int(time.clock_gettime(time.CLOCK_BOOTTIME))
-    found: Rows = []
-    for key, entry in maps["podwire_conntrack"].items():
-        found.append(
-            {
-                "protocol": protocol_name(key.protocol),
-                "scope": "service" if key.scope else "flow",
-                "direction": Direction(entry.direction).word if entry.direction else "",
-                "local": join(unpack(key.local), key.local_port),
-                "remote": join(unpack(key.remote), key.remote_port),
-                "expires": entry.expires - now,
-                "packets_sent": entry.packets_sent,
-                "bytes_sent": entry.bytes_sent,
-                "packets_received": entry.packets_received,
-                "bytes_received": entry.bytes_received,
-                "flags": [flag.name for flag in CtFlags if entry.flags & flag],
-                "identity": entry.identity,
-                "rev_nat": entry.rev_nat,
-                "because": because(tables, entry.rule),
-            }
-        )
-    return found
+    return [
+        {
+            "protocol": protocol_name(one.protocol),
+            "scope": one.scope,
+            "direction": one.direction,
+            "local": join(one.local, one.local_port),
+            "remote": join(one.remote, one.remote_port),
+            "expires": one.expires_in,
+            "packets_sent": one.packets_sent,
+            "bytes_sent": one.bytes_sent,
+            "packets_received": one.packets_received,
+            "bytes_received": one.bytes_received,
+            "flags": list(one.flags),
+            "identity": one.identity,
+            "rev_nat": one.rev_nat,
+            "because": because(tables, one.rule),
+        }
+        for one in conntrack.dump(maps["podwire_conntrack"], conntrack.now())
+    ]
 
 
 def policies(maps: Maps, tables: Tables) -> Rows:

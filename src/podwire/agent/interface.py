@@ -11,7 +11,7 @@ import msgspec
 from podwire.base.config import AgentConfig
 from podwire.state.tables import EndpointRow, Tables
 
-# What `Node.bpf_dump` is asked for, and the columns of its rows (see agent.dumps).
+# What `Node.bpf_dump` is asked for; agent.dumps makes the rows.
 DUMPS: dict[str, str] = {
     "lb": "frontends with their backends, as the kernel holds them",
     "ct": "connections",

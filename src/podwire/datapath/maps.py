@@ -19,6 +19,7 @@ from podwire.base import addresses
 from podwire.base.config import AgentConfig
 from podwire.base.errors import KernelError, NotFound
 from podwire.bpf.map import ADDRESS, U32, Codec, Map, raw
+from podwire.model import identity
 
 
 class MapSpec(msgspec.Struct, frozen=True):
@@ -190,3 +191,16 @@ def restore_numbers(maps: Maps) -> tuple[Mapping[Address, int], Mapping[Address,
         if key.scope == 0 and frontend.rev_nat
     }
     return backends, services
+
+
+def restore_prefixes(maps: Maps) -> Mapping[str, int]:
+    """Prefix → identity local to this node, as the kernel's ipcache has them."""
+    found = {
+        addresses.exact(addresses.unpack(address)): entry.identity
+        for address, entry in maps["podwire_ipcache"].items()
+    }
+    found |= {
+        addresses.unpack_prefix(key.prefix_length, key.address): entry.identity
+        for key, entry in maps["podwire_ipcache_prefixes"].items()
+    }
+    return {prefix: number for prefix, number in found.items() if identity.is_local(number)}

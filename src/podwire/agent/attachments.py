@@ -1,0 +1,241 @@
+"""Pods coming and going on this node: addresses, plumbing, endpoint rows.
+
+An attachment is answered when packets may flow: when the kernel has the endpoint's rows with its
+identity and policy. It is all or nothing; the same container asked for again is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from podwire.agent.interface import EndpointRequest
+from podwire.agent.labeling import Labeling
+from podwire.agent.registry import Numbers, Registry
+from podwire.base.aio import eventually
+from podwire.base.errors import NotFound, Unreachable
+from podwire.datapath.endpoints import Attached, Plumbing
+from podwire.datapath.maps import Maps
+from podwire.datapath.write import Writer
+from podwire.ipam.pools import Pools
+from podwire.state.table import Watch
+from podwire.state.tables import EndpointRow, Tables
+
+log = logging.getLogger(__name__)
+
+POD_KNOWN_WITHIN = 10.0  # s until the API has told of a pod that is to be attached
+REALIZED_WITHIN = 10.0  # s until the kernel has its rows
+GONE_WITHIN = 2.0
+
+
+class Attachments:
+    """The endpoints of this node, as they are made and unmade."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        plumbing: Plumbing,
+        maps: Maps,
+        writer: Writer,
+        pools: Pools,
+        registry: Registry,
+        labeling: Labeling,
+    ) -> None:
+        self._tables = tables
+        self._plumbing = plumbing
+        self._maps = maps
+        self._writer = writer
+        self._pools = pools
+        self._registry = registry
+        self._labeling = labeling
+        self._busy: dict[str, asyncio.Lock] = {}
+        self._numbers = Numbers(tables.endpoints)
+
+    def restore(self) -> int:
+        """Endpoints of an earlier life whose devices are still there; how many."""
+        present = self._plumbing.present()
+        restored = 0
+        for row in self._registry.load():
+            if row.interface not in present:
+                log.info("endpoint %d (%s/%s) is gone", row.id, row.namespace, row.pod)
+                self._registry.forget(row.id)
+                continue
+            self._tables.endpoints.put(row)
+            restored += 1
+        self._numbers = Numbers(self._tables.endpoints)
+        self._pools.restore(
+            {
+                address: f"{row.namespace}/{row.pod}"
+                for row in self._tables.endpoints
+                for address in (row.ipv4, row.ipv6)
+                if address
+            }
+        )
+        self._tables.endpoints.mark_ready()
+        return restored
+
+    async def remember(self) -> None:
+        """Keep the endpoint files equal to the table, until cancelled."""
+        with Watch(self._tables.endpoints) as watch:
+            while True:
+                (changes,) = await watch.next()
+                for change in changes:
+                    if change.new is not None:
+                        self._registry.save(change.new)
+                    elif change.old is not None:
+                        self._registry.forget(change.old.id)
+
+    async def settle(self) -> None:
+        """Follow endpoints that changed their identity until the kernel has it, and say so."""
+        with Watch(self._tables.endpoints, self._tables.endpoint_policies) as watch:
+            while True:
+                await watch.next()
+                while waiting := [row for row in self._tables.endpoints if row.state != "ready"]:
+                    for row in waiting:
+                        self._advance(row.id)
+                    await asyncio.sleep(0.01)
+
+    async def attach(self, request: EndpointRequest) -> EndpointRow:
+        """Plumb a pod and wait until it can talk."""
+        async with self._alone(request.container_id):
+            known = self._tables.endpoints.by("container", request.container_id)
+            row = known[0] if known else await self._make(request)
+            try:
+                return await self._realized(row.id)
+            except BaseException:
+                if not known:
+                    await self._remove(row)
+                raise
+
+    async def detach(self, container_id: str) -> None:
+        """Undo `attach`; NotFound if there is no such endpoint."""
+        async with self._alone(container_id):
+            rows = self._tables.endpoints.by("container", container_id)
+            if not rows:
+                raise NotFound(f"no endpoint of container {container_id}")
+            for row in rows:
+                await self._remove(row)
+
+    async def _make(self, request: EndpointRequest) -> EndpointRow:
+        await self._pod_known(request)
+        addresses = [address for address in (request.ipv4, request.ipv6) if address]
+        if request.host_interface:
+            attached = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)
+            self._plumbing.adopt(attached, addresses)
+        else:
+            attached = self._plumbing.attach(
+                request.netns, request.container_id, addresses, interface=request.interface
+            )
+        row = EndpointRow(
+            id=self._numbers.next(),
+            namespace=request.namespace,
+            pod=request.pod,
+            uid=request.uid,
+            container_id=request.container_id,
+            netns=request.netns,
+            interface=attached.interface,
+            ifindex=attached.ifindex,
+            mac=attached.mac,
+            host_mac=attached.host_mac,
+            ipv4=request.ipv4,
+            ipv6=request.ipv6,
+            labels=(),
+            identity=0,
+            ports=(),
+            state="waiting-for-identity",
+            created=time.time(),
+        )
+        try:
+            self._registry.save(row)
+        except BaseException:
+            self._plumbing.detach(attached.interface)
+            raise
+        for address in addresses:
+            self._pools.attached(address)
+        self._tables.endpoints.put(row)
+        self._labeling.update(row.id)
+        return row
+
+    async def _pod_known(self, request: EndpointRequest) -> None:
+        def known() -> bool:
+            pod = self._tables.pods.get((request.namespace, request.pod))
+            return (
+                pod is not None
+                and (not request.uid or pod.uid == request.uid)
+                and request.namespace in self._tables.namespaces
+            )
+
+        try:
+            await eventually(known, timeout=POD_KNOWN_WITHIN, what="the pod", interval=0.005)
+        except TimeoutError as error:
+            raise Unreachable(
+                f"the Kubernetes API has not told of pod {request.namespace}/{request.pod} "
+                f"within {POD_KNOWN_WITHIN:g} s",
+                hint="its labels decide its identity, so it cannot be attached without",
+            ) from error
+
+    async def _realized(self, number: int) -> EndpointRow:
+        try:
+            await eventually(
+                lambda: self._advance(number), timeout=REALIZED_WITHIN, what="the kernel", interval=0.002
+            )
+        except TimeoutError as error:
+            row = self._tables.endpoints.get(number)
+            raise Unreachable(
+                f"endpoint {number} is still {row.state if row else 'unknown'} after {REALIZED_WITHIN:g} s",
+                hint="`podwire status --verbose` shows what the agent waits for",
+            ) from error
+        row = self._tables.endpoints.get(number)
+        if row is None:
+            raise NotFound(f"endpoint {number} was removed while it was attached")
+        return row
+
+    def _advance(self, number: int) -> bool:
+        """Move an endpoint to the state it is in; whether it is ready."""
+        row = self._tables.endpoints.get(number)
+        if row is None:
+            return True
+        state = self._state(row)
+        if state != row.state:
+            self._tables.endpoints.put(msgspec.structs.replace(row, state=state))
+        return state == "ready"
+
+    def _state(self, row: EndpointRow) -> str:
+        if not row.identity:
+            return "waiting-for-identity"
+        obeyed = self._tables.endpoint_policies.get(row.id)
+        realized = obeyed is not None and self._writer.realized(row.id) == obeyed
+        return "ready" if realized else "regenerating"
+
+    async def _remove(self, row: EndpointRow) -> None:
+        self._tables.endpoints.delete(row.id)
+        try:
+            await eventually(
+                lambda: row.ifindex not in self._maps["podwire_devices"],
+                timeout=GONE_WITHIN,
+                what="the kernel to forget the endpoint",
+                interval=0.002,
+            )
+        except TimeoutError:
+            log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
+        self._plumbing.detach(row.interface)
+        for address in (row.ipv4, row.ipv6):
+            if address:
+                self._pools.release(address)
+        self._registry.forget(row.id)
+
+    @asynccontextmanager
+    async def _alone(self, container_id: str) -> AsyncIterator[None]:
+        """One call per container at a time."""
+        lock = self._busy.setdefault(container_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._busy.pop(container_id, None)

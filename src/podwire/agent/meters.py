@@ -1,0 +1,106 @@
+"""The agent's metrics: read from the kernel's maps and the tables when somebody asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from podwire.abi.enums import DROP_TEXT, DropReason
+from podwire.base.telemetry import Metrics
+from podwire.datapath.maps import Maps
+from podwire.model.rule import Direction
+from podwire.state.tables import Tables
+
+Samples = Iterable[tuple[dict[str, str], float]]
+
+
+def declare(metrics: Metrics, tables: Tables, maps: Maps, flows: Callable[[], dict[str, float]]) -> None:
+    """Declare all metrics of an agent."""
+    metrics.reading(
+        "podwire_drop_count_total",
+        "counter",
+        "Packets dropped, by reason and direction",
+        lambda: outcomes(maps, dropped=True, size=False),
+    )
+    metrics.reading(
+        "podwire_drop_bytes_total",
+        "counter",
+        "Bytes of packets dropped, by reason and direction",
+        lambda: outcomes(maps, dropped=True, size=True),
+    )
+    metrics.reading(
+        "podwire_forward_count_total",
+        "counter",
+        "Packets forwarded, by direction",
+        lambda: outcomes(maps, dropped=False, size=False),
+    )
+    metrics.reading(
+        "podwire_forward_bytes_total",
+        "counter",
+        "Bytes forwarded, by direction",
+        lambda: outcomes(maps, dropped=False, size=True),
+    )
+    metrics.reading(
+        "podwire_bpf_map_entries", "gauge", "Entries in a map", lambda: usage(maps, lambda used, _: used)
+    )
+    metrics.reading(
+        "podwire_bpf_map_pressure",
+        "gauge",
+        "Entries in a map, as a share of its capacity",
+        lambda: usage(maps, lambda used, capacity: used / capacity),
+    )
+    metrics.reading(
+        "podwire_endpoint_state", "gauge", "Endpoints of this node by state", lambda: states(tables)
+    )
+    metrics.reading(
+        "podwire_table_rows",
+        "gauge",
+        "Rows of an internal table",
+        lambda: [({"table": table.name}, float(len(table))) for table in tables],
+    )
+    metrics.reading(
+        "podwire_policy_objects",
+        "gauge",
+        "Policy objects, by whether they are in force",
+        lambda: policies(tables),
+    )
+    metrics.reading(
+        "podwire_flow_events_total",
+        "counter",
+        "Events of the datapath: emitted = received + lost + waiting",
+        lambda: [({"outcome": name}, value) for name, value in flows().items()],
+    )
+
+
+def outcomes(maps: Maps, *, dropped: bool, size: bool) -> Samples:
+    """Packets or bytes by reason and direction, over all CPUs."""
+    totals: Counter[tuple[int, int]] = Counter()
+    for key, values in maps["podwire_metrics"].items_per_cpu():
+        if bool(key.reason) == dropped:
+            totals[key.reason, key.direction] += sum(
+                value.bytes if size else value.packets for value in values
+            )
+    for (reason, direction), total in sorted(totals.items()):
+        labels = {"direction": Direction(direction).name if direction else "UNKNOWN"}
+        if dropped:
+            labels["reason"] = _reason(reason)
+        yield labels, float(total)
+
+
+def _reason(number: int) -> str:
+    return DROP_TEXT[DropReason(number)] if number in DROP_TEXT else str(number)
+
+
+def usage(maps: Maps, value: Callable[[int, int], float]) -> Samples:
+    for name, (used, capacity) in maps.usage().items():
+        yield {"map": name}, value(used, capacity)
+
+
+def states(tables: Tables) -> Samples:
+    counted = Counter(row.state for row in tables.endpoints)
+    return [({"state": state}, float(count)) for state, count in sorted(counted.items())]
+
+
+def policies(tables: Tables) -> Samples:
+    counted = Counter("refused" if row.error else "in-force" for row in tables.policies)
+    return [({"state": state}, float(count)) for state, count in sorted(counted.items())]

@@ -1,0 +1,145 @@
+"""This node's address pools: one for each of its pod CIDRs.
+
+The first pod gets the first address (10.0.2.1 …), and addresses go round, so that one that was
+given back is not soon given again. The network's own address, the last one (IPv4: broadcast) and the
+router's are never given. An address that was asked for with an expiration and that nobody attaches
+comes back after `GRACE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from podwire.base.addresses import IPAddress, IPNetwork
+from podwire.base.errors import ConfigError, Conflict, InvalidObject, NotFound
+
+GRACE = 600.0  # s, as Cilium's plugin expects
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What an owner got: one address a family the node has. `expires` names the reservation."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+    expires: str = ""
+
+
+class Pool:
+    """One CIDR. `kept` are addresses never given."""
+
+    def __init__(self, cidr: str, kept: Iterable[str]) -> None:
+        self.network: IPNetwork = ipaddress.ip_network(cidr)
+        self.family = self.network.version
+        self.taken: dict[str, str] = {}  # address → owner
+        self._kept = {ipaddress.ip_address(address) for address in kept}
+        self._kept |= {self.network.network_address, self.network.broadcast_address}
+        self._last = 0
+
+    @property
+    def size(self) -> int:
+        """Addresses that can be given."""
+        inside = sum(1 for address in self._kept if address in self.network)
+        return self.network.num_addresses - inside
+
+    def __contains__(self, address: str) -> bool:
+        return ipaddress.ip_address(address) in self.network
+
+    def take_next(self, owner: str) -> str:
+        """The next free address; Conflict if there is none."""
+        count = self.network.num_addresses
+        if len(self.taken) < self.size:
+            # At most as many steps as addresses are taken or kept, plus one.
+            for step in range(1, len(self.taken) + len(self._kept) + 2):
+                offset = (self._last + step) % count
+                address: IPAddress = self.network[offset]
+                if address not in self._kept and str(address) not in self.taken:
+                    self._last = offset
+                    self.taken[str(address)] = owner
+                    return str(address)
+        raise Conflict(
+            f"all {self.size} addresses of {self.network} are taken",
+            hint="remove pods from this node, or give it a larger pod CIDR",
+        )
+
+    def take(self, address: str, owner: str) -> None:
+        self.taken[address] = owner
+        offset = int(ipaddress.ip_address(address)) - int(self.network.network_address)
+        self._last = max(self._last, offset)
+
+
+class Pools:
+    """All pools of this node."""
+
+    def __init__(self, cidrs: Iterable[str], routers: Iterable[str]) -> None:
+        kept = tuple(routers)
+        try:
+            self._pools = [Pool(cidr, kept) for cidr in cidrs]
+        except ValueError as error:
+            raise ConfigError(f"pod CIDR of this node: {error}") from error
+        self._reserved: dict[str, tuple[float, str]] = {}  # address → (until, reservation)
+
+    def allocate(self, owner: str, family: str = "", *, expiration: bool = False) -> Given:
+        """One address of each family the node has, or of `family` (ipv4, ipv6). All or nothing."""
+        chosen = [pool for pool in self._pools if family in ("", f"ipv{pool.family}")]
+        if not chosen:
+            raise InvalidObject("family", f"this node has no {family} pod CIDR")
+        got: dict[int, str] = {}
+        try:
+            for pool in chosen:
+                if pool.family not in got:
+                    got[pool.family] = pool.take_next(owner)
+        except Conflict:
+            for address in got.values():
+                self.release(address)
+            raise
+        reservation = str(uuid.uuid4()) if expiration else ""
+        if expiration:
+            until = time.monotonic() + GRACE
+            self._reserved |= {address: (until, reservation) for address in got.values()}
+        return Given(got.get(4, ""), got.get(6, ""), reservation)
+
+    def attached(self, address: str) -> None:
+        """The address is in use: it does not expire any more."""
+        self._reserved.pop(address, None)
+
+    def release(self, address: str) -> None:
+        """Give an address back; NotFound if nobody has it."""
+        self._reserved.pop(address, None)
+        for pool in self._pools:
+            if pool.taken.pop(address, None) is not None:
+                return
+        raise NotFound(f"address {address} is not allocated on this node")
+
+    def restore(self, owners: Mapping[str, str]) -> None:
+        """Addresses that endpoints of an earlier life have. Others of theirs were never given."""
+        for address, owner in owners.items():
+            for pool in self._pools:
+                if address in pool:
+                    pool.take(address, owner)
+
+    def allocations(self) -> dict[str, str]:
+        """Address → owner."""
+        return {address: owner for pool in self._pools for address, owner in pool.taken.items()}
+
+    def capacity(self) -> list[tuple[str, int, int]]:
+        """(CIDR, taken, size) of each pool."""
+        return [(str(pool.network), len(pool.taken), pool.size) for pool in self._pools]
+
+    def expire(self, now: float) -> list[str]:
+        """Give back what was reserved until before `now` and never attached."""
+        gone = [address for address, (until, _) in self._reserved.items() if until < now]
+        for address in gone:
+            self.release(address)
+        return gone
+
+    async def run(self) -> None:
+        """Expire reservations, until cancelled."""
+        while True:
+            await asyncio.sleep(GRACE / 20)
+            self.expire(time.monotonic())
