@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from podwire.apiserver.kinds import Kind, Registry, Subresource
-from podwire.apiserver.strategies import cluster, network, pods, workloads
+from podwire.apiserver.schemas import of_kind
+from podwire.apiserver.strategies import cluster, definitions, network, pods, services, workloads
 
 _STATUS = ("get", "patch", "update")
 _SCALE = Subresource("scale", "Scale", _STATUS, "autoscaling", "v1")
@@ -47,7 +48,8 @@ def _kind(
     namespaced: bool = True,
     **more: object,
 ) -> Kind:
-    settings: dict[str, object] = {"fields": META_FIELDS, **more}
+    schema = {"$ref": f"#/components/schemas/{of_kind(group, kind)}"}
+    settings: dict[str, object] = {"fields": META_FIELDS, "schema": schema, **more}
     return Kind(
         group=group,
         version=version,
@@ -66,8 +68,8 @@ def registry() -> Registry:
         [
             _core("bindings", "Binding", verbs=_CREATE, internal=True),
             _core("configmaps", "ConfigMap", short="cm", strategy=cluster.ConfigMaps()),
-            _core("endpoints", "Endpoints", short="ep"),
-            _core("events", "Event", short="ev", fields=_EVENT_FIELDS, strategy=cluster.Events()),
+            _core("endpoints", "Endpoints", short="ep", strategy=network.EndpointsStrategy()),
+            _core("events", "Event", short="ev", fields=_EVENT_FIELDS),
             _core(
                 "namespaces",
                 "Namespace",
@@ -115,7 +117,7 @@ def registry() -> Registry:
                 "Service",
                 short="svc",
                 categories=("all",),
-                strategy=network.Services(),
+                strategy=services.Services(),
                 fields={**META_FIELDS, "spec.clusterIP": "", "spec.type": ""},
                 subresources=(_status("Service"),),
             ),
@@ -127,7 +129,7 @@ def registry() -> Registry:
                 short="crd crds",
                 namespaced=False,
                 categories=("api-extensions",),
-                strategy=cluster.Definitions(),
+                strategy=definitions.Definitions(),
                 subresources=(_status("CustomResourceDefinition"),),
             ),
             _kind(

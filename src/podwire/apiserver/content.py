@@ -1,7 +1,7 @@
 """What clients send and what they accept: media types and bodies.
 
-JSON is spoken, and YAML understood. Protobuf is not: a client that accepts nothing else gets 406,
-one that sends it 415, and Kubernetes' clients then speak JSON.
+JSON is spoken; YAML and Kubernetes' protobuf are understood, too. A client that accepts nothing else
+than protobuf gets 406.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from podwire.apiserver import protobuf
 from podwire.apiserver.status import StatusError, bad_request
 from podwire.base.errors import PodwireError
 from podwire.kube.documents import parse_yaml
@@ -79,6 +80,8 @@ def decode(raw: bytes, content_type: str) -> Any:
         return _json(raw)
     if content_type in ("application/yaml", "application/x-yaml", APPLY_PATCH):
         return _yaml(raw)
+    if content_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(raw)
     message = (
         "the body of the request was in an unknown format - accepted media types include: "
         "application/json, application/yaml"

@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from podwire.apiserver import content, selectors, status, tables, watch
-from podwire.apiserver.auth import User
+from podwire.apiserver import content, selectors, status, subresources, tables, watch
+from podwire.apiserver.auth import Authenticator, User
 from podwire.apiserver.objects import DeleteOptions, Objects, Options, Written
 from podwire.apiserver.patch import patching
 from podwire.apiserver.route import Route
 from podwire.apiserver.store import Stored
 
 Object = dict[str, Any]
+_SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,8 +92,9 @@ def delete_options(call: Call) -> DeleteOptions:
 class Handlers:
     """All verbs on all kinds."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, authenticator: Authenticator) -> None:
         self.objects = objects
+        self.authenticator = authenticator
         self.store = objects.store
 
     # -- one object
@@ -102,8 +104,44 @@ class Handlers:
 
     def create(self, call: Call) -> web.Response:
         kind = call.route.kind
+        if kind.internal:
+            return self._review(call)
         written = self.objects.create(kind, call.namespace, call.body, write_options(call))
         return self.written(call, written)
+
+    def _review(self, call: Call) -> web.Response:
+        kind = call.route.kind
+        if kind.plural == "bindings":
+            meta = call.body.get("metadata") if isinstance(call.body, dict) else None
+            name = meta.get("name") if isinstance(meta, dict) else None
+            subresources.bind(self.objects, call.namespace, str(name or ""), call.body)
+            return answer(_SUCCESS, 201)
+        return answer(subresources.review(kind, call.user, self.authenticator, call.body), 201)
+
+    def special(self, call: Call) -> web.Response:
+        """Subresources other than status."""
+        route, objects = call.route, self.objects
+        place = (call.namespace, route.name)
+        match call.request.method, route.subresource:
+            case "GET", "scale":
+                return answer(subresources.scale_of(objects.get(route.kind, *place).object))
+            case ("PUT" | "PATCH") as method, "scale":
+                form = call.request.content_type if method == "PATCH" else ""
+                return answer(
+                    subresources.write_scale(
+                        objects, route.kind, *place, form, call.body, write_options(call)
+                    )
+                )
+            case "POST", "binding":
+                subresources.bind(objects, *place, call.body)
+                return answer(_SUCCESS, 201)
+            case "POST", "eviction":
+                return answer(subresources.evict(objects, *place, call.body), 201)
+            case "POST", "token":
+                return answer(subresources.token(objects, self.authenticator, *place, call.body), 201)
+            case "PUT", "finalize":
+                return answer(subresources.finalize(objects, route.name, call.body))
+        raise status.method_not_allowed(call.request.method)
 
     def update(self, call: Call) -> web.Response:
         route = call.route
@@ -119,17 +157,8 @@ class Handlers:
 
     def patch(self, call: Call) -> web.Response:
         route = call.route
-        kind = call.request.content_type
-        written = patching.patch(
-            self.objects,
-            route.kind,
-            call.namespace,
-            route.name,
-            kind,
-            call.body,
-            write_options(call),
-            route.subresource,
-        )
+        target = patching.Target(self.objects, route.kind, call.namespace, route.name, route.subresource)
+        written = target.patch(call.request.content_type, call.body, write_options(call))
         return self.written(call, written)
 
     def delete(self, call: Call) -> web.Response:

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver import metadata
+from podwire.apiserver import metadata, versions
+from podwire.apiserver.allocation import Allocations
 from podwire.apiserver.config import ClusterSettings
 from podwire.apiserver.kinds import Kind, Registry
 from podwire.apiserver.patch import managed
@@ -42,7 +43,7 @@ class Options(msgspec.Struct, frozen=True):
     dry_run: bool = False
     validation: str = "Warn"  # Ignore | Warn | Strict
     force: bool = False
-    applied: Object | None = None  # the managed fields of a server-side apply
+    applied: list[Object] | None = None  # the managed fields of a server-side apply
 
 
 class DeleteOptions(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class Objects:
         self.store = store
         self.registry = registry
         self.settings = settings
+        self.allocations = Allocations(store, settings)
 
     # -- reading
 
@@ -117,10 +119,10 @@ class Objects:
             raise already_exists(kind.plural, kind.group, name)
         if kind.has_status and not kind.strategy.grace and kind.resource not in ("nodes", "namespaces"):
             body.pop("status", None)
-        kind.strategy.default(body)
-        if kind.strategy.generation or kind.custom:
+        if kind.strategy.generation:
             meta["generation"] = 1
-        warnings = self._validate(kind, body, None, options)
+        warnings = self._validate(kind, body, options)
+        kind.strategy.default(body)
         kind.strategy.create(body, self)
         if problems := list(kind.strategy.validate(body, None)):
             raise invalid(kind.kind, kind.group, name, problems)
@@ -150,8 +152,8 @@ class Objects:
     ) -> Written:
         """Store what `edit` makes of a copy of the object. Nothing is written where nothing changed."""
         current = self.get(kind, namespace, name)
-        old = current.object
-        copied = current.copy()
+        old = versions.served(kind, current.object)
+        copied = versions.served(kind, current.copy())
         result = edit(copied)
         body = copied if result is None else result
         self._identify(kind, namespace, body, name)
@@ -163,16 +165,16 @@ class Objects:
             raise changed_meanwhile(kind.plural, kind.group, name)
         owned = meta.pop("managedFields", None)
         if subresource == "status":
-            body = _only_status(current.copy(), body, kind)
+            body = _only_status(versions.served(kind, current.copy()), body, kind)
             meta = body["metadata"]
         else:
             metadata.keep(meta, before)
             self._main_only(kind, body, old)
+        warnings = self._validate(kind, body, options)
         kind.strategy.default(body)
         kind.strategy.update(body, old, self)
-        if (kind.strategy.generation or kind.custom) and _spec(body) != _spec(old):
+        if kind.strategy.generation and _spec(body) != _spec(old):
             meta["generation"] = before.get("generation", 0) + 1
-        warnings = self._validate(kind, body, old, options)
         if problems := list(kind.strategy.validate(body, old)):
             raise invalid(kind.kind, kind.group, name, problems)
         managed.record(kind, body, old, options, owned, subresource)
@@ -190,7 +192,7 @@ class Objects:
         if before.get("deletionTimestamp") and self._removable(kind, body):
             return Written(self._remove(kind, body, options), warnings=warnings, removed=True)
         meta["resourceVersion"] = before["resourceVersion"]
-        if managed.same(body, current.object):
+        if managed.same(body, versions.served(kind, current.object)):
             return Written(current, warnings=warnings)
         return Written(self._put(kind, body, options), warnings=warnings)
 
@@ -227,6 +229,16 @@ class Objects:
         if managed.same(body, current.object):
             return Written(current)
         return Written(self._put(kind, body, write))
+
+    def finalize_namespace(self, name: str, finalizers: list[str]) -> Object:
+        """Set who must still empty a namespace; when nobody must and it is being deleted, it goes."""
+        kind = self.kind("namespaces")
+        current = self.get(kind, "", name)
+        body = current.copy()
+        body.setdefault("spec", {})["finalizers"] = finalizers
+        if body["metadata"].get("deletionTimestamp") and self._removable(kind, body):
+            return self._remove(kind, body, OWN).object
+        return current.object if body == current.object else self._put(kind, body, OWN).object
 
     # -- parts
 
@@ -269,7 +281,7 @@ class Objects:
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise forbidden(kind.plural, kind.group, name, why)
 
-    def _validate(self, kind: Kind, body: Object, old: Object | None, options: Options) -> list[str]:
+    def _validate(self, kind: Kind, body: Object, options: Options) -> list[str]:
         checked: Checked = check(kind, body, options.validation != "Ignore")
         if checked.unknown and options.validation == "Strict":
             listed = ", ".join(f'unknown field "{path}"' for path in checked.unknown)
@@ -300,6 +312,9 @@ class Objects:
 
     def _put(self, kind: Kind, body: Object, options: Options) -> Stored:
         meta = body["metadata"]
+        if kind.storage:
+            kept = self.registry.of_resource(kind.resource)
+            body = versions.stored(kind, body, kept.api_version if kept else kind.api_version)
         if options.dry_run:
             return Stored(self.store.revision, body, _encode(body))
         return self.store.put(kind.resource, meta.get("namespace", ""), meta["name"], ordered(body))

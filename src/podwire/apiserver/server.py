@@ -55,7 +55,7 @@ class ApiServer:
         self.registry = registry()
         crd.follow(self.store, self.registry)
         self.objects = Objects(self.store, self.registry, config.cluster)
-        self.handlers = Handlers(self.objects)
+        self.handlers = Handlers(self.objects, self.authenticator)
         self._runner: web.ServerRunner | None = None
         self._address = ""
 
@@ -168,11 +168,11 @@ class ApiServer:
 
     async def _resource(self, call: Call) -> web.StreamResponse:
         route, request, handlers = call.route, call.request, self.handlers
-        if route.subresource not in ("", "status"):
-            raise unknown()
         if request.method in ("POST", "PUT", "PATCH", "DELETE"):
             raw = await content.read(request)
             call.body = content.decode(raw, request.content_type) if raw else None
+        if route.subresource not in ("", "status"):
+            return handlers.special(call)
         verb = _verb(request, route)
         if verb not in route.kind.verbs and not (route.subresource or verb == "deletecollection"):
             raise status.method_not_allowed(request.method)

@@ -1,18 +1,34 @@
-"""Objects as kubectl prints them: metav1.Table rows. Pure."""
+"""Objects as kubectl prints them: metav1.Table with the columns of their kind. Pure."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import msgspec
+
+from podwire.apiserver import columns, jsonpath, versions
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.store import Stored
 
 Object = dict[str, Any]
 
 
+class Column(NamedTuple):
+    """A column: its head, and what stands in it."""
+
+    name: str
+    priority: int
+    value: Callable[[Object], Any]
+    type: str = "string"
+    format: str = ""
+    description: str = ""
+
+
 def render(kind: Kind, stored: Stored) -> bytes:
     """The JSON of an object as `kind` serves it."""
-    return stored.encoded
+    shown = versions.served(kind, stored.object)
+    return stored.encoded if shown is stored.object else msgspec.json.encode(shown)
 
 
 def partial(body: Object) -> Object:
@@ -23,25 +39,59 @@ def partial(body: Object) -> Object:
 def table(
     kind: Kind, chosen: list[Stored], include: str, *, meta: Object | None = None, revision: int = 0
 ) -> Object:
-    """A Table with one row an object."""
-    columns = [
-        {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-        {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-    ]
+    """A Table with one row an object. `include` says what of the object comes along."""
+    heads = of_kind(kind)
     rows = []
     for one in chosen:
-        cells = [one.name, one.object["metadata"]["creationTimestamp"]]
-        row: Object = {"cells": cells}
+        row: Object = {"cells": [head.value(one.object) for head in heads]}
         if include == "Metadata":
             row["object"] = partial(one.object)
         elif include == "Object":
-            row["object"] = one.object
+            row["object"] = versions.served(kind, one.object)
         rows.append(row)
-    head = meta or {"resourceVersion": str(revision)}
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": head,
-        "columnDefinitions": columns,
+        "metadata": meta or {"resourceVersion": str(revision)},
+        "columnDefinitions": [_definition(head) for head in heads],
         "rows": rows,
+    }
+
+
+def of_kind(kind: Kind) -> list[Column]:
+    """The columns of a kind: declared here, by its definition, or name and age."""
+    name = Column("Name", 0, lambda body: body["metadata"]["name"], format="name")
+    if kind.resource in columns.COLUMNS:
+        own = [Column(head, priority, value) for head, priority, value in columns.COLUMNS[kind.resource]]
+        return own if kind.resource == "events" else [name, *own]
+    if kind.columns:
+        return [name, *(_declared(one) for one in kind.columns)]
+    return [name, Column("Age", 0, columns.age)]
+
+
+def _declared(column: Object) -> Column:
+    path, kind = column["jsonPath"], column["type"]
+
+    def value(body: Object) -> Any:
+        found = jsonpath.find(path, body)
+        if not found or found[0] is None:
+            return None
+        if kind == "date":
+            return columns.since(found[0]) if isinstance(found[0], str) else None
+        if kind in ("integer", "number", "boolean") and len(found) == 1:
+            return found[0]
+        return ",".join(one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in found)
+
+    more = {"format": column.get("format", ""), "description": column.get("description", "")}
+    shown = "string" if kind == "date" else kind
+    return Column(column["name"], column.get("priority", 0), value, shown, **more)
+
+
+def _definition(head: Column) -> Object:
+    return {
+        "name": head.name,
+        "type": head.type,
+        "format": head.format,
+        "description": head.description,
+        "priority": head.priority,
     }

@@ -9,15 +9,21 @@ import msgspec
 from podwire.apiserver.status import StatusError, bad_request
 
 _MOST = 10_000
+_COPIED = 3 * 1024 * 1024  # bytes that copy operations may make altogether
 
 
 def apply(target: Any, operations: Any) -> Any:
     """`target` after all operations, in order. 400 where one is malformed, 422 where one does not fit."""
     if not isinstance(operations, list) or len(operations) > _MOST:
         raise bad_request(f"a JSON patch is a list of at most {_MOST} operations")
+    copied = 0
     for index, one in enumerate(operations):
         if not isinstance(one, dict) or not isinstance(one.get("path"), str):
             raise bad_request(f"operation {index} of the JSON patch needs op and path")
+        if one.get("op") == "copy" and isinstance(one.get("from"), str):
+            copied += len(msgspec.json.encode(_lookup(target, _pointer(one["from"], index), index)))
+            if copied > _COPIED:
+                raise StatusError(413, "RequestEntityTooLarge", "the JSON patch copies more than 3 MiB")
         target = _one(target, one, index)
     return target
 

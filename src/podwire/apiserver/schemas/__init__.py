@@ -9,20 +9,46 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from podwire.apiserver.schemas import cluster, core, extensions, language, meta, network, pods, workloads
+from podwire.apiserver.schemas import (
+    cluster,
+    containers,
+    extensions,
+    language,
+    meta,
+    network,
+    placement,
+    pods,
+    volumes,
+    workloads,
+)
 
 Object = dict[str, Any]
+_MODULES = (meta, cluster, pods, containers, volumes, placement, workloads, network, extensions)
 
 
 @cache
 def definitions() -> dict[str, Object]:
     """All definitions of built-in kinds and their parts, as OpenAPI v3 schemas."""
     found: dict[str, Object] = {}
-    for module in (meta, core, pods, cluster, workloads, network, extensions):
+    for module in _MODULES:
         found.update(language.parse(module.DEFINITIONS))
     return found
 
 
+@cache
+def wire() -> dict[str, language.Numbers]:
+    """Protobuf numbers of all definitions; see `language.wire`."""
+    found: dict[str, language.Numbers] = {}
+    for module in _MODULES:
+        found.update(language.wire(module.DEFINITIONS))
+    return found
+
+
 def definition(name: str) -> Object:
-    """The schema called `name`; an object with any members where nothing is declared."""
-    return definitions().get(name) or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    """The schema called `name`; KeyError if there is none."""
+    return definitions()[name]
+
+
+def of_kind(group: str, kind: str) -> str:
+    """The name of a built-in kind's definition."""
+    return "EventsEvent" if (group, kind) == ("events.k8s.io", "Event") else kind

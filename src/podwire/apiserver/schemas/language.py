@@ -11,7 +11,9 @@ A definition begins at the left margin: a name and what it is; its fields follow
 bytes quantity intorstring any object``, the name of a definition, ``[]T``, ``map[T]``. Options:
 ``map=k,k`` (list keyed by fields), ``merge=k`` (strategic merge by that field), ``set``, ``atomic``,
 ``enum=a|b``, ``default=x``, ``min=n``, ``max=n``, ``pattern=re``, ``minlen=n``, ``maxlen=n``,
-``minitems=n``, ``maxitems=n``, ``nullable``, ``replace`` (strategic merge replaces, retainKeys).
+``minitems=n``, ``maxitems=n``, ``nullable``, ``retain`` (strategic merge keeps only what is named). ``#n`` is
+the field's number in protobuf; ``#2.1`` is number 1 inside message 2, which JSON shows flat. A line
+indented deeper goes on with the description.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 Object = dict[str, Any]
+Numbers = dict[int, Any]
 
 _SCALARS: dict[str, Object] = {
     "string": {"type": "string"},
@@ -48,9 +51,7 @@ def parse(text: str) -> dict[str, Object]:
     """Definitions by name. ValueError names the line that cannot be read."""
     found: dict[str, Object] = {}
     current: Object = {}
-    for line in text.splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    for line in _joined(text):
         head, separator, words = line.partition(" :: ")
         if not separator:
             raise ValueError(f"a line without description: {line}")
@@ -60,6 +61,35 @@ def parse(text: str) -> dict[str, Object]:
             continue
         _field(current, head.split(), words.strip(), line)
     return found
+
+
+def wire(text: str) -> dict[str, Numbers]:
+    """Protobuf numbers: definition → number → (field, type), or a table of its own for flat messages."""
+    found: dict[str, Numbers] = {}
+    numbers: Numbers = {}
+    for line in _joined(text):
+        parts = line.partition(" :: ")[0].split()
+        if not line.startswith(" "):
+            numbers = found.setdefault(parts[0], {})
+            continue
+        for option in parts[2:]:
+            if option.startswith("#"):
+                *outer, last = (int(one) for one in option[1:].split("."))
+                table = numbers
+                for one in outer:
+                    table = table.setdefault(one, {})
+                table[last] = (parts[0].rstrip("!"), parts[1])
+    return found
+
+
+def _joined(text: str) -> list[str]:
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("      "):
+            lines[-1] += " " + line.strip()
+        elif line.strip():
+            lines.append(line)
+    return lines
 
 
 def _field(owner: Object, parts: list[str], words: str, line: str) -> None:
@@ -89,6 +119,8 @@ def _type(text: str) -> Object:
 
 def _option(schema: Object, option: str, line: str) -> None:
     name, _, value = option.partition("=")
+    if name.startswith("#"):
+        return
     if name in _NUMBERS:
         schema[_NUMBERS[name]] = int(value)
     elif name == "enum":

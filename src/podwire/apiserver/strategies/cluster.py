@@ -1,47 +1,85 @@
-"""Namespaces, nodes, configuration, events and definitions."""
+"""Namespaces, nodes, configuration."""
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from podwire.apiserver import crd
 from podwire.apiserver.kinds import Strategy
+from podwire.apiserver.status import FieldError, forbidden_field
 
 if TYPE_CHECKING:
     from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
+_KEY = re.compile(r"^[-._a-zA-Z0-9]+$")
+_MOST = 1024 * 1024
 
 
 class ConfigMaps(Strategy):
-    pass
+    fields: tuple[str, ...] = ("data", "binaryData")
+
+    def validate(self, body: Object, old: Object | None) -> Iterator[FieldError]:
+        size = 0
+        for name in self.fields:
+            for key, value in (body.get(name) or {}).items():
+                size += len(value)
+                if len(key) > 253 or not _KEY.match(key) or key in (".", ".."):
+                    detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
+                    yield FieldError(f"{name}[{key[:80]}]", detail, value=key)
+        if size > _MOST:
+            yield FieldError("", f"must have at most {_MOST} bytes", reason="FieldValueTooLong", value="")
+        if old is None or not old.get("immutable"):
+            return
+        for name in self.fields:
+            if body.get(name) != old.get(name):
+                yield forbidden_field(name, "field is immutable when `immutable` is set")
+        if not body.get("immutable"):
+            yield forbidden_field("immutable", "field is immutable when `immutable` is set")
 
 
-class Secrets(Strategy):
+class Secrets(ConfigMaps):
+    fields = ("data",)
+
     def default(self, body: Object) -> None:
         body.setdefault("type", "Opaque")
+        text = body.pop("stringData", None)
+        if text:
+            encoded = {key: base64.b64encode(value.encode()).decode() for key, value in text.items()}
+            body["data"] = {**(body.get("data") or {}), **encoded}
 
-
-class Events(Strategy):
-    pass
+    def validate(self, body: Object, old: Object | None) -> Iterator[FieldError]:
+        yield from super().validate(body, old)
+        if old is not None and old.get("type") != body.get("type"):
+            yield FieldError("type", "field is immutable", value=body.get("type"))
 
 
 class Namespaces(Strategy):
     def create(self, body: Object, objects: Objects) -> None:
         body["spec"] = {"finalizers": ["kubernetes"]}
         body["status"] = {"phase": "Active"}
-        body["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = body["metadata"]["name"]
+        labels = body["metadata"]["labels"] = body["metadata"].get("labels") or {}
+        labels["kubernetes.io/metadata.name"] = body["metadata"]["name"]
+
+    def update(self, body: Object, old: Object, objects: Objects) -> None:
+        body["spec"] = old.get("spec", {})
+        labels = body["metadata"]["labels"] = body["metadata"].get("labels") or {}
+        labels["kubernetes.io/metadata.name"] = body["metadata"]["name"]
 
 
 class Nodes(Strategy):
-    pass
+    def default(self, body: Object) -> None:
+        spec = body.setdefault("spec", {})
+        if spec.get("podCIDRs") and not spec.get("podCIDR"):
+            spec["podCIDR"] = spec["podCIDRs"][0]
+        elif spec.get("podCIDR") and not spec.get("podCIDRs"):
+            spec["podCIDRs"] = [spec["podCIDR"]]
 
-
-class Definitions(Strategy):
-    generation = True
-
-    def create(self, body: Object, objects: Objects) -> None:
-        body["status"] = crd.accepted(body)
-
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
-        body["status"] = {**crd.accepted(body), **{"conditions": old["status"]["conditions"]}}
+    def validate(self, body: Object, old: Object | None) -> Iterator[FieldError]:
+        before = (old or {}).get("spec", {}).get("podCIDRs")
+        if before and body["spec"].get("podCIDRs") != before:
+            yield forbidden_field(
+                "spec.podCIDRs", "node updates may not change podCIDR except from empty to valid"
+            )

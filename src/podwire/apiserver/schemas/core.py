@@ -1,4 +1,0 @@
-"""Schemas: core."""
-
-DEFINITIONS = """
-"""
