@@ -36,7 +36,9 @@ def machine() -> Path:
     except OSError as error:
         raise StorageError(f"cannot use {RUN}: {error.strerror}") from error
     if free < ROOM:
-        raise StorageError(f"{RUN} has only {free >> 20} MiB left", hint="make room on its disk and try again")
+        raise StorageError(
+            f"{RUN} has only {free >> 20} MiB left", hint="make room on its disk and try again"
+        )
     return cgroup
 
 

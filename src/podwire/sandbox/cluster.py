@@ -81,7 +81,9 @@ class Cluster:
             if error.code not in (404, 409):
                 raise
 
-    def event(self, about: Object, kind: str, reason: str, message: str, *, source: str, node: str = "") -> None:
+    def event(
+        self, about: Object, kind: str, reason: str, message: str, *, source: str, node: str = ""
+    ) -> None:
         """An Event about an object; the same again counts up instead of being written anew."""
         meta = about["metadata"]
         namespace = meta.get("namespace", "default")
@@ -95,7 +97,11 @@ class Cluster:
         involved = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion") if key in meta}
         body = {
             "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {"kind": about.get("kind", "Pod"), "apiVersion": about.get("apiVersion", "v1"), **involved},
+            "involvedObject": {
+                "kind": about.get("kind", "Pod"),
+                "apiVersion": about.get("apiVersion", "v1"),
+                **involved,
+            },
             "type": kind,
             "reason": reason,
             "message": message,

@@ -21,10 +21,12 @@ from podwire.base.aio import Supervised
 from podwire.base.errors import PodwireError
 from podwire.sandbox import manifests, nodes
 from podwire.sandbox.cluster import Cluster
+from podwire.sandbox.dns import pod as dns
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import API_PORT, Plan
 from podwire.sandbox.record import Record
 from podwire.sandbox.runner.node import NodeRunner
+from podwire.sandbox.runner.runtime import Runtime
 
 log = logging.getLogger(__name__)
 ADMIN = ("kubernetes-admin", ("system:masters",))
@@ -71,7 +73,8 @@ class Control:
     async def _run(self) -> None:
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-        server = ApiServer(self._config())
+        runtime = Runtime()
+        server = ApiServer(self._config(), runtime)
         cluster = Cluster(server.objects)
         async with Supervised("control") as group:
             try:
@@ -81,12 +84,16 @@ class Control:
                 for node in self.plan.nodes:
                     nodes.register(cluster, self.plan, node)
                 record = Record(self.places.record)
-                runners = [NodeRunner(self.plan, self.places, record, cluster, node) for node in self.plan.nodes]
-                for runner in runners:
+                for node in self.plan.nodes:
+                    runtime.runners.append(NodeRunner(self.plan, self.places, record, cluster, node))
+                for runner in runtime.runners:
                     group.start(f"run pods of {runner.node.name}", runner.run())
                 ready = {node.name: asyncio.Event() for node in self.plan.nodes}
                 for node in self.plan.nodes:
-                    group.start(f"keep node {node.name}", nodes.keep(cluster, self.places, node, ready[node.name]))
+                    group.start(
+                        f"keep node {node.name}", nodes.keep(cluster, self.places, node, ready[node.name])
+                    )
+                group.start("cluster DNS", dns.run(cluster, self.plan, runtime))
                 group.once("bring up the lab", self._bring_up(cluster, ready))
                 await ended.wait()
             finally:
@@ -124,7 +131,9 @@ class Control:
                 if applied:
                     self.progress.tell(say=f"applied {len(applied)} objects of the lab")
             for name, event in ready.items():
-                self.progress.tell(waiting=f"the agent of node {name} is not ready (see {self.places.logs}/agent-{name}.log)")
+                self.progress.tell(
+                    waiting=f"the agent of node {name} is not ready (see {self.places.logs}/agent-{name}.log)"
+                )
                 await event.wait()
             self.progress.tell(say=f"nodes {', '.join(ready)} are ready")
             await self._pods_ready(cluster)
@@ -140,7 +149,10 @@ class Control:
             unready = [pod for pod in cluster.all("pods") if not manifests.settled(pod)]
             if not unready and manifests.workloads_settled(cluster):
                 return
-            named = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}{manifests.why(pod)}" for pod in unready]
+            named = [
+                f"{pod['metadata']['namespace']}/{pod['metadata']['name']}{manifests.why(pod)}"
+                for pod in unready
+            ]
             if named != said:
                 self.progress.tell(waiting=f"these pods are not ready: {', '.join(named) or 'none made yet'}")
                 said = named

@@ -91,6 +91,7 @@ TABLE: dict[str, StandIn] = {
     "toolbox": _SHELL,
     # nothing
     "pause": StandIn(PAUSE),
+    "cluster-dns": StandIn(PAUSE),  # answered by the control process inside the pod's network
     "sleep": StandIn(PAUSE),
 }
 
@@ -116,7 +117,9 @@ def command(image: str, args: list[str], ports: list[int]) -> list[str] | None:
     if found.program and (path := shutil.which(found.program[0])):
         return [path, *(args or found.program[1:])]
     if args:
-        raise ValueError(f"the stand-in for image {image} takes no args; give the container a command instead")
+        raise ValueError(
+            f"the stand-in for image {image} takes no args; give the container a command instead"
+        )
     return sleeping() if found.kind == PAUSE else web(ports)
 
 

@@ -68,7 +68,13 @@ class Keeper:
         progress: int,
         work: Work,
     ) -> None:
-        self.plan, self.places, self.listening, self.progress, self.work = plan, places, listening, progress, work
+        self.plan, self.places, self.listening, self.progress, self.work = (
+            plan,
+            places,
+            listening,
+            progress,
+            work,
+        )
         self.sockets: list[socket.socket] = []
         self.children: dict[str, Child] = {}
         self.ending = False
@@ -166,7 +172,9 @@ class Keeper:
         child.pid, child.due = 0, now + wait
         how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
         print(f"{child.name} ended {how}; starting it again in {wait:.1f} s", file=sys.stderr, flush=True)
-        self._tell({"died": child.name, "how": how, "times": child.quick_deaths, "log": self._last_words(child)})
+        self._tell(
+            {"died": child.name, "how": how, "times": child.quick_deaths, "log": self._last_words(child)}
+        )
 
     def _last_words(self, child: Child) -> str:
         """The last line of its log: what a person is told when the sandbox cannot come up."""

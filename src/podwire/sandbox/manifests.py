@@ -62,7 +62,9 @@ def _apply(cluster: Cluster, body: Object) -> str:
     objects = cluster.objects
     kind = objects.registry.of_kind(body["apiVersion"], body["kind"])
     if kind is None:
-        raise StatusError(404, "NotFound", f'no matches for kind "{body["kind"]}" in version "{body["apiVersion"]}"')
+        raise StatusError(
+            404, "NotFound", f'no matches for kind "{body["kind"]}" in version "{body["apiVersion"]}"'
+        )
     meta = body.setdefault("metadata", {})
     namespace = meta.setdefault("namespace", "default") if kind.namespaced else ""
     name = meta.get("name", "")

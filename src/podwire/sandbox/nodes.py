@@ -119,7 +119,11 @@ def _node(plan: Plan, node: Node) -> Object:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": node.name, "labels": labels},
-        "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs), "providerID": f"podwire://{node.name}"},
+        "spec": {
+            "podCIDR": node.pod_cidrs[0],
+            "podCIDRs": list(node.pod_cidrs),
+            "providerID": f"podwire://{node.name}",
+        },
         "status": {
             "capacity": sizes,
             "allocatable": sizes,

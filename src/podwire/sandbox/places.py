@@ -114,7 +114,8 @@ def cgroup2_mount() -> Path:
         if after.startswith("cgroup2 "):
             return Path(before.split()[4])
     raise NotFound(
-        "cgroup2 is not mounted", hint="mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
+        "cgroup2 is not mounted",
+        hint="mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
     )
 
 

@@ -65,9 +65,7 @@ def families(lab: Lab) -> tuple[int, ...]:
 def plan(lab: Lab, name: str, index: int) -> Plan:
     """The addresses of `lab` as sandbox `name` with `index`; InvalidObject where they would clash."""
     kinds = families(lab)
-    nodes = tuple(
-        _node(node, number, index, kinds) for number, node in enumerate(lab.node_names, start=1)
-    )
+    nodes = tuple(_node(node, number, index, kinds) for number, node in enumerate(lab.node_names, start=1))
     worlds = tuple(
         Outside(world, tuple(_underlay(family, index, 100 + number) for family in _families_of(world)))
         for number, world in enumerate(lab.worlds, start=1)
@@ -89,7 +87,8 @@ def plan(lab: Lab, name: str, index: int) -> Plan:
 def _node(name: str, number: int, index: int, kinds: tuple[int, ...]) -> Node:
     cidrs = tuple(f"10.0.{number}.0/24" if family == 4 else f"fd00:10:0:{number:x}::/64" for family in kinds)
     routers = tuple(
-        f"10.0.{number}.254" if family == 4 else f"fd00:10:0:{number:x}:ffff:ffff:ffff:fffe" for family in kinds
+        f"10.0.{number}.254" if family == 4 else f"fd00:10:0:{number:x}:ffff:ffff:ffff:fffe"
+        for family in kinds
     )
     addresses = tuple(_underlay(family, index, 10 + number) for family in kinds)
     return Node(name, addresses, cidrs, routers)
@@ -113,11 +112,15 @@ def _check_overlaps(plan: Plan) -> None:
             address = ipaddress.ip_address(text)
             path = f"worlds[{number}].addresses[{place}]"
             if address.version not in plan.families:
-                raise InvalidObject(path, f"{text} needs ipFamily {'ipv6' if address.version == 6 else 'ipv4'} or dual")
+                raise InvalidObject(
+                    path, f"{text} needs ipFamily {'ipv6' if address.version == 6 else 'ipv4'} or dual"
+                )
             for network in networks:
                 if address in network:
                     raise InvalidObject(
-                        path, f"{text} is inside {network}, which the cluster uses", hint="take one of 203.0.113.0/24"
+                        path,
+                        f"{text} is inside {network}, which the cluster uses",
+                        hint="take one of 203.0.113.0/24",
                     )
 
 

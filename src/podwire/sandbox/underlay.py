@@ -23,7 +23,11 @@ from podwire.sandbox.record import Record
 BRIDGE = "br0"
 DEVICE = "eth0"
 _SYSCTLS = {
-    "all": ("net/ipv6/conf/all/accept_dad=0", "net/ipv6/conf/default/accept_dad=0", "net/ipv4/ping_group_range=0 2147483647"),
+    "all": (
+        "net/ipv6/conf/all/accept_dad=0",
+        "net/ipv6/conf/default/accept_dad=0",
+        "net/ipv4/ping_group_range=0 2147483647",
+    ),
     "node": ("net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=1"),
 }
 
@@ -51,7 +55,10 @@ def _bridge(plan: Plan, places: Places) -> list[str]:
     for member in [*(node.name for node in plan.nodes), *(outside.world.name for outside in plan.worlds)]:
         port = f"to-{member}"[:15]
         peer = f"peer name {DEVICE} mtu {plan.lab.mtu} netns {places.netns(member).name}"
-        lines += [f"link add {port} mtu {plan.lab.mtu} type veth {peer}", f"link set {port} master {BRIDGE} up"]
+        lines += [
+            f"link add {port} mtu {plan.lab.mtu} type veth {peer}",
+            f"link set {port} master {BRIDGE} up",
+        ]
     return lines
 
 
@@ -102,9 +109,13 @@ def _batch(namespace: Path, lines: list[str]) -> None:
     """Run `lines` as one ip(8) batch inside `namespace`; NetworkError names the line that failed."""
     command = ["ip", "-n", namespace.name, "-batch", "-"]
     try:
-        done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False
+        )
     except FileNotFoundError as error:
-        raise NotSupported("the sandbox's underlay", hint="install iproute2: there is no `ip` here") from error
+        raise NotSupported(
+            "the sandbox's underlay", hint="install iproute2: there is no `ip` here"
+        ) from error
     if done.returncode:
         words = " ".join(done.stderr.split())
         raise NetworkError(f"cannot build the network of {namespace.name}: {words}")

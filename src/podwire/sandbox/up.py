@@ -235,7 +235,9 @@ def _await_ready(reader: int, timeout: float, tell: Tell) -> None:
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([reader], [], [], left)[0]:
-                raise Unreachable(f"the sandbox was not ready within {timeout:g} s: {last}", hint="--timeout waits longer")
+                raise Unreachable(
+                    f"the sandbox was not ready within {timeout:g} s: {last}", hint="--timeout waits longer"
+                )
             piece = os.read(reader, 65536)
             if not piece:
                 raise Unreachable("the sandbox's processes ended before it was ready", hint=last)

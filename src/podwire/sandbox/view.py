@@ -28,7 +28,11 @@ def _shown(name: str) -> dict[str, Any]:
         plan = load(places.state)
     except (OSError, msgspec.MsgspecError):
         return shown
-    shown |= {"nodes": [node.name for node in plan.nodes], "ipFamily": plan.lab.ip_family, "routing": plan.lab.routing}
+    shown |= {
+        "nodes": [node.name for node in plan.nodes],
+        "ipFamily": plan.lab.ip_family,
+        "routing": plan.lab.routing,
+    }
     shown["pods"] = len(list(pods(places)))
     shown["api"] = _server(places.kubeconfig)
     answer = keeper.ask(places, {"do": "status"})
@@ -54,7 +58,11 @@ def open_sandbox(name: str) -> tuple[Places, Plan]:
         return places, load(places.state)
     except (OSError, msgspec.MsgspecError) as error:
         known = ", ".join(names())
-        hint = f"sandboxes here: {known}; choose one with --name" if known else "bring one up: podwire sandbox up"
+        hint = (
+            f"sandboxes here: {known}; choose one with --name"
+            if known
+            else "bring one up: podwire sandbox up"
+        )
         raise NotFound(f"there is no sandbox “{name}”", hint=hint) from error
 
 
@@ -86,7 +94,8 @@ def pod_command(
     if saved is None:
         there = ", ".join(f"{one.namespace}/{one.name}" for one in known) or "none"
         raise NotFound(
-            f"there is no pod {pod} in namespace {namespace} of sandbox “{name}”", hint=f"pods that run: {there}"
+            f"there is no pod {pod} in namespace {namespace} of sandbox “{name}”",
+            hint=f"pods that run: {there}",
         )
     chosen = container or next(iter(saved.runs), "")
     run = saved.runs.get(chosen)

@@ -56,7 +56,9 @@ class ContainerWorker:
         if init or pod.body["spec"].get("initContainers"):
             self.view.state = status.waiting("PodInitializing")
         self.run: Run | None = None
-        self.settled = asyncio.Event()  # init containers: the next one may start; others: it will not run again
+        self.settled = (
+            asyncio.Event()
+        )  # init containers: the next one may start; others: it will not run again
         self._quick_ends = 0
         self._killed_by = ""
 
@@ -75,11 +77,21 @@ class ContainerWorker:
         self.settled.set()
 
     def adopt(self, run: Run) -> None:
-        """Go on with a run that an earlier control process started."""
+        """Go on with a run that an earlier control process started, whether it ended meanwhile or not."""
         self.run = run
-        self.view.id = self._id(run.number)
-        self.view.restarts = run.number
-        self.view.state = status.running(stamp(run.began))
+        self.view.id, self.view.restarts = self._id(run.number), run.number
+        if run.keeper.alive:
+            self.view.state = status.running(stamp(run.began))
+            known = (self.pod.body.get("status") or {}).get("containerStatuses") or []
+            before = next((one for one in known if one["name"] == self.name), {})
+            self.view.started = bool(before.get("started")) or not self.spec.get("startupProbe")
+            self.view.ready = bool(before.get("ready")) or (
+                self.view.started and not self.spec.get("readinessProbe")
+            )
+            if self.view.sidecar and self.view.started:
+                self.settled.set()
+        else:
+            self._note_end(run)
 
     async def stop(self, grace: float) -> None:
         """SIGTERM; the pod ends by force what is left after `grace`."""
@@ -164,6 +176,10 @@ class ContainerWorker:
             if self.spec.get("startupProbe"):
                 group.once("probes after startup", self._after_startup(group))
             await ended(run.keeper)
+        self._note_end(run)
+        self.pod.changed()
+
+    def _note_end(self, run: Run) -> None:
         outcome = self.pod.place.outcome(self.name, run.number)
         code, number, when = outcome or (KILLED, signal.SIGKILL, time.time())
         reason = "Completed" if code == 0 else "Error"
@@ -175,7 +191,6 @@ class ContainerWorker:
             code, number, reason, message, stamp(run.began), stamp(when), self.view.id
         )
         self.view.ready = self.view.started = False
-        self.pod.changed()
 
     def _could_not_start(self, run: Run, code: int) -> tuple[int, str, str]:
         """The command may not exist, or may itself have ended with 127: its log tells."""
@@ -228,7 +243,9 @@ class ContainerWorker:
     def _reporter(self, kind: str) -> Callable[[bool, str], None]:
         def report(good: bool, why: str) -> None:
             if not good:
-                self.pod.tell("Warning", "Unhealthy", f"{kind.removesuffix('Probe').capitalize()} probe failed: {why}")
+                self.pod.tell(
+                    "Warning", "Unhealthy", f"{kind.removesuffix('Probe').capitalize()} probe failed: {why}"
+                )
             if kind == "readinessProbe":
                 self.view.ready = good
             elif kind == "startupProbe" and good:
@@ -248,7 +265,9 @@ class ContainerWorker:
             return
         word = kind.removesuffix("Probe")
         if not self._killed_by:
-            self.pod.tell("Normal", "Killing", f"Container {self.name} failed {word} probe, will be restarted")
+            self.pod.tell(
+                "Normal", "Killing", f"Container {self.name} failed {word} probe, will be restarted"
+            )
         self.run.process.signal(signal.SIGKILL if self._killed_by else signal.SIGTERM)
         self._killed_by = kind
 

@@ -63,6 +63,8 @@ class NodeRunner:
         worker = PodWorker(self.plan, self.places, self.record, self.cluster, self.node, body)
         before = self._names.get((worker.namespace, worker.name))
         self.workers[uid] = self._names[worker.namespace, worker.name] = worker
+        if (saved := self._saved(uid)) is not None and before is None:
+            worker.adopt(saved)
         worker.seen(body)
         self._group.once(f"pod {worker.namespace}/{worker.name} ({uid})", self._work(worker, before))
 
@@ -71,14 +73,13 @@ class NodeRunner:
             await before.removed.wait()  # its namespaces have the same names
         try:
             await worker.work()
-        except Exception:  # noqa: BLE001  the supervised boundary of one pod: the others go on
+        except Exception:  # the supervised boundary of one pod: the others go on
             log.exception("pod %s/%s failed", worker.namespace, worker.name)
             worker.tell("Warning", "SandboxError", "the sandbox could not run this pod; see its control.log")
-        finally:
-            worker.removed.set()
-            self.workers.pop(worker.uid, None)
-            if self._names.get((worker.namespace, worker.name)) is worker:
-                del self._names[worker.namespace, worker.name]
+        worker.removed.set()
+        self.workers.pop(worker.uid, None)
+        if self._names.get((worker.namespace, worker.name)) is worker:
+            del self._names[worker.namespace, worker.name]
 
     # -- after the control process was started anew
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import subprocess
 import time
 from typing import Any
 
 from podwire.base.aio import Supervised
-from podwire.base.errors import NotFound, PodwireError, Unreachable
+from podwire.base.errors import NotFound, PodwireError
 from podwire.client.agent import AsyncAgentClient
 from podwire.sandbox.cluster import Cluster, now, stamp
 from podwire.sandbox.places import Places
@@ -24,17 +25,21 @@ from podwire.sandbox.record import Record
 from podwire.sandbox.runner import probes, spec, status, volumes
 from podwire.sandbox.runner.container import ContainerWorker
 from podwire.sandbox.runner.place import Place, Saved
+from podwire.sandbox.runner.process import ended
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+AGENT_POLL = 0.02  # s
 DETACH_TIMEOUT = 10.0
 
 
 class PodWorker:
     """Keeps one pod of `node`."""
 
-    def __init__(self, plan: Plan, places: Places, record: Record, cluster: Cluster, node: Node, body: Object) -> None:
+    def __init__(
+        self, plan: Plan, places: Places, record: Record, cluster: Cluster, node: Node, body: Object
+    ) -> None:
         self.plan, self.cluster, self.node, self.body_seen = plan, cluster, node, body
         meta = body["metadata"]
         self.namespace, self.name, self.uid = meta["namespace"], meta["name"], meta["uid"]
@@ -44,13 +49,14 @@ class PodWorker:
         saved = Saved(self.namespace, self.name, self.uid, node.name, str(netns), str(cgroup))
         self.place = Place(places, record, saved, host_network=self.host_network)
         self.node_netns = places.netns(node.name)
-        self.agent = AsyncAgentClient(places.node(node.name) / "podwire.sock", node=node.name)
+        self.agent_socket = places.node(node.name) / "podwire.sock"
+        self.agent = AsyncAgentClient(self.agent_socket, node=node.name)
         self.stopping = False
         self.removed = asyncio.Event()
         self._told = asyncio.Event()
-        init = [ContainerWorker(self, one, init=True) for one in body["spec"].get("initContainers") or []]
-        self.init = init
-        self.main = [ContainerWorker(self, one) for one in body["spec"]["containers"]]
+        self.init: list[ContainerWorker] = []
+        self.main: list[ContainerWorker] = []
+        self._new_containers()
 
     @property
     def body(self) -> Object:
@@ -70,49 +76,79 @@ class PodWorker:
             self._told.set()
 
     gone = False
+    _attaching = False  # the agent may know this pod
+
+    def adopt(self, saved: Saved) -> None:
+        """Go on with a pod that an earlier control process made."""
+        self.place.saved = saved
+        for container in self.containers:
+            run = saved.runs.get(container.name)
+            if run is not None:
+                container.adopt(run)
 
     async def work(self) -> None:
-        """The pod's whole life."""
-        try:
-            async with Supervised(f"pod {self.namespace}/{self.name}") as group:
-                living = group.once("run", self._live(group))
-                telling = group.once("wait for its end", self._told.wait())
-                await asyncio.wait((living, telling), return_when=asyncio.FIRST_COMPLETED)
-                if living.done() and not self._told.is_set():
-                    living.result()
-                    await self._finish()
-                    await self._told.wait()
-                if not living.done():
-                    await self._stop_containers()
-        finally:
-            self.stopping = True
-            await self._remove()
+        """The pod's whole life. Cancelled, it leaves the pod running for a next control process."""
+        async with Supervised(f"pod {self.namespace}/{self.name}") as group:
+            living = group.once("run", self._live())
+            telling = group.once("wait for its end", self._told.wait())
+            await asyncio.wait((living, telling), return_when=asyncio.FIRST_COMPLETED)
+            if not self._told.is_set():
+                living.result()
+                await self._finish()
+                await self._told.wait()
+            if not living.done():
+                await self._stop_containers()
+        await self._remove()
 
     # -- bringing up
 
-    async def _live(self, group: Supervised) -> None:
-        self.changed()
-        if not self.place.alive:
-            await self._make()
-        self.changed()
-        for container in self.init:
-            if container.view.exit_code == 0 and not container.view.sidecar:
-                continue
-            working = group.once(f"init container {container.name}", container.work())
-            await container.settled.wait()
-            if not container.view.sidecar:
-                await working
-                if container.view.exit_code != 0:
+    async def _live(self) -> None:
+        """Containers in their place; a place whose first process died is made anew."""
+        while True:
+            self.changed()
+            if not self.place.alive:
+                await self._make()
+            assert self.place.saved.first
+            async with Supervised("containers") as group:
+                running = group.once("containers", self._run_containers())
+                dying = group.once("the pod's first process", ended(self.place.saved.first))
+                await asyncio.wait((running, dying), return_when=asyncio.FIRST_COMPLETED)
+                if running.done() or self.stopping:
+                    await running
                     return
-        for container in self.main:
-            if container.view.state.get(status.WAITING, {}).get("reason") == "PodInitializing":
-                container.view.state = status.waiting("ContainerCreating")
-        works = [group.once(f"container {one.name}", one.work()) for one in self.main]
-        await asyncio.gather(*works)
+            self.tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+            await self._detach()
+            self.place.saved.restarts = {name: run.number + 1 for name, run in self.place.saved.runs.items()}
+            self._new_containers()
+
+    def _new_containers(self) -> None:
+        pod_spec = self.body["spec"]
+        self.init = [ContainerWorker(self, one, init=True) for one in pod_spec.get("initContainers") or []]
+        self.main = [ContainerWorker(self, one) for one in pod_spec["containers"]]
+
+    async def _run_containers(self) -> None:
+        async with Supervised("work") as group:
+            self.changed()
+            for container in self.init:
+                if container.view.exit_code == 0 and not container.view.sidecar:
+                    continue
+                working = group.once(f"init container {container.name}", container.work())
+                await container.settled.wait()
+                if not container.view.sidecar:
+                    await working
+                    if container.view.exit_code != 0:
+                        return
+            for container in self.main:
+                if container.view.state.get(status.WAITING, {}).get("reason") == "PodInitializing":
+                    container.view.state = status.waiting("ContainerCreating")
+            works = [group.once(f"container {one.name}", one.work()) for one in self.main]
+            await asyncio.gather(*works)
 
     async def _make(self) -> None:
         """Place and network, tried again until both are there."""
         wait = RETRY_FIRST
+        while not self.host_network and not self.agent_socket.exists():
+            await asyncio.sleep(AGENT_POLL)  # an agent that is starting is not a failure
         while True:
             try:
                 await self._make_once()
@@ -120,10 +156,9 @@ class PodWorker:
             except (PodwireError, OSError, subprocess.SubprocessError) as error:
                 first = f"Failed to create pod sandbox: {error}"
                 log.warning("%s/%s: %s", self.namespace, self.name, error)
-                patient = isinstance(error, Unreachable) and wait <= RETRY_MOST / 2
-                if not patient:  # an agent that is starting is not worth an Event
-                    self.tell("Warning", "FailedCreatePodSandBox", first)
-                await self._detach()
+                self.tell("Warning", "FailedCreatePodSandBox", first)
+                if self._attaching:
+                    await self._detach()
             await asyncio.sleep(wait)
             wait = min(RETRY_MOST, wait * 2)
 
@@ -139,6 +174,7 @@ class PodWorker:
                 self.agent.allocate(owner), self.place.make(hostname, self.resolv_conf())
             )
             self.place.saved.addresses = tuple(one for one in (addresses.ipv4, addresses.ipv6) if one)
+            self._attaching = True
             await self.agent.attach(
                 container_id=self.uid,
                 netns=self.place.saved.netns,
@@ -149,7 +185,9 @@ class PodWorker:
                 ipv6=addresses.ipv6,
             )
             self.place.saved.attached = True
-        aliases = [(one["ip"], one.get("hostnames") or []) for one in self.body["spec"].get("hostAliases") or []]
+        aliases = [
+            (one["ip"], one.get("hostnames") or []) for one in self.body["spec"].get("hostAliases") or []
+        ]
         self.place.write_hosts(hostname, aliases)
         self.place.save()
         if ignored := spec.ignored(self.body):
@@ -171,7 +209,9 @@ class PodWorker:
             servers = list(self.plan.lab.dns.upstreams)
         servers += given.get("nameservers") or []
         search += given.get("searches") or []
-        options += [":".join(filter(None, (one["name"], one.get("value")))) for one in given.get("options") or []]
+        options += [
+            ":".join(filter(None, (one["name"], one.get("value")))) for one in given.get("options") or []
+        ]
         lines = [f"search {' '.join(search)}"] if search else []
         lines += [f"nameserver {one}" for one in servers[:3]]
         lines += [f"options {' '.join(options)}"] if options else []
@@ -195,7 +235,9 @@ class PodWorker:
         return volumes.binds(container, self.body, self.place.directory, self.facts, self._find)
 
     def target(self, container: Object) -> probes.Target:
-        ports = {one["name"]: int(one["containerPort"]) for one in container.get("ports") or [] if one.get("name")}
+        ports = {
+            one["name"]: int(one["containerPort"]) for one in container.get("ports") or [] if one.get("name")
+        }
         address = (self.place.saved.addresses or ("127.0.0.1",))[0]
         return probes.Target(self.node_netns, address, ports)
 
@@ -259,11 +301,10 @@ class PodWorker:
         await self._detach()
         await asyncio.to_thread(self.place.remove)
         await asyncio.to_thread(_forget, self.place)
-        self.removed.set()
         self.cluster.delete_pod(self.namespace, self.name, self.uid)
 
     async def _detach(self) -> None:
-        if self.host_network:
+        if self.host_network or not (self._attaching or self.place.saved.attached):
             return
         try:
             async with asyncio.timeout(DETACH_TIMEOUT):
@@ -276,6 +317,4 @@ class PodWorker:
 
 
 def _forget(place: Place) -> None:
-    import shutil
-
     shutil.rmtree(place.directory, ignore_errors=True)

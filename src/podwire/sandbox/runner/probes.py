@@ -68,7 +68,9 @@ async def once(probe: Object, target: Target, run: Exec) -> None:
                 await _http(probe["httpGet"], target)
             elif probe.get("tcpSocket"):
                 wanted = probe["tcpSocket"]
-                sock = await _connect(target, wanted.get("host") or target.address, target.port(wanted["port"]))
+                sock = await _connect(
+                    target, wanted.get("host") or target.address, target.port(wanted["port"])
+                )
                 sock.close()
             else:
                 code, output = await run(list(probe["exec"].get("command") or []), timeout)
@@ -130,7 +132,12 @@ async def _http(wanted: Object, target: Target) -> None:
     try:
         path = wanted.get("path") or "/"
         given = {one["name"].lower(): one["value"] for one in wanted.get("httpHeaders") or []}
-        headers = {"host": f"{host}:{port}", "user-agent": "podwire-probe/1", "accept": "*/*", "connection": "close"}
+        headers = {
+            "host": f"{host}:{port}",
+            "user-agent": "podwire-probe/1",
+            "accept": "*/*",
+            "connection": "close",
+        }
         lines = [f"GET {path if path.startswith('/') else '/' + path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in (headers | given).items()]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())

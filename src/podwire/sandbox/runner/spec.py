@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # What a pod may ask for and does not get here: it shares the host's file system and runs as root.
-IGNORED = ("securityContext", "affinity", "tolerations", "priorityClassName", "runtimeClassName")
+IGNORED = ("securityContext", "runtimeClassName")
 IGNORED_IN_CONTAINER = ("resources", "securityContext", "volumeDevices")
 
 
@@ -75,7 +75,9 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replaced, text)
 
 
-def environment(container: Object, pod: Object, facts: Facts, find: Find, services: list[Object]) -> dict[str, str]:
+def environment(
+    container: Object, pod: Object, facts: Facts, find: Find, services: list[Object]
+) -> dict[str, str]:
     """The environment of a container; Refused names what it refers to and is not there."""
     found = {"PATH": PATH, "HOME": "/root", "HOSTNAME": pod["metadata"]["name"]}
     found |= {"POD_NAMESPACE": pod["metadata"]["namespace"], "NODE_NAME": facts.node}
@@ -113,7 +115,9 @@ def _from(source: Object, find: Find) -> dict[str, str]:
     prefix = source.get("prefix", "")
     for key, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets")):
         if key in source:
-            data = data_of(resource, source[key].get("name", ""), find, optional=bool(source[key].get("optional")))
+            data = data_of(
+                resource, source[key].get("name", ""), find, optional=bool(source[key].get("optional"))
+            )
             return {prefix + name: value.decode(errors="replace") for name, value in data.items()}
     return {}
 
@@ -124,7 +128,9 @@ def _value_from(
     if "fieldRef" in source:
         return field(source["fieldRef"]["fieldPath"], pod, facts)
     if "resourceFieldRef" in source:
-        raise Refused("CreateContainerConfigError", f"env {name}: resourceFieldRef is not supported in a sandbox")
+        raise Refused(
+            "CreateContainerConfigError", f"env {name}: resourceFieldRef is not supported in a sandbox"
+        )
     for key, resource in (("configMapKeyRef", "configmaps"), ("secretKeyRef", "secrets")):
         if key in source:
             wanted = source[key]
@@ -135,7 +141,9 @@ def _value_from(
             if optional:
                 return None
             what = "configmap" if resource == "configmaps" else "secret"
-            raise Refused("CreateContainerConfigError", f"couldn't find key {wanted['key']} in {what} {wanted['name']}")
+            raise Refused(
+                "CreateContainerConfigError", f"couldn't find key {wanted['key']} in {what} {wanted['name']}"
+            )
     raise Refused("CreateContainerConfigError", f"env {name}: valueFrom names no known source")
 
 

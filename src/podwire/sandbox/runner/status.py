@@ -132,7 +132,10 @@ def _unready(names: list[str]) -> str:
 
 def _why(unready: tuple[str, str], all_ready: bool, ungated: list[str]) -> tuple[str, str]:
     if all_ready and ungated:
-        return "ReadinessGatesNotReady", f'corresponding condition of pod readiness gate "{ungated[0]}" does not exist.'
+        return (
+            "ReadinessGatesNotReady",
+            f'corresponding condition of pod readiness gate "{ungated[0]}" does not exist.',
+        )
     return unready
 
 

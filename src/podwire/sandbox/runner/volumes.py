@@ -20,7 +20,9 @@ class VolumeRefused(PodwireError):
     """A volume cannot be mounted here; the message says why and what to do."""
 
 
-def binds(container: Object, pod: Object, directory: Path, facts: spec.Facts, find: spec.Find) -> list[tuple[str, str]]:
+def binds(
+    container: Object, pod: Object, directory: Path, facts: spec.Facts, find: spec.Find
+) -> list[tuple[str, str]]:
     """(source, target) of the container's volume mounts; the sources are made and filled."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     found = []

@@ -1,0 +1,207 @@
+"""Cluster DNS on the wire: the answers of `zone`, over UDP and TCP, inside the kube-dns pod's network.
+
+The Service kube-system/kube-dns has a real pod behind it, whose traffic goes through the datapath
+like any other's; only its "container" is served here, on sockets opened in its network namespace.
+Names outside the cluster go to the lab's upstreams; without any they are refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
+from podwire.base.aio import Supervised
+from podwire.net import namespaces
+from podwire.sandbox.dns.zone import Record, Zone, pointed_at
+
+log = logging.getLogger(__name__)
+TTL = 5
+UDP_PLAIN = 512
+UPSTREAM_TIMEOUT = 3.0
+PORT = 53
+
+
+class Answerer:
+    """Wire in, wire out."""
+
+    def __init__(self, zone: Zone, upstreams: tuple[str, ...]) -> None:
+        self.zone, self.upstreams = zone, upstreams
+
+    async def answer(self, wire: bytes, *, udp: bool) -> bytes | None:
+        """The response to a query; None where there is nothing to say (not a query, not DNS)."""
+        try:
+            query = dns.message.from_wire(wire)
+        except (dns.exception.DNSException, ValueError, IndexError):
+            return _format_error(wire)
+        if query.flags & dns.flags.QR:
+            return None
+        size = max(UDP_PLAIN, query.payload) if udp else 65535
+        if len(query.question) != 1 or query.opcode() != 0:
+            return _wire(_response(query, dns.rcode.NOTIMP), size)
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True).lower()
+        local = self._local(name)
+        if local is not False:
+            return _wire(self._respond(query, name, local), size)
+        if not self.upstreams:
+            return _wire(_response(query, dns.rcode.REFUSED), size)
+        forwarded = await self._forward(wire, udp=udp)
+        return forwarded if forwarded else _wire(_response(query, dns.rcode.SERVFAIL), size)
+
+    def _local(self, name: str) -> Any:
+        """Records, None (no such name), or False: not ours to answer."""
+        address = pointed_at(name)
+        if address is not None:
+            found = self.zone.reverse(address)
+            return found if found is not None else False
+        return self.zone.lookup(name) if self.zone.owns(name) else False
+
+    def _respond(self, query: Any, name: str, records: list[Record] | None) -> Any:
+        response = _response(query, dns.rcode.NXDOMAIN if records is None else dns.rcode.NOERROR)
+        response.flags |= dns.flags.AA
+        question = query.question[0]
+        wanted = dns.rdatatype.to_text(question.rdtype)
+        chosen = [one for one in records or [] if wanted in (one.type, "ANY") or one.type == "CNAME"]
+        for kind in dict.fromkeys(one.type for one in chosen):
+            data = [one.data for one in chosen if one.type == kind]
+            response.answer.append(dns.rrset.from_text(question.name, TTL, "IN", kind, *data))
+        if not chosen:
+            zone = dns.name.from_text(self.zone.domain)
+            soa = f"ns.dns.{self.zone.domain}. hostmaster.{self.zone.domain}. 1 7200 1800 86400 {TTL}"
+            response.authority.append(dns.rrset.from_text(zone, TTL, "IN", "SOA", soa))
+        return response
+
+    async def _forward(self, wire: bytes, *, udp: bool) -> bytes | None:
+        for upstream in self.upstreams:
+            try:
+                async with asyncio.timeout(UPSTREAM_TIMEOUT):
+                    return await (_ask_udp(wire, upstream) if udp else _ask_tcp(wire, upstream))
+            except (OSError, asyncio.IncompleteReadError) as error:
+                log.warning("upstream %s did not answer: %s", upstream, error or type(error).__name__)
+        return None
+
+
+def _response(query: Any, code: Any) -> Any:
+    response = dns.message.make_response(query, recursion_available=True)
+    response.set_rcode(code)
+    return response
+
+
+def _wire(message: Any, size: int) -> bytes:
+    try:
+        packed: bytes = message.to_wire(max_size=size)
+    except dns.exception.TooBig:
+        message.answer.clear()
+        message.flags |= dns.flags.TC
+        packed = message.to_wire(max_size=size)
+    return packed
+
+
+def _format_error(wire: bytes) -> bytes | None:
+    """FORMERR with the query's id, where there is as much as a header of a query."""
+    if len(wire) < 12 or wire[2] & 0x80:
+        return None
+    return wire[:2] + bytes((0x80 | (wire[2] & 0x79), 1)) + bytes(8)
+
+
+async def _ask_udp(wire: bytes, upstream: str) -> bytes:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET6 if ":" in upstream else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect((upstream, PORT))
+        await loop.sock_sendall(sock, wire)
+        return await loop.sock_recv(sock, 65535)
+
+
+async def _ask_tcp(wire: bytes, upstream: str) -> bytes:
+    reader, writer = await asyncio.open_connection(upstream, PORT)
+    try:
+        writer.write(len(wire).to_bytes(2, "big") + wire)
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+    finally:
+        writer.close()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Each query is answered in a task of the server's group."""
+
+    def __init__(self, answerer: Answerer, group: Supervised) -> None:
+        self._answerer, self._group, self._asked = answerer, group, 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self._asked += 1
+        self._group.once(f"query {self._asked}", self._reply(data, address))
+
+    async def _reply(self, data: bytes, address: Any) -> None:
+        wire = await self._answerer.answer(data, udp=True)
+        if wire:
+            self._transport.sendto(wire, address)
+
+
+async def serve(
+    answerer: Answerer, netns: Path, families: tuple[int, ...], until: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer on port 53 of the namespace until `until` returns."""
+    loop = asyncio.get_running_loop()
+    async with Supervised("cluster DNS") as group:
+        servers: list[Any] = []
+        try:
+            for family in families:
+                number, host = (socket.AF_INET6, "::") if family == 6 else (socket.AF_INET, "0.0.0.0")
+                datagrams = _bound(netns, number, socket.SOCK_DGRAM, host)
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(answerer, group), sock=datagrams
+                )
+                servers.append(transport)
+                stream = _bound(netns, number, socket.SOCK_STREAM, host)
+                servers.append(await asyncio.start_server(_stream_handler(answerer), sock=stream))
+            await until()
+        finally:
+            for one in servers:
+                one.close()
+
+
+def _bound(netns: Path, family: int, kind: int, host: str) -> socket.socket:
+    sock = namespaces.open_socket(str(netns), family, kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.setblocking(False)
+    sock.bind((host, PORT))
+    return sock
+
+
+def _stream_handler(
+    answerer: Answerer,
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                wire = await answerer.answer(await reader.readexactly(size), udp=False)
+                if wire:
+                    writer.write(len(wire).to_bytes(2, "big") + wire)
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+    return handle
