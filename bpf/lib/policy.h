@@ -40,21 +40,28 @@ static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 
 	return class ? *class : POLICY_CLASS_ANY;
 }
 
-/* The port of the connection's server side; ICMP has its type and code in that place. An
- * echo reply is asked about as the request it answers.
+/* ICMP has its type and code where others have their port. For an echo the key says what
+ * its opener sent, whichever packet we look at: the identifier is on the side that asks.
  */
+static __always_inline __be16 policy_icmp(const struct flow *flow, const struct ct_key *key,
+					  __u8 direction)
+{
+	__be16 asks = direction == DIRECTION_EGRESS ? key->local_port : key->remote_port;
+
+	if (!(key->local_port | key->remote_port))
+		return bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
+	if (flow_is_ipv6(flow))
+		return bpf_htons((asks ? ICMPV6_ECHO_REQUEST : ICMPV6_ECHO_REPLY) << 8);
+	return bpf_htons((asks ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY) << 8);
+}
+
+/* The port of the side that was called. */
 static __always_inline __be16 policy_port(const struct flow *flow, const struct ct_key *key,
 					  __u8 direction)
 {
-	__u8 type = flow->icmp_type, code = flow->icmp_code;
-
-	if (key->protocol != IPPROTO_ICMP && key->protocol != PROTOCOL_ICMPV6)
-		return direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
-	if (key->local_port | key->remote_port) {
-		type = flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST;
-		code = 0;
-	}
-	return bpf_htons(type << 8 | code);
+	if (key->protocol == IPPROTO_ICMP || key->protocol == PROTOCOL_ICMPV6)
+		return policy_icmp(flow, key, direction);
+	return direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
 }
 
 static __always_inline bool policy_is_asked(const struct endpoint *endpoint, __u8 direction)
