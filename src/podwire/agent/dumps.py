@@ -10,9 +10,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from podwire.abi.enums import PolicyVerdict
+from podwire.abi.enums import BackendFlags, PolicyVerdict
 from podwire.abi.structs import SlotKey
-from podwire.base.addresses import ZERO, join, unpack, unpack_prefix
+from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
 from podwire.datapath import conntrack
 from podwire.datapath.maps import Maps
 from podwire.model import identity
@@ -58,20 +58,27 @@ def frontends(maps: Maps, tables: Tables) -> Rows:
             "set": frontend.set,
         }
         if not frontend.count:
-            found.append({**common, "slot": -1, "backend": ""})
+            found.append({**common, "slot": -1, "backend": "", "id": 0, "state": "none"})
         for slot in range(frontend.count):
-            found.append({**common, "slot": slot, "backend": _backend(maps, frontend.set, slot)})
+            found.append({**common, "slot": slot, **_backend(maps, frontend.set, slot)})
     return sorted(found, key=lambda row: (row["rev_nat"], row["frontend"], row["slot"]))
 
 
-def _backend(maps: Maps, number: int, slot: int) -> str:
-    backend = maps["podwire_backends"].get(maps["podwire_slots"].get(SlotKey(number, slot)) or 0)
-    return join(unpack(backend.address), backend.port) if backend is not None else "missing"
+def _backend(maps: Maps, number: int, slot: int) -> dict[str, Any]:
+    chosen = maps["podwire_slots"].get(SlotKey(number, slot)) or 0
+    backend = maps["podwire_backends"].get(chosen)
+    if backend is None:
+        return {"id": chosen, "backend": "", "state": "missing"}
+    state = "terminating" if backend.flags & BackendFlags.TERMINATING else "active"
+    return {"id": chosen, "backend": join(unpack(backend.address), backend.port), "state": state}
 
 
 def connections(maps: Maps, tables: Tables) -> Rows:
+    """Connections that have not expired, with the pod, the service and the rule of each."""
+    services = {row.rev_nat: f"{row.namespace}/{row.service}" for row in tables.frontends}
     return [
         {
+            "endpoint": _pod(tables, one.local),
             "protocol": protocol_name(one.protocol),
             "scope": one.scope,
             "direction": one.direction,
@@ -84,11 +91,17 @@ def connections(maps: Maps, tables: Tables) -> Rows:
             "bytes_received": one.bytes_received,
             "flags": list(one.flags),
             "identity": one.identity,
-            "rev_nat": one.rev_nat,
+            "service": services.get(one.rev_nat, str(one.rev_nat) if one.rev_nat else ""),
             "because": because(tables, one.rule),
         }
         for one in conntrack.dump(maps["podwire_conntrack"], conntrack.now())
+        if one.expires_in > 0
     ]
+
+
+def _pod(tables: Tables, address: str) -> str:
+    rows = tables.endpoints.by("address", address)
+    return f"{rows[0].namespace}/{rows[0].pod}" if rows else ""
 
 
 def policies(maps: Maps, tables: Tables) -> Rows:
@@ -107,14 +120,35 @@ def policies(maps: Maps, tables: Tables) -> Rows:
                 "policy": key.policy,
                 "endpoints": sorted(obeying.get(key.policy, ())),
                 "direction": Direction(key.direction).word,
-                "identities": [identity.name(peer) for peer in peers] if key.peer_class else ["any other"],
+                "peers": _peers(tables, peers) if key.peer_class else ["any other"],
                 "port": _ports(key.prefix_length, key.protocol, key.port),
                 "verdict": PolicyVerdict(entry.verdict).name.lower().replace("_", " "),
                 "proxy_port": entry.proxy_port,
                 "because": because(tables, entry.rule),
+                "rule": entry.rule,
             }
         )
-    return sorted(found, key=lambda row: (row["policy"], row["direction"], row["identities"], row["port"]))
+    return sorted(found, key=lambda row: (row["policy"], row["direction"], row["peers"], row["port"]))
+
+
+def _peers(tables: Tables, numbers: list[int]) -> list[str]:
+    """Identities as people know them: by name if reserved, by prefix if local."""
+    return [_who(tables, number) for number in numbers]
+
+
+def _who(tables: Tables, number: int) -> str:
+    row = tables.identities.get(number)
+    if row is not None and identity.is_local(number):
+        return ", ".join(one for one in row.labels if one.startswith("cidr:")) or str(number)
+    return identity.name(number)
+
+
+def _named(tables: Tables, number: int) -> str:
+    """``world``, a pod's labels, or the number."""
+    row = tables.identities.get(number)
+    if number in identity.RESERVED_NAMES or row is None:
+        return identity.name(number)
+    return ",".join(one for one in row.labels if not one.startswith("k8s:io.cilium.")) or str(number)
 
 
 def _ports(prefix_length: int, protocol: int, port: int) -> str:
@@ -130,23 +164,30 @@ def _ports(prefix_length: int, protocol: int, port: int) -> str:
 
 
 def ipcache(maps: Maps, tables: Tables) -> Rows:
-    found = [
-        (unpack(address) + ("/128" if ":" in unpack(address) else "/32"), entry)
-        for address, entry in maps["podwire_ipcache"].items()
-    ]
-    found += [
-        (unpack_prefix(key.prefix_length, key.address), entry)
+    held = {exact(unpack(address)): entry for address, entry in maps["podwire_ipcache"].items()}
+    held |= {
+        unpack_prefix(key.prefix_length, key.address): entry
         for key, entry in maps["podwire_ipcache_prefixes"].items()
-    ]
-    return [
-        {
-            "prefix": prefix,
-            "identity": entry.identity,
-            "name": identity.name(entry.identity),
-            "tunnel": "" if entry.tunnel == ZERO else unpack(entry.tunnel),
-        }
-        for prefix, entry in sorted(found, key=lambda one: one[0])
-    ]
+    }
+    found: Rows = []
+    for prefix, entry in sorted(held.items()):
+        known = tables.ipcache.get(prefix)
+        found.append(
+            {
+                "prefix": prefix,
+                "identity": entry.identity,
+                "name": _who(tables, entry.identity),
+                "pod": f"{known.namespace}/{known.pod}" if known is not None and known.pod else "",
+                "tunnel": "" if entry.tunnel == ZERO else unpack(entry.tunnel),
+                "source": known.source if known is not None else "",
+            }
+        )
+    return found
+
+
+def _known(tables: Tables, prefix: str) -> str:
+    row = tables.ipcache.get(prefix)
+    return f"{row.namespace}/{row.pod}" if row is not None and row.pod else ""
 
 
 DUMPS: dict[str, Callable[[Maps, Tables], Rows]] = {

@@ -158,9 +158,7 @@ async def _walk(
         group.start("label endpoints", labeling.run())
         group.start("allocate identities", allocator.run(KubeIdentities(client)))
         group.start("select identities", Select(tables).run())
-        group.start(
-            "merge the ipcache", Ipcache(tables, tunnel=bool(kernel.prepared.tunnel_device), **families).run()
-        )
+        group.start("merge the ipcache", ipcache.run())
         group.start("resolve policies", Compute(tables, enable=config.enable_policy).run())
         group.start("choose backends", frontends.run())
         group.start("keep routes", ways.run())
