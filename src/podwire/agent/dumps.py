@@ -120,7 +120,7 @@ def policies(maps: Maps, tables: Tables) -> Rows:
                 "policy": key.policy,
                 "endpoints": sorted(obeying.get(key.policy, ())),
                 "direction": Direction(key.direction).word,
-                "peers": _peers(tables, peers) if key.peer_class else ["any other"],
+                "peers": [_named(tables, peer) for peer in peers] if key.peer_class else ["any other"],
                 "port": _ports(key.prefix_length, key.protocol, key.port),
                 "verdict": PolicyVerdict(entry.verdict).name.lower().replace("_", " "),
                 "proxy_port": entry.proxy_port,
@@ -129,18 +129,6 @@ def policies(maps: Maps, tables: Tables) -> Rows:
             }
         )
     return sorted(found, key=lambda row: (row["policy"], row["direction"], row["peers"], row["port"]))
-
-
-def _peers(tables: Tables, numbers: list[int]) -> list[str]:
-    """Identities as people know them: by name if reserved, by prefix if local."""
-    return [_who(tables, number) for number in numbers]
-
-
-def _who(tables: Tables, number: int) -> str:
-    row = tables.identities.get(number)
-    if row is not None and identity.is_local(number):
-        return ", ".join(one for one in row.labels if one.startswith("cidr:")) or str(number)
-    return identity.name(number)
 
 
 def _named(tables: Tables, number: int) -> str:
@@ -164,7 +152,7 @@ def _ports(prefix_length: int, protocol: int, port: int) -> str:
 
 
 def ipcache(maps: Maps, tables: Tables) -> Rows:
-    held = {exact(unpack(address)): entry for address, entry in maps["podwire_ipcache"].items()}
+    held = {exact(address): entry for address, entry in maps["podwire_ipcache"].items()}
     held |= {
         unpack_prefix(key.prefix_length, key.address): entry
         for key, entry in maps["podwire_ipcache_prefixes"].items()
@@ -176,7 +164,7 @@ def ipcache(maps: Maps, tables: Tables) -> Rows:
             {
                 "prefix": prefix,
                 "identity": entry.identity,
-                "name": _who(tables, entry.identity),
+                "name": _named(tables, entry.identity),
                 "pod": f"{known.namespace}/{known.pod}" if known is not None and known.pod else "",
                 "tunnel": "" if entry.tunnel == ZERO else unpack(entry.tunnel),
                 "source": known.source if known is not None else "",

@@ -30,7 +30,7 @@ CT = {
     "PROTO": "protocol",
     "LOCAL": "local",
     "REMOTE": "remote",
-    "STATE": "state",
+    "FLAGS": "flags",
     "EXPIRES": "expires",
     "SENT": "bytes_sent",
     "RECEIVED": "bytes_received",
@@ -53,7 +53,6 @@ IPCACHE = {
     "NAME": "name",
     "POD": "pod",
     "TUNNEL": "tunnel",
-    "SOURCE": "source",
 }
 
 

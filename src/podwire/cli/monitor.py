@@ -31,10 +31,25 @@ def monitor(agent: AgentClient, number: int | None, drops: bool, output: str) ->
 
 
 def line_of(event: Mapping[str, Any]) -> str:
-    """An event in one line: its own `text`, or its members."""
-    text = event.get("text")
-    if isinstance(text, str):
-        return " ".join(printing.safe(line) for line in text.splitlines())
-    return "  ".join(
-        f"{name}={printing.cell(value)}" for name, value in event.items() if value not in ("", None, [])
-    )
+    """A flow in one line: when, who, what became of it, why."""
+    layer = event.get("l4") or {}
+    protocol, ports = next(iter(layer.items()), ("", {}))
+    parts = [
+        str(event.get("time", "")),
+        f"{_who(event, 'source', ports)} -> {_who(event, 'destination', ports)}",
+        protocol,
+        str(event.get("verdict", "")),
+        str(event.get("drop_reason_desc") or ""),
+        str(event.get("trace_observation_point") or ""),
+        str(event.get("Summary") or event.get("summary") or ""),
+    ]
+    return printing.safe("  ".join(part for part in parts if part))
+
+
+def _who(event: Mapping[str, Any], side: str, ports: Mapping[str, Any]) -> str:
+    """``namespace/pod:port``, or the address where there is no pod."""
+    party = event.get(side) or {}
+    pod = party.get("pod_name")
+    name = f"{party.get('namespace', '')}/{pod}" if pod else str((event.get("IP") or {}).get(side, ""))
+    port = ports.get(f"{side}_port")
+    return f"{name}:{port}" if port else name

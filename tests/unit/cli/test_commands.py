@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from podwire.base.errors import InvalidObject, NotFound, Unreachable
+from podwire.cli.monitor import line_of
 
 Podwire = Callable[..., Result]
 FLOW = "11111111-2222-3333-4444-555555555555"
@@ -95,12 +96,24 @@ def test_status_ends_with_1_if_something_is_wrong(podwire: Podwire, node: Any) -
 
 
 def test_monitor_prints_events_safely(podwire: Podwire, node: Any) -> None:
-    node.events.offer({"text": "prod/a:1 -> prod/b:80 DROPPED\x1b[0m", "verdict": "DROPPED"})
-    node.events.offer({"verdict": "FORWARDED", "source": "x"})
-    assert podwire("monitor", "-n", "2").output.splitlines() == [
-        "prod/a:1 -> prod/b:80 DROPPED\\x1b[0m",
-        "verdict=FORWARDED  source=x",
+    node.events.offer({"verdict": "FORWARDED", "IP": {"source": "10.0.0.1", "destination": "10.0.0.2"}})
+    node.events.offer(
+        {
+            "time": "2026-01-01T00:00:00Z",
+            "verdict": "DROPPED",
+            "drop_reason_desc": "POLICY_DENIED",
+            "IP": {"source": "10.0.0.1", "destination": "10.0.0.2"},
+            "l4": {"TCP": {"source_port": 4000, "destination_port": 80}},
+            "source": {"namespace": "prod", "pod_name": "a\x1b[0m"},
+            "destination": {},
+        }
+    )
+    assert podwire("monitor", "-n", "1", "--drops").output.splitlines() == [
+        "2026-01-01T00:00:00Z  prod/a\\x1b[0m:4000 -> 10.0.0.2:80  TCP  DROPPED  POLICY_DENIED",
     ]
+    assert line_of({"verdict": "FORWARDED", "IP": {"source": "10.0.0.1", "destination": "fd00::2"}}) == (
+        "10.0.0.1 -> fd00::2  FORWARDED"
+    )
 
 
 def test_what_does_not_exist_is_named(podwire: Podwire) -> None:
