@@ -195,10 +195,7 @@ def restore_numbers(maps: Maps) -> tuple[Mapping[Address, int], Mapping[Address,
 
 def restore_prefixes(maps: Maps) -> Mapping[str, int]:
     """Prefix → identity local to this node, as the kernel's ipcache has them."""
-    found = {
-        addresses.exact(addresses.unpack(address)): entry.identity
-        for address, entry in maps["podwire_ipcache"].items()
-    }
+    found = {addresses.exact(address): entry.identity for address, entry in maps["podwire_ipcache"].items()}
     found |= {
         addresses.unpack_prefix(key.prefix_length, key.address): entry.identity
         for key, entry in maps["podwire_ipcache_prefixes"].items()
