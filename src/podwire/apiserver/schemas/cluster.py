@@ -47,7 +47,7 @@ NodeStatus :: What a node is.
     allocatable map[quantity] #2 :: Resources pods may use.
     phase string #3 :: Deprecated.
     conditions []NodeCondition #4 map=type merge=type :: Ready, and what presses the node.
-    addresses []NodeAddress #5 map=type merge=type :: Where the node is reached.
+    addresses []NodeAddress #5 merge=type :: Where the node is reached.
     daemonEndpoints NodeDaemonEndpoints #6 :: Ports of its daemons.
     nodeInfo NodeSystemInfo #7 :: Versions of its software.
     images []ContainerImage #8 :: Images the node has.
