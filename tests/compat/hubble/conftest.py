@@ -1,0 +1,57 @@
+"""The unmodified hubble CLI, and a server with synthetic flows for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def hubble() -> Path:
+    """Path of the CLI; built from its Go module the first time."""
+    made = subprocess.run([ROOT / "tools" / "build-hubble"], check=True, capture_output=True, text=True)
+    return Path(made.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HUBBLE_SERVER of a node with the flows of `podwire.testing.flows.sample`."""
+    directory = tmp_path_factory.mktemp("hubble")
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("serve.py"), directory], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield f"unix://{directory}/hubble.sock"
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def run(hubble: Path, server: str):
+    """Run hubble or podwire with arguments; (exit code, standard output, standard error)."""
+
+    def run(program: str, *arguments: str) -> tuple[int, str, str]:
+        command = {"hubble": [str(hubble)], "podwire": [sys.executable, "-m", "podwire.cli", "hubble"]}[
+            program
+        ]
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=os.environ | {"HUBBLE_SERVER": server},
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
