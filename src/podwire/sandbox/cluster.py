@@ -57,7 +57,7 @@ class Cluster:
         if self.objects.find(resource, namespace, name) is None:
             self.objects.create(kind, namespace, body)
         else:
-            parts = {key: body[key] for key in ("spec", "data") if key in body}
+            parts: Object = {key: body[key] for key in ("spec", "data") if key in body}
             labels = body["metadata"].get("labels", {})
             self.objects.change(kind, namespace, name, lambda old: _with(old, parts, labels))
         if "status" in body and kind.has_status:

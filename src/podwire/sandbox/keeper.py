@@ -30,8 +30,9 @@ from podwire.base.config import AgentConfig
 from podwire.base.errors import PodwireError
 from podwire.base.telemetry import configure_logging
 from podwire.net import namespaces
+from podwire.sandbox import images
 from podwire.sandbox.places import Places
-from podwire.sandbox.plan import Plan
+from podwire.sandbox.plan import Outside, Plan
 
 STEADY = 10.0  # s after which a process that dies is started again at once
 _PR_SET_NAME = 15
@@ -93,6 +94,9 @@ class Keeper:
         self._wait_for_kubeconfigs()
         for node in self.plan.nodes:
             self._add(f"agent {node.name}", lambda name=node.name: self._agent(name))  # type: ignore[misc]
+        for outside in self.plan.worlds:
+            if outside.world.serve:
+                self._add(f"world {outside.world.name}", lambda one=outside: self._world(one))  # type: ignore[misc]
         selector = selectors.DefaultSelector()
         selector.register(wake, selectors.EVENT_READ, None)
         selector.register(self.server, selectors.EVENT_READ, None)
@@ -135,6 +139,8 @@ class Keeper:
             code = error.exit_code
         except KeyboardInterrupt:
             code = 130
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
         except BaseException:  # noqa: BLE001  the fork's outermost frame: say why, then end
             sys.excepthook(*sys.exc_info())
         finally:
@@ -152,6 +158,14 @@ class Keeper:
         join_cgroup(self.places.agent_cgroup(node))
         namespaces.enter(str(self.places.netns(node)))
         self.work.agent(self.places.node(node) / "agent.json")
+
+    def _world(self, outside: Outside) -> None:
+        """A host outside answers on its ports."""
+        name = outside.world.name
+        join_cgroup(self.places.node_cgroup(name))
+        namespaces.enter(str(self.places.netns(name)))
+        words = images.web(list(outside.world.serve))
+        os.execve(words[0], words, {"HOSTNAME": name, "PATH": os.environ.get("PATH", "")})
 
     def _reap(self) -> None:
         while True:

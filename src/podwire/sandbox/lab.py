@@ -10,7 +10,7 @@
     worlds:                  # hosts outside the cluster
       - name: resolver
         addresses: [203.0.113.53]
-        serve: [{port: 53, protocol: UDP}]
+        serve: [53]          # ports that answer: HTTP on TCP, what they got on UDP
     dns:
       upstreams: []          # where cluster DNS asks for other names; none: they are refused
     manifests: [pods.yaml]   # applied when the nodes are ready, in this order
@@ -33,14 +33,7 @@ from podwire.sandbox.places import check_name
 NODES_MAX = 16
 Family = Literal["ipv4", "ipv6", "dual"]
 Routing = Literal["native", "tunnel"]
-RESERVED = ("net", "system", "default")
-
-
-class Port(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A port of a world that answers with what it got (UDP) or who it is (TCP, HTTP)."""
-
-    port: int
-    protocol: Literal["TCP", "UDP"] = "TCP"
+RESERVED = ("net", "system")  # names of the sandbox's own namespace and cgroup
 
 
 class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +41,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     addresses: tuple[str, ...]
-    serve: tuple[Port, ...] = ()
+    serve: tuple[int, ...] = ()
 
 
 class Dns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +116,7 @@ def check(lab: Lab) -> None:
     if not 1280 <= lab.mtu <= 65535:
         raise InvalidObject("mtu", f"{lab.mtu} is not between 1280 and 65535")
     _check_name("name", lab.name, "sandbox name")
-    taken: set[str] = set(RESERVED)
+    taken: set[str] = set()
     for number, node in enumerate(lab.node_names):
         _take(f"nodes[{number}]", node, "node name", taken)
     addresses: set[str] = set()
@@ -142,9 +135,9 @@ def _check_addresses(path: str, world: World, taken: set[str]) -> None:
         if str(_address(where, address)) in taken:
             raise InvalidObject(where, f"{address} is used twice")
         taken.add(str(_address(where, address)))
-    for number, served in enumerate(world.serve):
-        if not 1 <= served.port <= 65535:
-            raise InvalidObject(f"{path}.serve[{number}].port", f"{served.port} is not a port")
+    for number, port in enumerate(world.serve):
+        if not 1 <= port <= 65535:
+            raise InvalidObject(f"{path}.serve[{number}]", f"{port} is not a port")
 
 
 def _address(path: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -163,8 +156,8 @@ def _check_name(path: str, name: str, what: str) -> None:
 
 def _take(path: str, name: str, what: str, taken: set[str]) -> None:
     _check_name(path, name, what)
-    if name in RESERVED and what == "node name" and name != "default":
-        raise InvalidObject(path, f"“{name}” is reserved", hint="name the node n1, n2, …")
+    if name in RESERVED:
+        raise InvalidObject(path, f"“{name}” is reserved", hint="take another, for example n1")
     if name in taken:
         raise InvalidObject(path, f"“{name}” is taken already")
     taken.add(name)

@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, 
 from podwire.net import namespaces
 from podwire.sandbox import checks, keeper, underlay
 from podwire.sandbox.lab import Lab
-from podwire.sandbox.places import RUN, Places, check_name, cgroup2_mount, names
+from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
 from podwire.sandbox.plan import API_PORT, INDEX_MAX, Plan, load, plan, save
 from podwire.sandbox.record import Record, remove_all
 
@@ -98,7 +97,7 @@ def _clear_leftovers(places: Places, tell: Tell) -> None:
     if keeper.ask(places, {"do": "status"}) is not None:
         raise Conflict(
             f"sandbox “{places.name}” runs already",
-            hint=f"take it down (podwire sandbox down --name {places.name}) or choose another name with --name",
+            hint=f"podwire sandbox down --name {places.name}, or choose another name with --name",
         )
     tell(f"removing what an earlier sandbox “{places.name}” left behind")
     if failures := remove_all(Record(places.record)):
@@ -263,7 +262,3 @@ def _heard(message: dict[str, Any], tell: Tell) -> str:
     if "say" in message:
         tell(str(message["say"]))
     return ""
-
-
-def keeper_log_hint(path: Path) -> str:
-    return f"see {path}"

@@ -9,7 +9,7 @@ import msgspec
 
 from podwire.base.errors import Conflict, NotFound
 from podwire.sandbox import checks, keeper
-from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
+from podwire.sandbox.places import Places, cgroup2_mount, check_name, names
 from podwire.sandbox.plan import Plan, load
 from podwire.sandbox.runner.place import Saved
 

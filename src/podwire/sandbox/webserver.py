@@ -3,10 +3,12 @@
 HTTP/1.1 with keep-alive, on IPv4 and IPv6, and on the same port number UDP, which answers what it
 got. The answer is JSON: pod, namespace, node, address (its own), client, method, path, headers,
 body. ``/status/<code>`` answers with that code, ``/delay/<seconds>`` after a while (at most 60).
-A first line that is not HTTP's is answered with itself, so that plain TCP clients see something.
+What does not begin as HTTP is answered with itself, so that plain TCP clients see something.
 
 One thread, one selector; imports are kept few because every pod pays for them.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -16,14 +18,20 @@ import socket
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 LIMIT = 1 << 20
+PIECE = 1 << 16
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"TRAC", b"CONN")
+FAMILIES = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
 
 
 class Connection:
-    """One TCP client and what it has sent so far."""
+    """One TCP client: what it has sent and what it is to get, from `not_before` on."""
 
-    def __init__(self, sock, client):
+    def __init__(self, sock: socket.socket, client: Any) -> None:
         self.sock, self.client = sock, client
         self.received, self.to_send = b"", b""
         self.closing, self.not_before = False, 0.0
@@ -32,68 +40,67 @@ class Connection:
 class Server:
     """All listeners and connections of one process."""
 
-    def __init__(self, ports):
+    def __init__(self, ports: list[int]) -> None:
         self.selector = selectors.DefaultSelector()
-        self.waiting = set()
+        self.delayed: set[Connection] = set()
         for port in ports:
-            for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-                self.listen(family, address, port)
+            for family, address in FAMILIES:
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    self.listen(family, address, port, kind)
 
-    def listen(self, family, address, port):
-        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            try:
-                sock = socket.socket(family, kind)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((address, port))
-            except OSError as error:
-                if family == socket.AF_INET6:
-                    continue  # no IPv6 here
-                print(f"cannot listen on port {port}: {error}", file=sys.stderr, flush=True)
-                sys.exit(1)
-            sock.setblocking(False)
-            if kind == socket.SOCK_STREAM:
-                sock.listen(1024)
-                self.selector.register(sock, selectors.EVENT_READ, self.accept)
-            else:
-                self.selector.register(sock, selectors.EVENT_READ, self.echo)
+    def listen(self, family: int, address: str, port: int, kind: int) -> None:
+        try:
+            sock = socket.socket(family, kind)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+        except OSError as error:
+            if family == socket.AF_INET6:
+                return  # no IPv6 here
+            print(f"cannot listen on port {port}: {error}", file=sys.stderr, flush=True)
+            sys.exit(1)
+        sock.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(1024)
+        self.selector.register(sock, selectors.EVENT_READ, None if kind == socket.SOCK_STREAM else "udp")
 
-    def serve(self):
+    def serve(self) -> None:
         while True:
-            now = time.monotonic()
-            for connection in [one for one in self.waiting if one.not_before <= now]:
-                self.waiting.discard(connection)
-                self.watch(connection)
-            soonest = min((one.not_before for one in self.waiting), default=None)
-            for key, _ in self.selector.select(None if soonest is None else max(0.0, soonest - now)):
+            for key, _ in self.selector.select(self.until_due()):
+                sock: Any = key.fileobj
                 try:
-                    key.data(key.fileobj)
+                    if isinstance(key.data, Connection):
+                        self.ready(key.data)
+                    elif key.data == "udp":
+                        data, client = sock.recvfrom(65535)
+                        sock.sendto(data, client)
+                    else:
+                        self.accept(sock)
                 except OSError:
                     continue
+            now = time.monotonic()
+            for connection in [one for one in self.delayed if one.not_before <= now]:
+                self.delayed.discard(connection)
+                self.selector.register(connection.sock, selectors.EVENT_WRITE, connection)
 
-    def accept(self, listener):
+    def until_due(self) -> float | None:
+        due = [one.not_before for one in self.delayed]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def accept(self, listener: socket.socket) -> None:
         sock, client = listener.accept()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, client)
-        self.selector.register(sock, selectors.EVENT_READ, lambda _: self.ready(connection))
+        self.selector.register(sock, selectors.EVENT_READ, Connection(sock, client))
 
-    def echo(self, sock):
-        data, client = sock.recvfrom(65535)
-        sock.sendto(data, client)
-
-    def watch(self, connection):
-        events = selectors.EVENT_WRITE if connection.to_send else selectors.EVENT_READ
-        self.selector.modify(connection.sock, events, lambda _: self.ready(connection))
-
-    def ready(self, connection):
+    def ready(self, connection: Connection) -> None:
         try:
             if connection.to_send:
                 sent = connection.sock.send(connection.to_send)
                 connection.to_send = connection.to_send[sent:]
             else:
-                data = connection.sock.recv(65536)
+                data = connection.sock.recv(PIECE)
                 if not data or len(connection.received) > LIMIT:
                     return self.close(connection)
                 connection.received += data
@@ -104,19 +111,20 @@ class Server:
             return self.close(connection)
         if connection.closing and not connection.to_send:
             return self.close(connection)
-        if connection.not_before > time.monotonic():
-            self.waiting.add(connection)
-            self.selector.modify(connection.sock, 0 or selectors.EVENT_READ, lambda _: None)
+        if connection.to_send and connection.not_before > time.monotonic():
+            self.selector.unregister(connection.sock)
+            self.delayed.add(connection)
             return None
-        return self.watch(connection)
+        events = selectors.EVENT_WRITE if connection.to_send else selectors.EVENT_READ
+        self.selector.modify(connection.sock, events, connection)
+        return None
 
-    def close(self, connection):
+    def close(self, connection: Connection) -> None:
         self.selector.unregister(connection.sock)
-        self.waiting.discard(connection)
         connection.sock.close()
 
 
-def answer(connection):
+def answer(connection: Connection) -> None:
     """Turn what was received into what is to be sent, as soon as a request is whole."""
     if connection.received[:4] not in METHODS:
         if len(connection.received) >= 4 or b"\n" in connection.received:
@@ -131,16 +139,18 @@ def answer(connection):
         name, _, value = line.partition(":")
         headers[name.strip()] = value.strip()
     lower = {name.lower(): value for name, value in headers.items()}
-    length = lower.get("content-length", "0")
-    length = int(length) if length.isdigit() else 0
+    given = lower.get("content-length", "0")
+    length = int(given) if given.isdigit() else 0
     if len(rest) < length:
         return
     connection.received = rest[length:]
     connection.to_send += respond(connection, lines[0], headers, lower, rest[:length])
 
 
-def respond(connection, line, headers, lower, body):
-    method, path, version = (line.split(" ") + ["", "", ""])[:3]
+def respond(
+    connection: Connection, line: str, headers: dict[str, str], lower: dict[str, str], body: bytes
+) -> bytes:
+    method, path, version = [*line.split(" "), "", "", ""][:3]
     connection.closing = lower.get("connection", "").lower() == "close" or version == "HTTP/1.0"
     status = 200
     parts = path.partition("?")[0].split("/")
@@ -149,21 +159,18 @@ def respond(connection, line, headers, lower, body):
             status = int(parts[2])
         elif parts[1] == "delay":
             connection.not_before = time.monotonic() + min(60, int(parts[2]))
-    text = json.dumps(
-        {
-            "pod": socket.gethostname(),
-            "namespace": os.environ.get("POD_NAMESPACE", ""),
-            "node": os.environ.get("NODE_NAME", ""),
-            "address": plain(connection.sock.getsockname()),
-            "client": plain(connection.client),
-            "method": method,
-            "path": path,
-            "headers": headers,
-            "body": body.decode("utf-8", "replace"),
-        },
-        indent=1,
-    )
-    data = text.encode() + b"\n"
+    told = {
+        "pod": socket.gethostname(),
+        "namespace": os.environ.get("POD_NAMESPACE", ""),
+        "node": os.environ.get("NODE_NAME", ""),
+        "address": plain(connection.sock.getsockname()),
+        "client": plain(connection.client),
+        "method": method,
+        "path": path,
+        "headers": headers,
+        "body": body.decode("utf-8", "replace"),
+    }
+    data = json.dumps(told, indent=1).encode() + b"\n"
     print(f'{plain(connection.client)} "{line}" {status}', flush=True)
     closing = "close" if connection.closing else "keep-alive"
     head = f"HTTP/1.1 {status} Stand-in\r\nContent-Type: application/json\r\n"
@@ -171,7 +178,7 @@ def respond(connection, line, headers, lower, body):
     return head.encode() + (b"" if method == "HEAD" else data)
 
 
-def plain(address):
+def plain(address: Any) -> str:
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

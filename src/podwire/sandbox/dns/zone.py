@@ -148,7 +148,7 @@ def _cluster_addresses(service: Object) -> list[str]:
 
 
 def _headless(service: Object) -> bool:
-    return service["spec"].get("clusterIP") == "None"
+    return bool(service["spec"].get("clusterIP") == "None")
 
 
 def _label(endpoint: Endpoint) -> str:

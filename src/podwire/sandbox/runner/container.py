@@ -83,7 +83,7 @@ class ContainerWorker:
         if run.keeper.alive:
             self.view.state = status.running(stamp(run.began))
             known = (self.pod.body.get("status") or {}).get("containerStatuses") or []
-            before = next((one for one in known if one["name"] == self.name), {})
+            before: Object = next((one for one in known if one["name"] == self.name), {})
             self.view.started = bool(before.get("started")) or not self.spec.get("startupProbe")
             self.view.ready = bool(before.get("ready")) or (
                 self.view.started and not self.spec.get("readinessProbe")
@@ -142,11 +142,14 @@ class ContainerWorker:
             run = Run(number, nobody, nobody, time.time(), environment, directory)
             self.run = await self.pod.place.start(self.name, number, command, run, binds)
         except spec.Refused as error:
-            return self._wait(error.reason, str(error))
+            self._wait(error.reason, str(error))
+            return None
         except volumes.VolumeRefused as error:
-            return self._wait("CreateContainerConfigError", str(error))
+            self._wait("CreateContainerConfigError", str(error))
+            return None
         except (ProcessError, OSError) as error:
-            return self._wait("RunContainerError", str(error))
+            self._wait("RunContainerError", str(error))
+            return None
         self.view.id, self.view.restarts = self._id(number), number
         self.view.state = status.running(stamp(self.run.began))
         self.view.started = not self.spec.get("startupProbe")
@@ -222,7 +225,8 @@ class ContainerWorker:
         self.view.last = self.view.state
         if wait:
             meta = self.pod.body["metadata"]
-            text = f"back-off {wait:g}s restarting failed container={self.name} pod={meta['name']}_{meta['namespace']}"
+            whose = f"container={self.name} pod={meta['name']}_{meta['namespace']}"
+            text = f"back-off {wait:g}s restarting failed {whose}"
             self.view.state = status.waiting("CrashLoopBackOff", text)
             self.pod.tell("Warning", "BackOff", f"Back-off restarting failed container {self.name}")
             self.pod.changed()

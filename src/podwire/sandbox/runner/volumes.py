@@ -35,8 +35,8 @@ def binds(
             source = source / mount["subPath"]
         if not Path(target).exists():
             raise VolumeRefused(
-                f"mountPath {target} does not exist on this machine: a sandbox's pods live on its file system, "
-                f"so make the directory first (mkdir -p {target})"
+                f"mountPath {target} does not exist here: pods live on this machine's file system, "
+                f"so make it first (mkdir -p {target})"
             )
         if ":" in target or ":" in str(source):
             raise VolumeRefused(f"mountPath {target}: colons are not possible in paths here")
@@ -48,7 +48,7 @@ def _source(volume: Object, pod: Object, directory: Path, facts: spec.Facts, fin
     name = volume["name"]
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
-    place = directory / "volumes" / name
+    place: Path = directory / "volumes" / name
     place.mkdir(parents=True, exist_ok=True)
     if "emptyDir" in volume:
         return place
