@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from podwire.apiserver import bootstrap, content, crd, discovery, status
+from podwire.apiserver import bootstrap, content, crd, discovery, openapi, status
 from podwire.apiserver.auth import ANONYMOUS, OPEN_PATHS, Authenticator, User, unauthorized
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.config import ServerConfig
@@ -58,6 +58,7 @@ class ApiServer:
         self.handlers = Handlers(self.objects, self.authenticator)
         self._runner: web.ServerRunner | None = None
         self._address = ""
+        self._documents: tuple[int, dict[tuple[str, str], Any]] = (-1, {})
 
     @property
     def url(self) -> str:
@@ -228,6 +229,12 @@ class ApiServer:
                 return discovery.versions(self.config.advertise or self._address)
             case ["apis"]:
                 return discovery.groups(self.registry)
+            case ["openapi", "v3"]:
+                return self._openapi("")
+            case ["openapi", "v3", "api", version] if version in known[""]:
+                return self._openapi("", version)
+            case ["openapi", "v3", "apis", group, version] if version in known.get(group, ()):
+                return self._openapi(group, version)
             case ["api", version] if version in known[""]:
                 return discovery.resources(self.registry, "", version)
             case ["apis", group] if group in known:
@@ -235,6 +242,17 @@ class ApiServer:
             case ["apis", group, version] if version in known.get(group, ()):
                 return discovery.resources(self.registry, group, version)
         return None
+
+    def _openapi(self, group: str, version: str = "") -> Any:
+        """Documents are made once for each state of the registry."""
+        if self._documents[0] != self.registry.revision:
+            self._documents = (self.registry.revision, {})
+        made = self._documents[1]
+        if (group, version) not in made:
+            made[group, version] = (
+                openapi.document(self.registry, group, version) if version else openapi.index(self.registry)
+            )
+        return made[group, version]
 
     def _version(self) -> Any:
         text = self.config.cluster.version

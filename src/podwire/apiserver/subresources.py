@@ -142,7 +142,7 @@ def token(objects: Objects, authenticator: Authenticator, namespace: str, name: 
 def review(kind: Kind, user: User, authenticator: Authenticator, sent: Any) -> Object:
     """Who am I, may I, whose token is this. Whoever is known may do everything."""
     body = sent if isinstance(sent, dict) else {}
-    spec = body.get("spec") if isinstance(body.get("spec"), dict) else {}
+    spec: Object = body["spec"] if isinstance(body.get("spec"), dict) else {}
     answer: Object = {
         "kind": kind.kind,
         "apiVersion": kind.api_version,
