@@ -73,7 +73,7 @@ class AgentClient:
                 if head.status >= 400:
                     raise http.failure(head, answer.read())
                 for line in answer:
-                    if line.strip():
+                    if line.strip() and line.endswith(b"\n"):  # else the agent ended in the middle of it
                         yield json.loads(line)
 
     def call(self, method: str, path: str, query: dict[str, str], body: Any = None) -> Any:

@@ -70,7 +70,10 @@ def content(answer: Head, body: bytes) -> Any:
     if not body:
         return None
     if "json" in answer.headers.get("content-type", ""):
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise Unreachable("the agent's answer is no JSON") from error
     return body.decode(errors="replace")
 
 

@@ -1,0 +1,198 @@
+"""Sources and write-backs against a real API server: what is told, and what happens while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from podwire.apiserver import ApiServer, ServerConfig
+from podwire.base.aio import Backoff, Supervised, eventually
+from podwire.base.errors import ApiError, InvalidObject
+from podwire.kube import Client, resources
+from podwire.model.rule import Rule
+from podwire.sources.report import Reporter
+from podwire.sources.watch import Sources
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, Tables
+
+NODE = NodeRow("n1", ("172.20.0.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
+QUICK = Backoff(0.01, 0.05)
+
+
+def parse(item: dict[str, Any]) -> tuple[Rule, ...]:
+    if "wrong" in item["spec"]:
+        raise InvalidObject("spec.wrong", "is not supported")
+    return ()
+
+
+class World:
+    """A node's sources and reporter, and the API they talk to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.tables = Tables()
+        self.server = ApiServer(ServerConfig(directory=directory))
+        self.port = 0
+
+    async def start(self) -> None:
+        self.server = ApiServer(ServerConfig(directory=self.directory, port=self.port))
+        await self.server.start()
+        self.port = int(self.server.url.rpartition(":")[2])
+
+    async def endpoint(self, name: str) -> dict[str, Any] | None:
+        return await self.found(resources.CILIUM_ENDPOINTS, name, "default")
+
+    async def found(self, resource: Any, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        try:
+            return await self.client.get(resource, name, namespace)
+        except ApiError as error:
+            assert error.code == 404
+            return None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[World]:
+        await self.start()
+        kubeconfig = self.directory / "kubeconfig"
+        kubeconfig.write_bytes(self.server.kubeconfig("agent", ("system:masters",)))
+        try:
+            async with Client.from_kubeconfig(kubeconfig) as self.client, Supervised("world") as group:
+                sources = Sources(self.tables, node_name="n1", parse=parse, backoff=QUICK)
+                self.reporter = Reporter(self.client, self.tables, node_name="n1", backoff=QUICK)
+                for family in sources.families:
+                    group.start(f"watch {family.resource.plural}", sources.follow(self.client, family))
+                group.start("report", self.reporter.run())
+                await eventually(lambda: not sources.waiting(), timeout=10, what="the first lists")
+                yield self
+        finally:
+            await self.server.stop()  # after its clients have left: it would wait for them
+
+    async def until(self, what: str, condition: Callable[[], Any]) -> Any:
+        return await eventually(condition, timeout=10, what=what)
+
+
+def run(directory: Path, test: Callable[[World], Any]) -> None:
+    async def main() -> None:
+        async with World(directory).running() as world:
+            await test(world)
+
+    asyncio.run(main())
+
+
+def endpoint(number: int = 5, **changes: Any) -> EndpointRow:
+    row = EndpointRow(
+        id=number, namespace="default", pod="web", uid="", container_id="c", netns="", interface="lxc5",
+        ifindex=5, mac="", host_mac="", ipv4="10.0.1.5", ipv6="", labels=("k8s:app=web",), identity=0,
+        ports=(), state="waiting-for-identity",
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **changes)
+
+
+def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    }
+
+
+async def endpoints_come_change_and_go(world: World) -> None:
+    tables = world.tables
+    tables.nodes.put(NODE)
+    tables.endpoints.put(endpoint())
+    found = await world.until("the endpoint", lambda: world.endpoint("web"))
+    await world.until("its status", lambda: not world.reporter.due)
+    tables.endpoint_policies.put(EndpointPolicyRow(5, 9, True, False, 1))
+    tables.endpoints.put(endpoint(identity=1234, state="ready"))
+
+    async def is_ready() -> Any:
+        shape = await world.endpoint("web")
+        return shape if shape and shape["status"]["state"] == "ready" else None
+
+    found = await world.until("the change", is_ready)
+    assert found["status"]["identity"] == {"id": 1234, "labels": ["k8s:app=web"]}
+    assert found["status"]["networking"] == {"addressing": [{"ipv4": "10.0.1.5"}], "node": "172.20.0.1"}
+    assert found["status"]["policy"]["ingress"]["enforcing"] is True
+    tables.endpoints.delete(5)
+
+    async def is_gone() -> bool:
+        return await world.endpoint("web") is None
+
+    await world.until("its end", is_gone)
+
+
+async def the_node_tells_of_itself(world: World) -> None:
+    world.tables.nodes.put(NODE)
+    found = await world.until("the node", lambda: world.found(resources.CILIUM_NODES, "n1"))
+    assert {"type": "CiliumInternalIP", "ip": "10.0.1.254"} in found["spec"]["addresses"]
+
+
+async def policies_are_told_whether_they_are_valid(world: World) -> None:
+    for name, spec, status, message in (
+        ("good", {"endpointSelector": {}}, "True", "Policy validation succeeded"),
+        ("bad", {"wrong": 1}, "False", "spec.wrong: is not supported"),
+    ):
+        await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy(name, spec))
+
+        async def told(name: str = name) -> Any:
+            found = await world.client.get(resources.CILIUM_NETWORK_POLICIES, name, "default")
+            return found.get("status", {}).get("conditions")
+
+        (condition,) = await world.until("the condition", told)
+        assert (condition["type"], condition["status"], condition["message"]) == ("Valid", status, message)
+        row = world.tables.policies.get(("CiliumNetworkPolicy", "default", name))
+        assert row is not None and row.error == (message if status == "False" else "")
+
+
+async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
+    for name, node in (("stale", "172.20.0.1"), ("theirs", "172.20.0.2")):
+        body = {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint",
+                "metadata": {"name": name, "namespace": "default"}}  # fmt: skip
+        await world.client.create(resources.CILIUM_ENDPOINTS, body)
+        status = {"status": {"networking": {"node": node, "addressing": [{"ipv4": "10.0.2.9"}]}}}
+        await world.client.patch(resources.CILIUM_ENDPOINTS, name, status, "default", subresource="status")
+    world.tables.nodes.put(NODE)
+    world.tables.endpoints.mark_ready()
+
+    async def is_gone() -> bool:
+        return await world.endpoint("stale") is None
+
+    await world.until("the leftover's end", is_gone)
+    assert await world.endpoint("theirs") is not None
+
+
+def test_what_a_node_tells(tmp_path: Path) -> None:
+    """One API for all: starting it costs more than any of them."""
+
+    async def test(world: World) -> None:
+        await leftovers_of_an_earlier_life_are_deleted(world)
+        await the_node_tells_of_itself(world)
+        await endpoints_come_change_and_go(world)
+        await policies_are_told_whether_they_are_valid(world)
+
+    run(tmp_path, test)
+
+
+def test_the_api_away_changes_nothing_and_is_caught_up_with(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        tables = world.tables
+        await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy("p", {"endpointSelector": {}}))
+        await world.until("the policy", lambda: len(tables.policies) == 1)
+        tables.nodes.put(NODE)
+        await world.until("the node", lambda: not world.reporter.due)
+        await world.server.stop()
+        tables.endpoints.put(endpoint(identity=77))
+        await world.until("the failure", lambda: "does not answer" in world.reporter.error)
+        assert len(tables.policies) == 1 and tables.policies.ready and len(tables.namespaces) > 0
+        await world.start()
+        await world.until("the catching up", lambda: not world.reporter.due)
+        found = await world.endpoint("web")
+        assert found is not None and found["status"]["identity"]["id"] == 77
+        await world.client.delete(resources.CILIUM_NETWORK_POLICIES, "p", "default")
+        await world.until("the deletion", lambda: len(tables.policies) == 0)
+
+    run(tmp_path, test)
