@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from podwire.abi import enums
 from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.base.telemetry import Metrics
 from podwire.datapath.maps import Maps
-from podwire.model.rule import Direction
 from podwire.state.tables import Tables
 
 Samples = Iterable[tuple[dict[str, str], float]]
@@ -81,7 +81,9 @@ def outcomes(maps: Maps, *, dropped: bool, size: bool) -> Samples:
                 value.bytes if size else value.packets for value in values
             )
     for (reason, direction), total in sorted(totals.items()):
-        labels = {"direction": Direction(direction).name if direction else "UNKNOWN"}
+        if not total:  # the map is an array: most of its places are no outcome
+            continue
+        labels = {"direction": enums.Direction(direction).name}
         if dropped:
             labels["reason"] = _reason(reason)
         yield labels, float(total)

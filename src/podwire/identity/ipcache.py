@@ -99,11 +99,13 @@ class Ipcache:
             self._claim(("identity", change.key), self._of_identity(change.new))
         if progress or identities:
             self._touched |= self._waiting
+        # Who knows less may answer first: until all have, what the kernel has from before stands.
+        if not self.tables.ipcache.ready and not all(batch.ready for batch in batches[:-1]):
+            return
         touched, self._touched = self._touched, set()
         for prefix in touched:
             self._publish(prefix)
-        if all(batch.ready for batch in batches[:-1]):
-            self.tables.ipcache.mark_ready()
+        self.tables.ipcache.mark_ready()
 
     # --- what each row claims
 
