@@ -12,7 +12,9 @@ import click
 
 from podwire.base.errors import PodwireError
 
-_name = click.option("--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)")
+_name = click.option(
+    "--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)"
+)
 
 
 @click.group(no_args_is_help=True)
@@ -25,8 +27,12 @@ def sandbox() -> None:
 @click.option("--nodes", type=click.IntRange(1), default=None, help="how many nodes (default: 2)")
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), default=None, help="default: ipv4")
 @click.option("--routing", type=click.Choice(["native", "tunnel"]), default=None, help="default: native")
-@click.option("-f", "--file", "lab_file", type=click.Path(path_type=Path), help="a lab.yaml, or a folder with one")
-@click.option("--timeout", default=60.0, show_default=True, help="seconds to wait until nodes and pods are ready")
+@click.option(
+    "-f", "--file", "lab_file", type=click.Path(path_type=Path), help="a lab.yaml, or a folder with one"
+)
+@click.option(
+    "--timeout", default=60.0, show_default=True, help="seconds to wait until nodes and pods are ready"
+)
 def up(
     name: str | None,
     nodes: int | None,
@@ -64,7 +70,9 @@ def down(name: str) -> None:
     from podwire.sandbox.up import down as take_down
 
     if failures := take_down(name):
-        raise PodwireError(f"not everything could be removed: {failures[0]}", hint="run it again, or see what holds it")
+        raise PodwireError(
+            f"not everything could be removed: {failures[0]}", hint="run it again, or see what holds it"
+        )
     click.echo(f"Sandbox “{name}” is removed.")
 
 
@@ -113,7 +121,9 @@ def env(name: str) -> None:
 @click.option("-c", "--container", default=None, help="the container (default: the first)")
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def exec_command(name: str, namespace: str, container: str | None, pod: str, command: tuple[str, ...]) -> None:
+def exec_command(
+    name: str, namespace: str, container: str | None, pod: str, command: tuple[str, ...]
+) -> None:
     """Run COMMAND in a pod: podwire sandbox exec POD -- COMMAND."""
     from podwire.sandbox.view import pod_command
 

@@ -44,6 +44,7 @@ class Work(msgspec.Struct, frozen=True):
     control: Callable[[Plan, Places, list[socket.socket], int], None]
     warm: Callable[[], None]
     agent: Callable[[Path], None]
+    relay: Callable[[list[tuple[str, str]], Path], None]
 
 
 class Child(msgspec.Struct):
@@ -94,6 +95,7 @@ class Keeper:
         self._wait_for_kubeconfigs()
         for node in self.plan.nodes:
             self._add(f"agent {node.name}", lambda name=node.name: self._agent(name))  # type: ignore[misc]
+        self._add("relay", self._relay)
         for outside in self.plan.worlds:
             if outside.world.serve:
                 self._add(f"world {outside.world.name}", lambda one=outside: self._world(one))  # type: ignore[misc]
@@ -158,6 +160,14 @@ class Keeper:
         join_cgroup(self.places.agent_cgroup(node))
         namespaces.enter(str(self.places.netns(node)))
         self.work.agent(self.places.node(node) / "agent.json")
+
+    def _relay(self) -> None:
+        """One Hubble server for all nodes."""
+        nodes = [
+            (f"{self.plan.name}/{node.name}", f"unix://{self.places.node(node.name)}/hubble.sock")
+            for node in self.plan.nodes
+        ]
+        self.work.relay(nodes, self.places.hubble)
 
     def _world(self, outside: Outside) -> None:
         """A host outside answers on its ports."""

@@ -62,6 +62,11 @@ class Places(msgspec.Struct, frozen=True):
         return self.directory / "kubeconfig"
 
     @property
+    def hubble(self) -> Path:
+        """The socket of the relay: the flows of all nodes."""
+        return self.directory / "hubble.sock"
+
+    @property
     def keeper_socket(self) -> Path:
         return self.directory / "keeper.sock"
 

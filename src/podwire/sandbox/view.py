@@ -68,9 +68,8 @@ def open_sandbox(name: str) -> tuple[Places, Plan]:
 
 def environment(name: str) -> dict[str, str]:
     """What `kubectl` and `hubble` need to talk to a sandbox."""
-    places, plan = open_sandbox(name)
-    hubble = places.node(plan.nodes[0].name) / "hubble.sock"
-    return {"KUBECONFIG": str(places.kubeconfig), "HUBBLE_SERVER": f"unix://{hubble}"}
+    places, _ = open_sandbox(name)
+    return {"KUBECONFIG": str(places.kubeconfig), "HUBBLE_SERVER": f"unix://{places.hubble}"}
 
 
 def pods(places: Places) -> list[Saved]:

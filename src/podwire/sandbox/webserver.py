@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LIMIT = 1 << 20
 PIECE = 1 << 16
+IP_PKTINFO = 8  # of <linux/in.h>; the socket module has no name for it before Python 3.14
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"TRAC", b"CONN")
 FAMILIES = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
 
@@ -63,6 +64,10 @@ class Server:
         sock.setblocking(False)
         if kind == socket.SOCK_STREAM:
             sock.listen(1024)
+        elif family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         self.selector.register(sock, selectors.EVENT_READ, None if kind == socket.SOCK_STREAM else "udp")
 
     def serve(self) -> None:
@@ -73,8 +78,7 @@ class Server:
                     if isinstance(key.data, Connection):
                         self.ready(key.data)
                     elif key.data == "udp":
-                        data, client = sock.recvfrom(65535)
-                        sock.sendto(data, client)
+                        echo(sock)
                     else:
                         self.accept(sock)
                 except OSError:
@@ -122,6 +126,18 @@ class Server:
     def close(self, connection: Connection) -> None:
         self.selector.unregister(connection.sock)
         connection.sock.close()
+
+
+def echo(sock: socket.socket) -> None:
+    """Answer from the address that was asked, which need not be the one the route back would choose."""
+    data, details, _, client = sock.recvmsg(65535, 256)
+    source = []
+    for level, kind, info in details:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            source = [(level, kind, bytes(4) + info[4:8] + bytes(4))]  # interface 0, local address
+        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            source = [(level, kind, info[:16] + bytes(4))]
+    sock.sendmsg([data], source, 0, client)
 
 
 def answer(connection: Connection) -> None:

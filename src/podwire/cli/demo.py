@@ -1,0 +1,95 @@
+"""`podwire demo`: the first minute with podwire, from nothing to nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+FLOWS = 15
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="leave the cluster up")
+def demo(keep: bool) -> None:
+    """Bring up a cluster, try a policy and a service in it, show the flows, remove everything.
+
+    Exits with 1 if any connection did not come out as the policy says.
+    """
+    from podwire.sandbox import demo as plan
+    from podwire.sandbox import lab as labs
+    from podwire.sandbox import processes
+    from podwire.sandbox.up import down, up
+
+    began = time.monotonic()
+    name = plan.name()
+    folder = plan.lab()
+    click.echo(f"Bringing up two nodes and the pods of {folder.name}: a cluster without containers or a VM")
+    up(labs.read(folder), name, processes.work(), tell=_step)
+    try:
+        click.echo(f"  up in {time.monotonic() - began:.1f} s\n")
+        failed = _try(name, plan.attempts(name))
+    finally:
+        if keep:
+            click.echo(f"\nThe cluster stays up: podwire sandbox env --name {name}")
+        else:
+            left = down(name)
+            click.echo("\nEverything is removed." if not left else f"\nNot everything is removed: {left[0]}")
+    click.echo(
+        f"{failed or 'No'} connection{'s' if failed != 1 else ''} came out other than the policy says. "
+        f"{time.monotonic() - began:.1f} s in all."
+    )
+    if failed:
+        raise SystemExit(1)
+
+
+def _step(text: str) -> None:
+    click.echo(f"  {text}")
+
+
+def _try(name: str, attempts: Any) -> int:
+    """Try all, print the table and the last flows; how many came out otherwise than expected."""
+    from podwire.sandbox import connectivity
+
+    click.echo(f"Trying {len(attempts)} connections against the policy of namespace prod\n")
+    since = time.time()
+    outcomes = connectivity.attempt_all(name, attempts)
+    outcomes = connectivity.explained(name, outcomes, since)
+    _table(outcomes)
+    click.echo(f"\nThe last {FLOWS} flows (podwire hubble observe --because shows more):\n")
+    _flows(name, since)
+    return sum(not one.as_expected for one in outcomes)
+
+
+def _table(outcomes: Any) -> None:
+    rows = [("FROM", "TO", "EXPECTED", "GOT", "BECAUSE")]
+    for one in outcomes:
+        attempt = one.attempt
+        got = "allowed" if one.reached else f"denied ({one.result})"
+        rows.append(
+            (
+                attempt.pod,
+                f"{attempt.shown}:{attempt.port}/{attempt.protocol.upper()}",
+                "allowed" if attempt.expected else "denied",
+                got if one.as_expected else f"{got}  <-- NOT AS EXPECTED",
+                one.because or "no flow tells",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo(
+            "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _flows(name: str, since: float) -> None:
+    from podwire.cli.hubble_print import Compact
+    from podwire.cli.hubble_text import Style
+    from podwire.sandbox import connectivity
+
+    printer = Compact(Style(because=True), follow=False, silent=True)
+    shown = [one for one in connectivity.read_flows(name, since) if one.flow.source.namespace == "prod"]
+    for response in shown[-FLOWS:]:
+        printer.write(response)
+    printer.close()

@@ -1,0 +1,69 @@
+"""The demo: the cluster of ``labs/first-light``, who may reach whom in it, and why.
+
+What is expected follows from ``labs/first-light/policy.yaml``: one line here for each of its rules,
+and one for what each does not allow.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from podwire.base.errors import NotFound
+from podwire.sandbox import view
+from podwire.sandbox.connectivity import Attempt
+from podwire.sandbox.places import Places, cgroup2_mount
+
+NAMESPACE = "prod"
+RESOLVER = "203.0.113.53"
+BACKENDS = ("prod/backend-1", "prod/backend-2")
+
+
+def lab() -> Path:
+    """The folder of the lab: beside the sources, or installed."""
+    for root in (Path(__file__).resolve().parents[3], Path("/usr/share/podwire")):
+        if (root / "labs" / "first-light" / "lab.yaml").exists():
+            return root / "labs" / "first-light"
+    raise NotFound("the demo's lab labs/first-light is not there", hint="run podwire from its source tree")
+
+
+def name() -> str:
+    """A name that no other demo on this machine has."""
+    return f"demo-{os.getpid()}"
+
+
+def attempts(sandbox: str) -> list[Attempt]:
+    """Every connection the demo tries, with what the policy says about it."""
+    pods = view.pods(Places(sandbox, cgroup2_mount()))
+    addresses = {pod.name: pod.addresses[0] for pod in pods if pod.namespace == NAMESPACE}
+
+    def service(source: str, port: int, expected: bool) -> Attempt:
+        return Attempt(
+            NAMESPACE, source, "backend", port, shown="service backend", pods=BACKENDS, expected=expected
+        )
+
+    def pod(source: str, destination: str, port: int, expected: bool) -> Attempt:
+        pods = (f"{NAMESPACE}/{destination}",)
+        return Attempt(
+            NAMESPACE, source, addresses[destination], port, shown=destination, pods=pods, expected=expected
+        )
+
+    def outside(source: str, protocol: str, port: int, expected: bool) -> Attempt:
+        return Attempt(NAMESPACE, source, RESOLVER, port, protocol, shown=RESOLVER, expected=expected)
+
+    return [
+        service("frontend", 8080, True),
+        pod("frontend", "backend-1", 8080, True),
+        pod("frontend", "backend-2", 8080, True),
+        service("frontend", 9090, False),
+        service("prometheus", 9090, True),
+        service("prometheus", 8080, False),
+        pod("unauthorized", "backend-1", 8080, False),
+        pod("unauthorized", "backend-2", 8080, False),
+        pod("unauthorized", "database", 5432, True),
+        pod("backend-1", "database", 5432, True),
+        pod("backend-2", "database", 5432, True),
+        outside("backend-1", "udp", 53, True),
+        outside("backend-1", "tcp", 80, False),
+        outside("unauthorized", "tcp", 80, True),
+    ]
