@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from measure import Row
-from namespaces import BenchError
+from namespaces import BenchError, Namespace
 from peers import PORT
 from sandboxes import AT_ONCE, Sandbox, pod, podwire, sandbox
 
+from podwire.client.agent import AgentClient
 from podwire.kube import resources
 from podwire.kube.client import Client
 
 SERVICES, ENDPOINTS_EACH = 1000, 10
 PODS = 40
+KINDS = {"Pod": resources.PODS, "Service": resources.SERVICES, "EndpointSlice": resources.ENDPOINT_SLICES}
 
 
 def rows(*, quick: bool, tell: Callable[[str], None]) -> list[Row]:
@@ -40,12 +44,14 @@ def _of_running(one: Sandbox, *, quick: bool, tell: Callable[[str], None]) -> li
     found = [Row("control", "agent", "rss idle", memory(one), "MiB")]
     tell("podwire status")
     found.append(Row("control", "cli", "status", _status_ms(one, 3 if quick else 11), "ms"))
-    count = 10 if quick else PODS
+    count = 20 if quick else 100
     tell(f"attaching {count} pods")
-    found.append(Row("control", "attach", "rate", asyncio.run(_attach(one, count)), "/s"))
+    found += _attach(one, count)
+    tell("starting whole pods")
+    found.append(Row("control", "pods", "rate", _pods(one, 10 if quick else PODS), "/s"))
     if not quick:
         tell(f"{SERVICES} services with {ENDPOINTS_EACH} endpoints each")
-        asyncio.run(_load(one))
+        _load(one)
         found.append(Row("control", "agent", "rss loaded", memory(one), "MiB"))
     return found
 
@@ -71,52 +77,91 @@ def _status_ms(one: Sandbox, rounds: int) -> float:
     return statistics.median(samples)
 
 
-async def _attach(one: Sandbox, count: int) -> float:
-    """Pods per second, from the first one created to the last one ready on one node."""
+def _attach(one: Sandbox, count: int) -> list[Row]:
+    """Pods attached one after the other as a CNI plugin does it, each with labels of its own.
+
+    The pods are bound to a node that does not exist, so that nobody but us makes them; their
+    network namespaces are ours.
+    """
+    names = [f"bulk-{number}" for number in range(count)]
+    asyncio.run(_create(one, [pod(name, "elsewhere", ["true"]) for name in names]))
+    agent = AgentClient(one.places.node("n1") / "podwire.sock")
+    samples = []
+    with ExitStack() as stack:
+        spaces = [Namespace.create() for _ in names]
+        for space in spaces:
+            stack.callback(space.close)
+        begin = time.perf_counter()
+        for name, space in zip(names, spaces, strict=True):
+            samples.append(_attach_one(agent, name, space))
+        took = time.perf_counter() - begin
+        for name in names:
+            agent.detach(f"bench-{name}")
+    ordered = sorted(samples)
+    return [
+        Row("control", "attach", "rate", count / took, "/s"),
+        Row("control", "attach", "p50", ordered[count // 2] * 1000, "ms"),
+        Row("control", "attach", "p99", ordered[count - 1 - count // 100] * 1000, "ms"),
+    ]
+
+
+def _attach_one(agent: AgentClient, name: str, space: Namespace) -> float:
+    """Seconds from asking for an address until the pod can talk."""
+    begin = time.perf_counter()
+    given = agent.allocate(f"default/{name}")
+    netns = f"/proc/{space.pid}/ns/net"
+    agent.attach(container_id=f"bench-{name}", netns=netns, namespace="default", pod=name, ipv4=given.ipv4)
+    return time.perf_counter() - begin
+
+
+async def _create(one: Sandbox, bodies: Sequence[dict[str, Any]]) -> None:
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def create(client: Client, number: int) -> None:
+    async def create(client: Client, body: dict[str, Any]) -> None:
         async with places:
-            await client.create(resources.PODS, pod(f"bulk-{number}", "n1", ["sleep", "infinity"]))
+            await client.create(KINDS[body["kind"]], body)
 
     async with one.client() as client:
-        begin = time.monotonic()
-        await asyncio.gather(*(create(client, number) for number in range(count)))
-        while time.monotonic() < begin + 60:
-            running = await client.list(resources.PODS, "default")
-            ready = [
-                body for body in running if body["metadata"]["name"].startswith("bulk-") and _ready(body)
-            ]
-            if len(ready) == count:
-                return count / (time.monotonic() - begin)
+        await asyncio.gather(*(create(client, body) for body in bodies))
+
+
+def _pods(one: Sandbox, count: int) -> float:
+    """Whole pods per second on one node: created, scheduled, their processes started, ready."""
+    begin = time.monotonic()
+    asyncio.run(
+        _create(one, [pod(f"whole-{number}", "n1", ["sleep", "infinity"]) for number in range(count)])
+    )
+    return count / (asyncio.run(_all_ready(one, "whole-", count)) - begin)
+
+
+async def _all_ready(one: Sandbox, prefix: str, count: int) -> float:
+    deadline = time.monotonic() + 60
+    async with one.client() as client:
+        while time.monotonic() < deadline:
+            bodies = await client.list(resources.PODS, "default")
+            if sum(body["metadata"]["name"].startswith(prefix) and _ready(body) for body in bodies) == count:
+                return time.monotonic()
             await asyncio.sleep(0.02)
-    raise BenchError(f"{len(ready)} of {count} pods are ready after 60 s")
+    raise BenchError(f"not all of {count} pods are ready after 60 s")
 
 
-def _ready(body: dict) -> bool:  # type: ignore[type-arg]
+def _ready(body: dict[str, Any]) -> bool:
     conditions = body.get("status", {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-async def _load(one: Sandbox) -> None:
+def _load(one: Sandbox) -> None:
     """Services whose endpoints are slices of our own making, until the agent serves them all."""
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def create(client: Client, number: int) -> None:
-        async with places:
-            await client.create(resources.SERVICES, _bulk_service(number))
-            await client.create(resources.ENDPOINT_SLICES, _bulk_slice(number))
-
-    async with one.client() as client:
-        await asyncio.gather(*(create(client, number) for number in range(SERVICES)))
+    asyncio.run(_create(one, [_bulk_service(number) for number in range(SERVICES)]))
+    asyncio.run(_create(one, [_bulk_slice(number) for number in range(SERVICES)]))
     deadline = time.monotonic() + 60
     while podwire(one.name, "service", "list").count("10.1.") < SERVICES * ENDPOINTS_EACH:
         if time.monotonic() > deadline:
             raise BenchError("the agent does not serve all services after 60 s")
-        await asyncio.sleep(0.2)
+        time.sleep(0.2)
 
 
-def _bulk_service(number: int) -> dict:  # type: ignore[type-arg]
+def _bulk_service(number: int) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -125,7 +170,7 @@ def _bulk_service(number: int) -> dict:  # type: ignore[type-arg]
     }
 
 
-def _bulk_slice(number: int) -> dict:  # type: ignore[type-arg]
+def _bulk_slice(number: int) -> dict[str, Any]:
     addresses = [
         f"10.1.{number >> 2}.{(number & 3) * ENDPOINTS_EACH + one + 1}" for one in range(ENDPOINTS_EACH)
     ]
