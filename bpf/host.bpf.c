@@ -2,16 +2,18 @@
 /* On the node's underlay device: what arrives for pods without a tunnel. */
 #include "lib/deliver.h"
 
-/* Who sends this to one of our pods? 0 or the reason to drop. */
-static __always_inline int identify_network(struct flow *flow)
+/* A pod behind the tunnel does not come around it. Without a tunnel nothing is asked here:
+ * who sends is only looked up when policy wants to know.
+ */
+static __always_inline int check_route(struct flow *flow)
 {
-	struct ipcache_entry *there = ipcache_find(&flow->source);
+	struct ipcache_entry *there;
 
+	if (!config_tunnel_device)
+		return 0;
+	there = ipcache_find(&flow->source);
 	flow->source_identity = there ? there->identity : IDENTITY_WORLD;
-	if (flow->source_identity == IDENTITY_HOST)
-		return DROP_INVALID_SOURCE_IP;
-	/* A pod behind the tunnel does not come around it. */
-	if (config_tunnel_device && there && !address_is_zero(&there->tunnel))
+	if (flow->source_identity == IDENTITY_HOST || (there && !address_is_zero(&there->tunnel)))
 		return DROP_INVALID_SOURCE_IP;
 	return 0;
 }
@@ -19,7 +21,7 @@ static __always_inline int identify_network(struct flow *flow)
 static __always_inline int receive(struct __sk_buff *skb, struct flow *flow,
 				   const struct endpoint *receiver)
 {
-	int reason = identify_network(flow);
+	int reason = check_route(flow);
 
 	if (!reason)
 		reason = parse_transport(skb, flow);
@@ -38,6 +40,7 @@ int podwire_from_network(struct __sk_buff *skb)
 
 	if (!flow)
 		return drop(skb, flow, DROP_INVALID_PACKET);
+	flow->flags = FLOW_OUTSIDE;
 	skb->mark = 0; /* a mark means something on this node only, never on the wire */
 	if (skb->pkt_type != PACKET_HOST ||
 	    (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))

@@ -47,11 +47,15 @@ static __always_inline bool connection_is_settled(const struct connection *conne
 /* The other side's identity, as policy must see it: what the walk knows, else its address'. */
 static __always_inline __u32 connection_peer(struct flow *flow, const struct ct_key *key)
 {
+	__u32 identity;
+
 	if (flow->source_identity && address_equal(&key->remote, &flow->source))
 		return flow->source_identity;
 	if (flow->destination_identity && address_equal(&key->remote, &flow->destination))
 		return flow->destination_identity;
-	return identity_of(&key->remote);
+	/* The node's own name from outside is worth nothing. */
+	identity = identity_of(&key->remote);
+	return identity == IDENTITY_HOST && flow->flags & FLOW_OUTSIDE ? IDENTITY_WORLD : identity;
 }
 
 /* 0 or the reason to drop; in audit mode always 0, but told. */
@@ -83,7 +87,6 @@ __noinline int connection_open(struct __sk_buff *skb, struct flow *flow,
 	/* The epoch before the policy: a change in between is asked about again. */
 	entry.epoch = policy_epoch();
 	entry.policy = endpoint->policy;
-	flow->state = ct_find(key, flow->now) ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
 	if (connection_is_free(flow, side)) {
 		entry.flags = CT_NODE_ORIGIN;
 		entry.identity = flow->source_identity;
@@ -150,7 +153,6 @@ __noinline int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
 	if (!flow || !endpoint)
 		return DROP_POLICY_DENIED;
 	flow->flags &= ~FLOW_ERROR;
-	flow->state = TRACE_REASON_NEW;
 	flow->flags |= FLOW_REPORT;
 	if (connection_is_free(flow, side) || !policy_is_asked(endpoint, side))
 		return 0;
@@ -183,6 +185,7 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 	if (endpoint->flags & ENDPOINT_NOT_READY)
 		return DROP_ENDPOINT_NOT_READY;
 	if (!entry || (!(flow->flags & FLOW_ERROR) && ct_reopens(flow, entry, side))) {
+		flow->state = entry ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
 		reason = flow->flags & FLOW_ERROR
 				 ? connection_unrelated(skb, flow, endpoint, side)
 				 : connection_open(skb, flow, endpoint, &connection->key, side);

@@ -21,6 +21,7 @@ enum flow_flags {
 	FLOW_TRUNCATED = 1 << 5,
 	FLOW_REPORT = 1 << 6,    /* conntrack found something worth a trace event */
 	FLOW_NEIGHBOUR = 1 << 7, /* link-local upkeep, not a flow */
+	FLOW_OUTSIDE = 1 << 8,   /* from the network: nothing of ours comes from there */
 };
 
 struct flow {
@@ -76,27 +77,49 @@ static __always_inline bool flow_has_ports(const struct flow *flow)
 	return flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP;
 }
 
-/* One per CPU, for two of them and the frames below would not fit the stack: packets are
- * handled with softirqs off, so no other one comes in between.
+/* What a CPU keeps between packets. The flow is here, for it and the frames below would not fit
+ * the stack: packets are handled with softirqs off, so no other one comes in between.
  */
+struct scratch {
+	struct flow flow;
+	__u32 seconds; /* CLOCK_BOOTTIME when `tick` was read */
+	__u64 tick;    /* jiffies */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
-	__type(value, struct flow);
+	__type(value, struct scratch);
 	__uint(max_entries, 1);
-} podwire_flow SEC(".maps");
+} podwire_scratch SEC(".maps");
+
+/* Seconds are enough for timeouts, and reading the clock takes a third of the walk: it is read
+ * once a jiffy.
+ */
+static __always_inline __u32 scratch_now(struct scratch *scratch)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (scratch->tick != tick) {
+		scratch->tick = tick;
+		scratch->seconds = bpf_ktime_get_boot_ns() / NS_PER_S;
+	}
+	return scratch->seconds;
+}
 
 /* A blank flow; NULL never happens, but the verifier cannot know. */
 static __always_inline struct flow *flow_begin(struct __sk_buff *skb, enum direction direction)
 {
 	__u32 zero = 0;
-	struct flow *flow = bpf_map_lookup_elem(&podwire_flow, &zero);
+	struct scratch *scratch = bpf_map_lookup_elem(&podwire_scratch, &zero);
+	struct flow *flow;
 
-	if (!flow)
+	if (!scratch)
 		return NULL;
+	flow = &scratch->flow;
 	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->length = skb->len;
 	flow->direction = direction;
-	flow->now = bpf_ktime_get_boot_ns() / NS_PER_S;
+	flow->now = scratch_now(scratch);
 	return flow;
 }
