@@ -82,10 +82,10 @@ def failure(answer: Head, body: bytes) -> PodwireError:
     text = body.decode(errors="replace").strip()
     try:
         parsed = json.loads(text)
-        text = parsed if isinstance(parsed, str) else text
     except ValueError:
-        pass
-    text = text or f"the agent answered {answer.status}"
+        parsed = None if answer.status >= 500 else text  # what a framework says when a handler broke
+    text = parsed if isinstance(parsed, str) else text if parsed is not None else ""
+    text = text or f"the agent could not answer ({answer.status}); its log says why"
     hint = unquote(answer.headers[HINT]) if HINT in answer.headers else None
     match answer.status:
         case 400 | 422:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
-from podwire.model.implied import ALWAYS, restricts
+from podwire.model.implied import ALWAYS, LOCALHOST, restricts
 from podwire.model.labels import Labels, namespace_of
 from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
@@ -44,6 +44,8 @@ class Compute:
         self._enable = enable
         self._numbers = RuleNumbers(tables.rules)
         self._always = prepare(ALWAYS, lambda clause: 0)
+        for clause in LOCALHOST.clauses:  # what holds without being written has rows as well
+            self._numbers.of_clause(LOCALHOST, clause)
         self._prepared: dict[str, dict[PolicyKey, tuple[Prepared, ...]]] = {}  # namespace, or "" → rules
         self._postponed: dict[PolicyKey, Change[Any]] = {}
         self._groups: dict[tuple[Labels, tuple[ContainerPort, ...]], Group] = {}
@@ -129,7 +131,7 @@ class Compute:
             for prepared in before:
                 self._numbers.release(prepared.rule)
             affected |= self._selected_by([one.rule for one in (*before, *after)])
-        self.revision += 1
+        self.revision = 1 + self._taken  # one more for each object, however many came at once
         self._stale |= self._group_of.keys()  # all of them realize the new revision
         return affected
 

@@ -117,3 +117,11 @@ def test_requests_cannot_be_split() -> None:
 def test_addresses() -> None:
     given = {"address": {"ipv4": "10.0.1.2"}, "ipv4": {"ip": "10.0.1.2", "gateway": "10.0.1.254"}}
     assert addresses_of(given) == Addresses(ipv4="10.0.1.2", gateway4="10.0.1.254")
+
+
+def test_a_broken_handler_points_at_the_log(answer: Answer) -> None:
+    path = answer(
+        b"HTTP/1.1 500 Internal Server Error\r\n\r\n500 Internal Server Error\n\nServer got itself in trouble"
+    )
+    with pytest.raises(PodwireError, match="its log says why"):
+        AgentClient(path).get("/x")

@@ -261,7 +261,7 @@ async def nodes(node: Node, _: web.Request) -> Answer:
 
 async def policy(node: Node, _: web.Request) -> Answer:
     rows = [shapes.policy(row) for row in node.tables.policies]
-    return Answer({"revision": node.tables.policies.revision, "policy": msgspec.json.encode(rows).decode()})
+    return Answer({"revision": 1 + node.tables.policies.revision, "policy": msgspec.json.encode(rows).decode()})
 
 
 async def selectors(node: Node, _: web.Request) -> Answer:

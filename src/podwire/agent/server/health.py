@@ -214,7 +214,7 @@ def debuginfo(node: Node) -> Shape:
         "cilium-status": healthz(node),
         "endpoint-list": [shapes.endpoint(node.tables, row) for row in node.tables.endpoints],
         "service-list": shapes.services(node.tables),
-        "policy": {"revision": node.tables.policies.revision, "policy": ""},
+        "policy": {"revision": 1 + node.tables.policies.revision, "policy": ""},
         "subsystem": {},
         "environment-variables": [],
     }
