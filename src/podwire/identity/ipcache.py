@@ -47,6 +47,7 @@ class Ipcache:
         self._claims: dict[Hashable, tuple[str, ...]] = {}  # claimant → prefixes
         self._claimed: dict[str, dict[Hashable, IpcacheRow]] = {}  # prefix → claimant → row
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
+        self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
@@ -105,7 +106,8 @@ class Ipcache:
         touched, self._touched = self._touched, set()
         for prefix in touched:
             self._publish(prefix)
-        self.tables.ipcache.mark_ready()
+        if not self._starting:
+            self.tables.ipcache.mark_ready()
 
     # --- what each row claims
 
@@ -191,6 +193,7 @@ class Ipcache:
             self._claimed.pop(prefix, None)
         current = self.tables.ipcache.get(prefix)
         self._waiting.discard(prefix)
+        self._starting.discard(prefix)
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
             if self._known(row.identity):
@@ -199,6 +202,9 @@ class Ipcache:
             self._waiting.add(prefix)
             if current is not None and _owner(current) == _owner(row):
                 chosen = current  # the same pod or prefix: its old identity until the new one is known
+                break
+            if not self.tables.ipcache.ready and row.identity in self.tables.identities:
+                self._starting.add(prefix)  # at a start the kernel may have it; nobody else's say counts
                 break
         if chosen is None:
             self.tables.ipcache.delete(prefix)
