@@ -1,13 +1,12 @@
-"""Measurements that are scripts of their own, beside this file: packets, flows, services.
+"""Measurements that are scripts of their own, beside this file; each can be run alone.
 
-Each can be run alone (it prints a table); with `-o json` it prints one JSON array of
-{"name": …, "metric": …, "value": …, "unit": …}, and with `--quick` it measures shorter. A row
-becomes the figure `NAME: METRIC` that the targets refer to.
+They print lines of a name, a number and a unit (and whatever they like behind it); a line becomes
+the figure `SECTION: NAME` that the targets refer to.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,17 +14,24 @@ from measure import Row
 from namespaces import BenchError, run
 
 SCRIPTS = ("packets", "flows", "services")
+LINE = re.compile(
+    r"^(?P<name>\S.*?)\s+(?P<value>\d[\d,.]*) (?P<unit>ns/flow|events/s|ns|µs|ms|s|MiB|KiB|×|%|/s)\b", re.M
+)
 
 
-def rows(name: str, *, quick: bool) -> list[Row]:
+def rows(name: str) -> list[Row]:
     """The figures of one script; BenchError with its last words when it fails."""
     script = Path(__file__).with_name(f"{name}.py")
     if not script.exists():
         raise BenchError(f"there is no {script.name}")
-    output = run([sys.executable, str(script), "-o", "json", *(["--quick"] if quick else [])], timeout=600)
-    try:
-        return [
-            Row(name, one["name"], one["metric"], one["value"], one["unit"]) for one in json.loads(output)
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{script.name} -o json printed something else: {error}") from error
+    found = parse(name, run([sys.executable, str(script)], timeout=600))
+    if not found:
+        raise BenchError(f"{script.name} printed no figure")
+    return found
+
+
+def parse(section: str, output: str) -> list[Row]:
+    return [
+        Row(section, section, line["name"], float(line["value"].replace(",", "")), line["unit"])
+        for line in LINE.finditer(output)
+    ]

@@ -38,11 +38,16 @@ def run(command: Sequence[str], *, text: str = "", timeout: float = 120) -> str:
     except FileNotFoundError as error:
         raise BenchError(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{' '.join(command[:6])} took more than {timeout:.0f} s") from error
+        raise BenchError(f"{_shown(command)} took more than {timeout:.0f} s") from error
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise BenchError(f"{' '.join(command[:6])}: {words[0]}")
+        raise BenchError(f"{_shown(command)}: {words[0]}")
     return done.stdout
+
+
+def _shown(command: Sequence[str]) -> str:
+    """Its beginning, without where the tree is."""
+    return " ".join(command[:6]).replace(f"{ROOT}/", "")
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:

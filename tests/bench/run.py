@@ -105,7 +105,7 @@ def measure_control(run: Run, rows: list[Row], failures: dict[str, str]) -> None
 def measure_script(name: str) -> Section:
     def measure(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
         run.tell(name)
-        rows += external.rows(name, quick=run.quick)
+        rows += external.rows(name)
 
     return measure
 

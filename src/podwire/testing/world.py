@@ -37,7 +37,7 @@ from podwire.abi.structs import (
 from podwire.base.addresses import pack, pack_prefix
 from podwire.bpf.events import Ring
 from podwire.bpf.map import U32, Map, raw
-from podwire.bpf.object import ObjectSpec, SkbContext, load
+from podwire.bpf.object import ObjectSpec, Program, SkbContext, load
 from podwire.net import namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
@@ -133,7 +133,7 @@ class World:
 
     def _load(self, objects: Path, constants: dict[str, int | bytes], sizes: dict[str, int]) -> None:
         self._untyped: dict[str, Map[Any, Any]] = {}
-        self.programs = {}
+        self.programs: dict[str, Program] = {}
         for name in OBJECTS:
             spec = ObjectSpec(str(objects / f"{name}.bpf.o"), constants, sizes)
             loaded = load(spec, self._untyped)
@@ -301,6 +301,10 @@ class World:
 
     def device(self, name: str) -> int:
         return self._devices[name]
+
+    def shared(self) -> dict[str, Map[Any, Any]]:
+        """All maps by name, for another object that is to use them."""
+        return dict(self._untyped)
 
     # What happened
 

@@ -1,0 +1,268 @@
+"""ns per packet of the shipped programs, by BPF_PROG_TEST_RUN: `python tests/bench/packets.py [--json]`.
+
+A small program (vary.bpf.c) writes another packet at each repetition of the kernel's loop and goes on to the
+program that is measured; what the loop and the writing cost is measured alone and taken off. Each
+figure is the best of several rounds, for whatever disturbs a round only adds to it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from struct import pack as bytes_of
+
+from podwire.abi.enums import Direction, EndpointFlags
+from podwire.abi.structs import Backend, Frontend, FrontendKey, PolicyPeerKey, RevNat, SlotKey
+from podwire.base.addresses import pack
+from podwire.bpf.map import U32, raw
+from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
+from podwire.net import namespaces
+from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World
+
+ROOT = Path(__file__).parents[2]
+REPEAT, ROUNDS = 100_000, 7
+ENFORCE = EndpointFlags.ENFORCE_INGRESS | EndpointFlags.ENFORCE_EGRESS
+SYN, ACK = 0x02, 0x10
+FAR = 0x0A090000  # 10.9.0.0
+
+
+def address_of(number: int) -> str:
+    return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
+
+
+def tcp(mac: bytes, to_mac: bytes, source: str, to: str, sport: int, dport: int, flags: int) -> bytes:
+    """An IPv4 TCP frame; nothing in these programs reads its checksums."""
+    head = bytes_of("!BBHHHBBH", 0x45, 0, 40, 1, 0x4000, 64, 6, 0) + pack(source)[12:] + pack(to)[12:]
+    segment = bytes_of("!HHIIBBHHH", sport, dport, 1, 1, 0x50, flags, 1000, 0, 0)
+    return to_mac + mac + b"\x08\x00" + head + segment
+
+
+class Bench:
+    """A world with two pods and the varying program in front of what is measured."""
+
+    def __init__(self, vary: Path) -> None:
+        self._vary = vary
+        self.results: dict[str, tuple[float, float | None]] = {}
+        self.overhead = 0.0
+        self.fresh()
+
+    def fresh(self, events: bool = False) -> None:
+        """A world without rows or connections."""
+        if hasattr(self, "world"):
+            self.world.close()
+        constants: dict[str, int | bytes] = {
+            "config_trace_interval": 3600,
+            "config_verdict_events": int(events),
+            "config_trace_events": int(events),
+        }
+        self.world = World(ROOT / "build" / "bpf", constants, {"podwire_policy_peers": 131072})
+        self.client = self.world.pod(1, 1001)
+        self.server = self.world.pod(2, 1002)
+
+    def run(
+        self,
+        program: str,
+        frame: bytes,
+        device: int,
+        repeat: int = REPEAT,
+        rounds: int = ROUNDS,
+        **varying: int,
+    ) -> float:
+        """ns of one packet, the loop's own cost taken off; `varying` are constants of vary.bpf.c."""
+        with load(ObjectSpec(str(self._vary), dict(varying), {}), self.world.shared()) as loaded:
+            target = loaded.programs["nothing"] if program == "nothing" else self.world.programs[program]
+            with loaded.maps["next_program"].typed(U32, U32) as table:
+                table[0] = target.fileno()
+            with loaded.maps["template"].typed(U32, raw(64)) as template:
+                template[0] = frame.ljust(64, b"\0")
+            best = namespaces.run(self.world.namespace, self._rounds, loaded, frame, device, repeat, rounds)
+        return best - self.overhead
+
+    @staticmethod
+    def _rounds(loaded: Object, frame: bytes, device: int, repeat: int, rounds: int) -> float:
+        run = loaded.programs["vary"].test_run
+        return min(run(frame, SkbContext(ifindex=device), repeat).duration_ns for _ in range(rounds))
+
+    def say(self, name: str, value: float, target: float | None = None) -> None:
+        self.results[name] = value, target
+        if "--json" not in sys.argv:
+            wanted = f"target {target:4.0f}  {'met' if value <= target else 'not met'}" if target else ""
+            print(f"{name:62} {value:7.0f} ns  {wanted}", flush=True)
+
+    def sent(self, pod: Pod, to: str, flags: int = ACK) -> bytes:
+        return tcp(pod.mac, pod.host_mac, pod.ipv4, to, 4000, 80, flags)
+
+    def enforce(self, flags: int) -> None:
+        """Both pods under a policy that allows TCP port 80, with 8 classes of 20 ports besides."""
+        world = self.world
+        self.client = world.pod(1, 1001, policy=1, flags=flags)
+        self.server = world.pod(2, 1002, policy=2, flags=flags)
+        for policy, direction in ((1, Direction.EGRESS), (2, Direction.INGRESS)):
+            for number in range(9):
+                world.rule(policy, direction, protocol=6, port=80, peer_class=number)
+                for port in range(20):
+                    world.rule(policy, direction, protocol=6, port=8000 + port, peer_class=number)
+
+
+def to(number: int) -> dict[str, int]:
+    return {"destination_base": number}
+
+
+def ground(bench: Bench) -> None:
+    bench.overhead = 0
+    frame = bench.sent(bench.client, address_of(FAR))
+    varying = {"source_port_mask": 4095, "destination_mask": 255, **to(FAR)}
+    bench.overhead = bench.run("nothing", frame, bench.client.device, **varying)
+    bench.say("the loop and the writing of packets (taken off below)", bench.overhead)
+
+
+def answered(bench: Bench, frame: bytes, back: bytes, backwards: str, device: int) -> None:
+    """A connection that both sides have spoken on."""
+    world = bench.world
+    world.run("from_pod", frame[:47] + bytes([SYN]) + frame[48:], bench.client.device)
+    world.run(backwards, back[:47] + bytes([SYN | ACK]) + back[48:], device)
+
+
+def established(bench: Bench) -> None:
+    for flags in (0, ENFORCE):
+        name = "policy" if flags else "no policy"
+        bench.fresh()
+        bench.enforce(flags)
+        client, server, world = bench.client, bench.server, bench.world
+        far = address_of(FAR)
+        away = bench.sent(client, far)
+        back = tcp(b"\x02" * 6, UNDERLAY_MAC, far, client.ipv4, 80, 4000, ACK)
+        underlay = world.device(UNDERLAY)
+        answered(bench, away, back, "from_network", underlay)
+        there = {"source_port_base": 4000, **to(FAR)}
+        bench.say(
+            f"established, pod to another node, {name}",
+            bench.run("podwire_from_pod", away, client.device, **there),
+            150,
+        )
+        here = {
+            "source_port_base": 80,
+            "destination_port": 4000,
+            **to(int.from_bytes(pack(client.ipv4)[12:], "big")),
+        }
+        bench.say(
+            f"established, network to pod, {name}",
+            bench.run("podwire_from_network", back, underlay, **here),
+            150,
+        )
+        near = bench.sent(client, server.ipv4)
+        other = tcp(server.mac, server.host_mac, server.ipv4, client.ipv4, 80, 4000, ACK)
+        answered(bench, near, other, "from_pod", server.device)
+        here = {"source_port_base": 4000, **to(int.from_bytes(pack(server.ipv4)[12:], "big"))}
+        bench.say(
+            f"established, pod to pod (both sides' entries), {name}",
+            bench.run("podwire_from_pod", near, client.device, **here),
+        )
+
+
+def decisions(bench: Bench) -> None:
+    """A known flow between two pods whose policy is asked at each packet, less the same flow at rest.
+
+    The sender's identity is another one at each packet, so nothing of the answer is in the cache by habit.
+    """
+    for identities, target in ((1, 120), (65_536, 250)):
+        bench.fresh()
+        world = bench.world
+        server = world.pod(2, 1002, policy=2, flags=EndpointFlags.ENFORCE_INGRESS)
+        for peer_class in range(9):
+            world.rule(2, Direction.INGRESS, protocol=6, port=80, peer_class=peer_class)
+            for port in range(20):
+                world.rule(2, Direction.INGRESS, protocol=6, port=8000 + port, peer_class=peer_class)
+        world.maps["podwire_policy_peers"].put_many(
+            (PolicyPeerKey(2, 10_000 + number, Direction.INGRESS), 1 + number % 8)
+            for number in range(identities)
+        )
+        frame = bench.sent(bench.client, server.ipv4)
+        varying = {**local(server), "source_port_base": 4000, "identity_device": bench.client.device}
+        varying["identity_mask"] = identities - 1
+        world.from_pod(bench.client, frame[:47] + bytes([SYN]) + frame[48:])
+        at_rest = bench.run("podwire_from_pod", frame, bench.client.device, **varying)
+        asked = bench.run("podwire_from_pod", frame, bench.client.device, bump=1, **varying)
+        bench.say(f"policy decision, {identities} identities", asked - at_rest, target)
+
+
+def local(pod: Pod) -> dict[str, int]:
+    return to(int.from_bytes(pack(pod.ipv4)[12:], "big"))
+
+
+def new_flows(bench: Bench) -> None:
+    for flags in (0, ENFORCE):
+        for name, far in (("another node", True), ("pod (two entries)", False)):
+            best = 10**9
+            for _ in range(3):
+                bench.fresh()
+                bench.enforce(flags)
+                where = to(FAR) if far else local(bench.server)
+                frame = bench.sent(bench.client, address_of(where["destination_base"]))
+                varying = {"source_port_mask": 32767, "flags": SYN, **where}
+                ns = bench.run("podwire_from_pod", frame, bench.client.device, 20_000, 1, **varying)
+                best = min(best, ns)
+            policy = "policy" if flags else "no policy"
+            bench.say(f"new flow whole, pod to {name}, {policy}", best, 400 if far else None)
+
+
+def services(bench: Bench) -> None:
+    for count in (1, 32_768 - 2768):
+        bench.fresh()
+        client, world = bench.client, bench.world
+        _balance(world, count)
+        first = 0x0A600000
+        frame = bench.sent(client, address_of(first))
+        bench.run("podwire_from_pod", frame, client.device, 10, 1, flags=SYN, **to(first))
+        ns = bench.run("podwire_from_pod", frame, client.device, flags=ACK, **to(first))
+        bench.say(f"service of {count}, hot flow, whole walk", ns)
+        mask = (1 << count.bit_length() - 1) - 1
+        varying = {**to(first), "destination_mask": mask}
+        bench.run("podwire_from_pod", frame, client.device, 300_000 if mask else 10, 1, flags=SYN, **varying)
+        ns = bench.run("podwire_from_pod", frame, client.device, flags=ACK, **varying)
+        bench.say(f"service of {count}, random known flows, whole walk", ns)
+
+
+def _balance(world: World, count: int) -> None:
+    first, numbers = 0x0A600000, range(1, count + 1)
+    world.maps["podwire_backends"].put_many((n, Backend(pack(address_of(FAR + n)), 8080, 6)) for n in numbers)
+    world.maps["podwire_slots"].put_many((SlotKey(n, 0), n) for n in numbers)
+    world.maps["podwire_rev_nat"].put_many((n, RevNat(pack(address_of(first + n - 1)), 80)) for n in numbers)
+    world.maps["podwire_frontends"].put_many(
+        (FrontendKey(pack(address_of(first + n - 1)), 80, 6), Frontend(n, 1, n)) for n in numbers
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        vary = Path(directory, "vary.bpf.o")
+        command = [
+            "clang-16",
+            "-O2",
+            "-g",
+            "-target",
+            "bpf",
+            "-mcpu=v3",
+            f"-I{ROOT / 'build' / 'include'}",
+            f"-I{ROOT / 'bpf'}",
+        ]
+        subprocess.run(
+            [*command, "-c", str(Path(__file__).parent / "vary.bpf.c"), "-o", str(vary)], check=True
+        )
+        bench = Bench(vary)
+        parts: list[Callable[[Bench], None]] = [ground, established, decisions, new_flows, services]
+        try:
+            for part in parts:
+                part(bench)
+        finally:
+            bench.world.close()
+    if "--json" in sys.argv:
+        print(json.dumps(bench.results))
+
+
+if __name__ == "__main__":
+    main()
