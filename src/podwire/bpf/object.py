@@ -30,15 +30,22 @@ class ObjectSpec(msgspec.Struct, frozen=True):
     """What to load.
 
     `constants` are `const volatile` (or initialised) globals by name, ints in native byte order or
-    bytes; `max_entries` sizes by map name; maps are pinned as `pins`/<map name> unless it is empty;
-    `programs` loads only these, None all.
+    bytes; `max_entries` sizes by map name; maps are pinned as `pins`/<map name> unless it is empty:
+    those in `shared`, None all; `programs` loads only these, None all.
     """
 
     path: str
     constants: dict[str, int | bytes] = {}
     max_entries: dict[str, int] = {}
     pins: str = ""
+    shared: frozenset[str] | None = None
     programs: tuple[str, ...] | None = None
+
+    def pin_of(self, name: str) -> str:
+        """Where map `name` is pinned; empty = nowhere."""
+        if not self.pins or (self.shared is not None and name not in self.shared):
+            return ""
+        return os.path.join(self.pins, name)
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -268,9 +275,9 @@ def _take_maps(
         elf.map_own_pinning_off(entry)
         if name in given:
             fd = os.dup(given[name].fileno())
-        elif spec.pins:
+        elif spec.pin_of(name):
             try:
-                fd = library.open_pinned(os.path.join(spec.pins, name))
+                fd = library.open_pinned(spec.pin_of(name))
             except KernelError as error:
                 if error.errno != ENOENT:
                     raise
@@ -330,8 +337,8 @@ def _own(handle: Any, entries: dict[str, Any], fresh: list[str], spec: ObjectSpe
             info = library.map_info(fd)
             made.maps[name] = Map(fd, raw(info.key_size), raw(info.value_size))
             made.maps[name].name = name
-            if spec.pins and name in fresh:
-                path = os.path.join(spec.pins, name)
+            path = spec.pin_of(name)
+            if path and name in fresh:
                 made.maps[name].pin(path)
                 pinned.append(path)
     except BaseException:

@@ -53,26 +53,30 @@ def now() -> int:
 
 def sweep(table: Map[structs.CtKey, structs.CtEntry], at: int) -> tuple[int, int]:
     """Remove what expired more than GRACE before `at`; (removed, left)."""
-    from podwire.abi.dtypes import CT_ENTRY, CT_KEY
+    import numpy as np
 
-    keys, entries = table.entries_array(CT_KEY, CT_ENTRY)
-    expired = entries["expires"].astype("i8") + GRACE < at
-    size = CT_KEY.itemsize
-    raw = keys[expired].tobytes()
+    from podwire.abi.dtypes import CT_ENTRY
+
+    keys, values = table.snapshot()
+    expires = np.frombuffer(values, dtype=CT_ENTRY)["expires"].astype("i8")
+    gone = np.flatnonzero(expires + GRACE < at).tolist()
     with table.untyped() as bare:
-        removed = bare.delete_many(raw[start : start + size] for start in range(0, len(raw), size))
-    return removed, len(keys) - removed
+        removed = bare.delete_many(_key(keys, index) for index in gone)
+    return removed, len(expires) - removed
 
 
 def forget(table: Map[structs.CtKey, structs.CtEntry], local: Iterable[str]) -> int:
     """Remove all connections of these addresses: the next pod that has one inherits nothing."""
-    from podwire.abi.dtypes import CT_ENTRY, CT_KEY
-
     gone = {addresses.pack(address) for address in local}
-    keys, _ = table.entries_array(CT_KEY, CT_ENTRY)
-    packed = (key.tobytes() for key in keys)
+    snapshot, _ = table.snapshot()
+    keys = (_key(snapshot, index) for index in range(len(snapshot) // structs.CtKey.SIZE))
     with table.untyped() as bare:
-        return bare.delete_many(key for key in packed if key[:16] in gone)
+        return bare.delete_many(key for key in keys if key[:16] in gone)
+
+
+def _key(keys: bytes, index: int) -> bytes:
+    # From the bytes and not from an array: numpy leaves padding behind when it copies structs.
+    return keys[index * structs.CtKey.SIZE : (index + 1) * structs.CtKey.SIZE]
 
 
 def dump(table: Map[structs.CtKey, structs.CtEntry], at: int) -> Iterator[Connection]:

@@ -31,16 +31,21 @@ class Target(Protocol):
 
     def delete_many(self, keys: Iterable[bytes]) -> int: ...
 
+    def close(self) -> None: ...
+
+
+Grow = Callable[[str, int], Target | None]
+
 
 class Mirror:
-    """Entries are bytes. `grow` is asked for a bigger map when it is full: it returns the new one,
-    holding what the old one held, or None if there cannot be one."""
+    """Entries are bytes. `grow(name, entries)` is asked for a bigger map when this one is full: it returns
+    one with room for so many, holding what the old one held, or None if there cannot be one."""
 
     def __init__(
         self,
         name: str,
         table: Target,
-        grow: Callable[[str], Target | None] | None = None,
+        grow: Grow | None = None,
     ) -> None:
         self.name = name
         self.map = table
@@ -52,6 +57,9 @@ class Mirror:
         self._shared: dict[bytes, dict[RowKey, bytes]] = {}  # entries that several rows want
         self._dirty: dict[bytes, bytes] = {}
         self._gone: set[bytes] = set()
+
+    def close(self) -> None:
+        self.map.close()
 
     def load(self) -> None:
         """Read what the map holds already."""
@@ -84,15 +92,10 @@ class Mirror:
         if not work:
             return False
         try:
-            self.map.put_many(work.items())
-        except MapFull as full:
-            grown = self._grow(self.name) if self._grow is not None else None
-            if grown is not None:
-                self.map = grown
-            elif not failed_before:
-                log.error("%s", full)  # noqa: TRY400  said once, with the rows in `errors`
-            self._write_singly(work)
-        except PodwireError:
+            self._write_all(work)
+        except PodwireError as error:
+            if not failed_before:
+                log.warning("writing entry by entry: %s", error)
             self._write_singly(work)
         self.held |= {key: value for key, value in work.items() if key not in self.failures}
         self._dirty = {key: work[key] for key in self.failures}
@@ -155,6 +158,20 @@ class Mirror:
         self._owner.pop(key, None)
         self._dirty.pop(key, None)
         self._gone.add(key)
+
+    def _write_all(self, work: Mapping[bytes, bytes]) -> None:
+        """In batches; into a bigger map if this one is full."""
+        while True:
+            try:
+                self.map.put_many(work.items())
+                return
+            except MapFull:
+                needed = len(self.held.keys() | work.keys())
+                grown = self._grow(self.name, needed) if self._grow is not None else None
+                if grown is None or grown.capacity <= self.map.capacity:
+                    raise
+                self.map.close()
+                self.map = grown
 
     def _write_singly(self, work: Mapping[bytes, bytes]) -> None:
         for key, value in work.items():

@@ -130,6 +130,7 @@ class Programs:
                         constants=loading.constants,
                         max_entries=loading.sizes,
                         pins=directory,
+                        shared=frozenset(CATALOGUE),
                     )
                 )
         except BaseException:
@@ -217,13 +218,13 @@ class Programs:
                 pods.add(name.rsplit("-", 1)[0])
         return sorted(pods)
 
-    def grow(self, name: str, times: int = 2) -> None:
-        """Map `name` with `times` the room, in use by all programs; what it holds is kept.
+    def grow(self, name: str, entries: int) -> None:
+        """Map `name` with room for `entries`, in use by all programs; what it holds is kept.
 
         The programs are loaded again on a new generation of maps and take the place of the old ones.
         Only for maps that the caller alone writes: nothing may be written meanwhile.
         """
-        sizes = {**self.loading.sizes, name: self.maps[name].capacity * times}
+        sizes = {**self.loading.sizes, name: entries}
         grown = Programs.load(msgspec.structs.replace(self.loading, sizes=sizes))
         try:
             grown.replace_all()
@@ -239,10 +240,10 @@ class Programs:
             loaded.close()
         self.drop_old()
 
-    def bigger(self, name: str) -> Map[bytes, bytes] | None:
-        """The same for a writer: the grown map, or None (and the reason in the log) if it cannot grow."""
+    def bigger(self, name: str, entries: int) -> Map[bytes, bytes] | None:
+        """For a writer: the map with room for `entries` and more; None, with a reason in the log, if not."""
         try:
-            self.grow(name)
+            self.grow(name, 1 << entries.bit_length())
         except PodwireError as error:
             log.warning("map %s cannot grow: %s", name, error)
             return None

@@ -18,10 +18,10 @@ from typing import Any
 
 from podwire.abi import structs
 from podwire.base.aio import Backoff
-from podwire.bpf.map import U32, Map
+from podwire.bpf.map import U32
 from podwire.datapath import rows
 from podwire.datapath.maps import Maps
-from podwire.datapath.mirror import Mirror
+from podwire.datapath.mirror import Grow, Mirror
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
 
@@ -49,7 +49,7 @@ IN_A_THREAD = 2000  # entries from which on writing would hold up the loop
 class Writer:
     """Keeps the maps of one node equal to its tables. Start `run` once.
 
-    `grow(name)` makes a bigger map (`Programs.grow`) and returns it; None = it cannot.
+    `grow` makes a bigger map (`Programs.bigger`); without it a full map is only reported.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Writer:
         maps: Maps,
         node: str,
         *,
-        grow: Callable[[str], Map[bytes, bytes] | None] | None = None,
+        grow: Grow | None = None,
         backoff: Backoff = Backoff(0.1, 5.0),
     ) -> None:
         self.tables = tables
@@ -104,9 +104,16 @@ class Writer:
     # The task
 
     async def run(self) -> None:
-        """Until cancelled."""
-        for mirror in self._mirrors.values():
-            mirror.load()
+        """Until cancelled; the maps are closed then, what they hold stays."""
+        try:
+            for mirror in self._mirrors.values():
+                mirror.load()
+            await self._follow()
+        finally:
+            for mirror in self._mirrors.values():
+                mirror.close()
+
+    async def _follow(self) -> None:
         tables = self.tables
         watched = (
             tables.policy_entries,

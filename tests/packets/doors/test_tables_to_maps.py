@@ -1,0 +1,323 @@
+"""Tables to the maps of the shipped programs: order, restarts, growth, generations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from podwire.abi import structs
+from podwire.abi.enums import EndpointFlags
+from podwire.base import addresses
+from podwire.base.aio import Backoff, Supervised, eventually
+from podwire.base.config import AgentConfig
+from podwire.base.errors import VerifierRejected
+from podwire.bpf.map import U32, Map, MapType
+from podwire.datapath import conntrack
+from podwire.datapath import programs as loading
+from podwire.datapath.maps import Maps, restore_numbers
+from podwire.datapath.programs import Programs
+from podwire.datapath.write import Writer
+from podwire.model.rule import Direction
+from podwire.state.tables import (
+    BackendRow,
+    EndpointPolicyRow,
+    EndpointRow,
+    EntryRow,
+    FrontendRow,
+    IpcacheRow,
+    NodeRow,
+    PeerRow,
+    Tables,
+)
+
+pytestmark = pytest.mark.kernel
+
+WEB = EndpointRow(
+    1, "default", "web", "u", "c1", "/n", "lxc1", 4711, "02:00:00:00:00:01", "02:00:00:00:00:02",
+    "10.0.1.5", "fd00:1::5", ("k8s:app=web",), 1234, (), "ready",
+)  # fmt: skip
+OBEYS = EndpointPolicyRow(1, 7, enforce_ingress=True, enforce_egress=False, revision=1)
+
+
+def config_of(pins: str) -> AgentConfig:
+    return AgentConfig(
+        node_name="n1",
+        bpf_dir=os.path.join(pins, "n1"),
+        ct_max=1024,
+        policy_map_max=64,
+        policy_peers_max=64,
+        ipcache_max=64,
+        lb_map_max=64,
+    )
+
+
+def plan(pins: str) -> loading.Loading:
+    return loading.plan(config_of(pins), ("192.0.2.1",), tunnel_device=0, tunnel_mtu=0)
+
+
+@pytest.fixture
+def programs(pins: str) -> Iterator[Programs]:
+    loaded = Programs.load(plan(pins))
+    yield loaded
+    loaded.remove()
+
+
+def entry(policy: int, number: int, verdict: int = 1) -> EntryRow:
+    return EntryRow(policy, number, Direction.INGRESS, 6, 80, 16, verdict, 2, 0, 10 + number)
+
+
+def fill(tables: Tables) -> None:
+    tables.policy_entries.put(entry(7, 1))
+    tables.policy_peers.put(PeerRow(7, Direction.INGRESS, 99, 1))
+    tables.ipcache.put(IpcacheRow("10.0.1.5/32", 1234, "endpoint"))
+    tables.ipcache.put(IpcacheRow("10.0.0.0/8", 2, "cidr"))
+    tables.nodes.put(NodeRow("n1", ("192.0.2.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",)))
+    tables.backends.put(BackendRow(4, "10.0.1.5", 8080, 6, "active"))
+    for address in ("10.96.0.1", "192.0.2.1"):
+        number = 1 if address.startswith("10.") else 2
+        tables.frontends.put(
+            FrontendRow(address, 80, 6, "default", "web", "http", "ClusterIP", number, 77, (4,))
+        )
+    tables.endpoints.put(WEB)
+    tables.endpoint_policies.put(OBEYS)
+
+
+def ready(tables: Tables) -> None:
+    for table in tables:
+        table.mark_ready()
+
+
+async def running(writer: Writer, work: Callable[[], object]) -> None:
+    """`work` (may be async) while the writer runs."""
+    async with Supervised("test") as group:
+        group.start("write", writer.run())
+        result = work()
+        if asyncio.iscoroutine(result):
+            await result
+
+
+def content(maps: Maps) -> dict[str, dict[object, object]]:
+    names = ("policy", "policy_peers", "ipcache", "backends", "slots", "rev_nat", "frontends", "endpoints")
+    return {name: dict(maps[f"podwire_{name}"].items()) for name in names}
+
+
+def test_everything_is_there_and_goes_again(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1")
+    maps = programs.maps
+
+    async def work() -> None:
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert writer.realized(1) == OBEYS
+        assert writer.errors() == {}
+        web = maps["podwire_endpoints"]["10.0.1.5"]
+        assert (web.policy, web.flags, web.device) == (7, EndpointFlags.ENFORCE_INGRESS, 4711)
+        assert maps["podwire_devices"][4711] == maps["podwire_endpoints"]["fd00:1::5"] == web
+        assert maps["podwire_endpoints"]["10.0.1.254"].flags == EndpointFlags.HOST
+        prefix = structs.PrefixKey(128, addresses.pack("10.99.0.1"))
+        assert maps["podwire_ipcache_prefixes"][prefix].identity == 2
+        frontend = maps["podwire_frontends"][structs.FrontendKey(addresses.pack("10.96.0.1"), 80, 6)]
+        assert maps["podwire_slots"][structs.SlotKey(frontend.set, 0)] == 4
+        backends, services = restore_numbers(maps)
+        assert backends == {("10.0.1.5", 8080, 6): 4}
+        assert services == {("10.96.0.1", 80, 6): 1, ("192.0.2.1", 80, 6): 2}
+
+        epoch = maps["podwire_state"][0].policy_epoch
+        # Two frontends have the same set of backends: it goes with the second.
+        tables.frontends.delete(("10.96.0.1", 80, 6))
+        await eventually(lambda: len(maps["podwire_frontends"]) == 1, timeout=5, what="one frontend")
+        assert len(maps["podwire_slots"]) == 1
+        assert maps["podwire_state"][0].policy_epoch == epoch  # a service decides nothing
+        tables.frontends.delete(("192.0.2.1", 80, 6))
+        tables.backends.delete(4)
+        tables.endpoints.delete(1)
+        tables.endpoint_policies.delete(1)
+        tables.policy_peers.delete((7, Direction.INGRESS, 99))
+        tables.policy_entries.delete((7, 1, Direction.INGRESS, 6, 80, 16))
+        for prefix_text in ("10.0.1.5/32", "10.0.0.0/8"):
+            tables.ipcache.delete(prefix_text)
+        tables.nodes.delete("n1")
+        await eventually(
+            lambda: all(not entries for entries in content(maps).values()), timeout=5, what="empty maps"
+        )
+        assert maps["podwire_state"][0].policy_epoch > epoch
+        assert writer.realized(1) is None
+
+    asyncio.run(running(writer, work))
+
+
+def test_a_restart_changes_nothing_until_it_knows(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    first = Writer(tables, programs.maps, "n1")
+    asyncio.run(running(first, lambda: first.wait_realized(1)))
+    before = content(programs.maps)
+
+    # A new agent: it finds its endpoint first, then the rest; nothing in the kernel may change.
+    tables = Tables()
+    second = Writer(tables, programs.maps, "n1")
+
+    async def work() -> None:
+        tables.endpoints.put(msgspec.structs.replace(WEB, identity=0, state="restoring"))
+        tables.ipcache.put(IpcacheRow("10.7.7.7/32", 7, "endpoint"))
+        await eventually(
+            lambda: "10.7.7.7" in programs.maps["podwire_ipcache"], timeout=5, what="a first turn"
+        )
+        tables.ipcache.delete("10.7.7.7/32")
+        tables.endpoints.mark_ready()
+        tables.endpoints.put(WEB)
+        await eventually(
+            lambda: "10.7.7.7" not in programs.maps["podwire_ipcache"], timeout=5, what="a second turn"
+        )
+        assert content(programs.maps) == before
+        fill(tables)
+        ready(tables)
+        await asyncio.wait_for(second.wait_realized(1), 5)
+        await eventually(lambda: second.synced, timeout=5, what="the first comparison")
+        assert content(programs.maps) == before
+        # Another pod with the address of one that is gone is not taken for it.
+        other = msgspec.structs.replace(WEB, id=2, mac="02:00:00:00:00:09", identity=0)
+        tables.endpoints.delete(1)
+        tables.endpoint_policies.delete(1)
+        tables.endpoints.put(other)
+        await eventually(
+            lambda: programs.maps["podwire_endpoints"]["10.0.1.5"].id == 2, timeout=5, what="the other pod"
+        )
+        assert programs.maps["podwire_endpoints"]["10.0.1.5"].flags == EndpointFlags.NOT_READY
+
+    asyncio.run(running(second, work))
+
+
+def test_what_an_earlier_agent_left_goes_when_all_tables_are_ready(programs: Programs) -> None:
+    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
+    tables = Tables()
+    writer = Writer(tables, programs.maps, "n1")
+
+    async def work() -> None:
+        fill(tables)
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert "10.9.9.9" in programs.maps["podwire_ipcache"]
+        ready(tables)
+        await eventually(lambda: writer.synced, timeout=5, what="the first comparison")
+        assert "10.9.9.9" not in programs.maps["podwire_ipcache"]
+        assert "10.0.1.5" in programs.maps["podwire_ipcache"]
+
+    asyncio.run(running(writer, work))
+
+
+def test_a_policy_that_has_no_room_is_not_switched_to(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1", backoff=Backoff(0.01, 0.02))
+    maps = programs.maps
+
+    async def work() -> None:
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        for number in range(100):  # the map has 64
+            tables.policy_entries.put(entry(8, number))
+        tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=8, revision=2))
+        await eventually(writer.errors, timeout=5, what="errors")
+        (name, row), text = next(iter(writer.errors().items()))
+        assert name == "podwire_policy"
+        assert row[0] == 8
+        assert "full at 64 entries" in text
+        assert maps["podwire_endpoints"]["10.0.1.5"].policy == 7
+        assert writer.realized(1) == OBEYS
+        for number in range(50, 100):
+            tables.policy_entries.delete((8, number, Direction.INGRESS, 6, 80, 16))
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert maps["podwire_endpoints"]["10.0.1.5"].policy == 8
+        assert writer.errors() == {}
+
+    asyncio.run(running(writer, work))
+
+
+def test_a_full_map_grows_under_the_running_programs(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1", grow=programs.bigger)
+
+    async def work() -> None:
+        for number in range(1000):
+            tables.ipcache.put(IpcacheRow(f"10.0.{number // 250}.{number % 250 + 1}/32", 300, "pod"))
+        await eventually(lambda: writer.synced, timeout=20, what="the first comparison")
+        assert writer.errors() == {}
+        assert len(programs.maps["podwire_ipcache"]) == 1000
+        assert programs.maps["podwire_ipcache"].capacity >= 1000
+        assert loading.generations(programs.loading.bpf_dir) == [
+            loading.newest_generation(programs.loading.bpf_dir)
+        ]
+        assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
+
+    asyncio.run(running(writer, work))
+
+
+def test_maps_that_changed_start_a_generation_and_the_others_go_along(programs: Programs, pins: str) -> None:
+    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
+    programs.maps["podwire_devices"][7] = structs.Endpoint(id=7)
+    directory = programs.maps.directory
+    os.unlink(os.path.join(directory, "podwire_devices"))
+    with Map.create(MapType.HASH, "podwire_devices", U32, U32, 16) as foreign:
+        foreign.pin(os.path.join(directory, "podwire_devices"))
+    again = Programs.load(plan(pins))
+    assert again.maps.directory == directory.replace("maps-1", "maps-2")
+    assert again.maps["podwire_ipcache"]["10.9.9.9"].identity == 5
+    assert dict(again.maps["podwire_devices"].items()) == {}
+    again.drop_old()
+    assert not os.path.exists(directory)
+    assert loading.open_maps(again.loading.bpf_dir)["podwire_ipcache"].id == again.maps["podwire_ipcache"].id
+    again.close()
+
+
+def test_a_refused_program_leaves_the_maps_as_they_were(
+    programs: Programs, pins: str, tmp_path: Path, compile_bpf: Callable[[str], str]
+) -> None:
+    bad = 'SEC("tc") int bad(struct __sk_buff *skb) { return *(int *)(long)skb->len; }'
+    Path(compile_bpf(bad, "host")).rename(tmp_path / "host.bpf.o")
+    good = Path(programs.loading.object_dir) / "lxc.bpf.o"
+    (tmp_path / "lxc.bpf.o").symlink_to(good)
+    before = sorted(os.listdir(programs.maps.directory))
+    wanted = msgspec.structs.replace(plan(pins), object_dir=str(tmp_path), constants={})
+    with pytest.raises(VerifierRejected):
+        Programs.load(wanted)
+    assert sorted(os.listdir(programs.maps.directory)) == before
+
+
+def test_expired_connections_are_swept_and_a_pods_forgotten(programs: Programs) -> None:
+    table = programs.maps["podwire_conntrack"]
+    now = conntrack.now()
+
+    def key(number: int) -> structs.CtKey:
+        return structs.CtKey(
+            addresses.pack(f"10.0.1.{number}"), addresses.pack("10.0.2.1"), 1000 + number, 80, 6
+        )
+
+    for number in range(100):
+        table[key(number)] = structs.CtEntry(
+            expires=now + (60 if number % 2 else -60), direction=2, packets_sent=number, flags=4
+        )
+    assert conntrack.sweep(table, now) == (50, 50)
+    assert conntrack.forget(table, ["10.0.1.1", "10.0.1.2"]) == 1
+    shown = sorted(conntrack.dump(table, now), key=lambda one: one.packets_sent)
+    assert len(shown) == 49
+    assert (shown[0].local, shown[0].remote_port, shown[0].direction) == ("10.0.1.3", 80, "egress")
+    assert shown[0].flags == ("seen_reply",)
+    assert shown[0].expires_in == 60
+
+
+def test_the_objects_have_the_maps_of_the_catalogue(programs: Programs) -> None:
+    pinned = set(os.listdir(programs.maps.directory))
+    assert pinned >= {"podwire_policy", "podwire_conntrack", "podwire_events"}
+    for name in pinned:
+        programs.maps[name]  # ValueError if key or value were of another size
+    assert set(programs.maps.usage()) >= {"podwire_policy", "podwire_ipcache"}

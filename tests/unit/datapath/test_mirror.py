@@ -1,0 +1,160 @@
+"""A mirror against a map in memory: difference, sharing, failures, pruning."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from podwire.base.errors import MapFull
+from podwire.datapath.mirror import Mirror, Target
+
+
+class MemoryMap:
+    """A map with room for `capacity` entries, that counts what is done to it."""
+
+    def __init__(self, capacity: int, content: dict[bytes, bytes] | None = None) -> None:
+        self.capacity = capacity
+        self.content = dict(content or {})
+        self.writes = 0
+
+    def items(self) -> Iterable[tuple[bytes, bytes]]:
+        return list(self.content.items())
+
+    def put(self, key: bytes, value: bytes) -> None:
+        if key not in self.content and len(self.content) >= self.capacity:
+            raise MapFull("memory", self.capacity)
+        self.content[key] = value
+        self.writes += 1
+
+    def put_many(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
+        return len([self.put(key, value) for key, value in entries])
+
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        return len([self.content.pop(key, None) for key in keys])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def flush(mirror: Mirror) -> None:
+    mirror.write()
+    mirror.remove()
+
+
+def test_only_differences_are_written() -> None:
+    table = MemoryMap(10, {b"a": b"1", b"b": b"1"})
+    mirror = Mirror("table", table)
+    mirror.load()
+    mirror.want("row", {b"a": b"1", b"b": b"2", b"c": b"3"})
+    assert mirror.write()
+    assert table.writes == 2
+    mirror.want("row", {b"a": b"1", b"b": b"2", b"c": b"3"})
+    assert not mirror.write()
+    mirror.want("row", {b"a": b"1"})
+    assert mirror.remove()
+    assert table.content == {b"a": b"1"}
+    assert not mirror.remove()
+
+
+def test_what_several_rows_want_goes_with_the_last() -> None:
+    table = MemoryMap(10)
+    mirror = Mirror("table", table)
+    for row, value in (("one", b"1"), ("two", b"2"), ("three", b"3")):
+        mirror.want(row, {b"k": value})
+    flush(mirror)
+    assert table.content == {b"k": b"3"}
+    mirror.want("three", {})
+    flush(mirror)
+    assert table.content == {b"k": b"2"}
+    mirror.want("one", {})
+    flush(mirror)
+    assert table.content == {b"k": b"2"}
+    mirror.want("two", {})
+    flush(mirror)
+    assert table.content == {}
+
+
+def test_an_entry_that_moves_between_rows_is_never_removed() -> None:
+    table = MemoryMap(10)
+    mirror = Mirror("table", table)
+    mirror.want("old", {b"k": b"1"})
+    flush(mirror)
+    mirror.want("old", {})
+    mirror.want("new", {b"k": b"2"})
+    mirror.write()
+    assert not mirror.remove()
+    assert table.content == {b"k": b"2"}
+
+
+def test_a_full_map_names_the_rows_and_tries_again() -> None:
+    table = MemoryMap(2)
+    mirror = Mirror("table", table)
+    for number in range(4):
+        mirror.want(f"row{number}", {bytes([number]): b"1"})
+    mirror.write()
+    assert set(mirror.failed_rows()) == {"row2", "row3"}
+    # What is there can still be changed.
+    mirror.want("row0", {b"\0": b"2"})
+    mirror.write()
+    assert table.content[b"\0"] == b"2"
+    assert set(mirror.failed_rows()) == {"row2", "row3"}
+    mirror.want("row1", {})
+    mirror.remove()
+    mirror.write()
+    assert set(mirror.failed_rows()) == {"row3"}
+    mirror.want("row3", {})
+    flush(mirror)
+    assert mirror.failed_rows() == {}
+    assert mirror.held == table.content
+
+
+def test_a_bigger_map_takes_the_place_of_a_full_one() -> None:
+    table = MemoryMap(2)
+
+    def grow(name: str, entries: int) -> Target:
+        nonlocal table
+        table = MemoryMap(entries, table.content)
+        return table
+
+    mirror = Mirror("table", table, grow)
+    for number in range(8):
+        mirror.want(number, {bytes([number]): b"1"})
+    mirror.write()
+    assert mirror.failed_rows() == {}
+    assert len(table.content) == 8
+
+
+def test_what_was_left_stays_until_it_is_given_up() -> None:
+    table = MemoryMap(10, {b"left": b"1", b"kept": b"1"})
+    mirror = Mirror("table", table)
+    mirror.load()
+    mirror.want("row", {b"kept": b"1"})
+    flush(mirror)
+    assert set(table.content) == {b"left", b"kept"}
+    assert mirror.prune() == 1
+    flush(mirror)
+    assert set(table.content) == {b"kept"}
+
+
+def test_any_sequence_ends_equal() -> None:
+    """Random rows that share keys and values, against a plain recomputation."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    table = MemoryMap(1000)
+    mirror = Mirror("table", table)
+    wanted: dict[int, dict[bytes, bytes]] = {}
+    for _ in range(2000):
+        row = dice.randrange(12)
+        entries = {bytes([dice.randrange(8)]): bytes([dice.randrange(3)]) for _ in range(dice.randrange(4))}
+        wanted.pop(row, None)
+        if entries:
+            wanted[row] = entries
+        mirror.want(row, entries)
+        if dice.random() < 0.4:
+            flush(mirror)
+    flush(mirror)
+    keys = {key for entries in wanted.values() for key in entries}
+    assert set(table.content) == keys
+    for key in keys:
+        assert table.content[key] in {entries[key] for entries in wanted.values() if key in entries}
