@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from podwire.apiserver import ApiServer, ServerConfig
+from podwire.base.aio import Supervised
 from podwire.base.errors import PodwireError
 from podwire.base.telemetry import configure_logging
 
@@ -22,7 +23,9 @@ async def _serve(config: ServerConfig) -> None:
     await server.start()
     print(f"export KUBECONFIG={config.directory / 'admin.kubeconfig'}", flush=True)
     try:
-        await ended.wait()
+        async with Supervised("apiserver") as group:
+            group.start("run the controllers", server.run())
+            await ended.wait()
     finally:
         await server.stop()
 

@@ -264,6 +264,8 @@ class Handlers:
         watcher.open(None if initial or not since else since)
         try:
             return await self._stream(call, watcher, initial)
+        except ConnectionError:
+            return web.Response()  # the client went away
         finally:
             watcher.close()
 

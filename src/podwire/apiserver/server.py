@@ -17,6 +17,7 @@ from podwire.apiserver import bootstrap, content, crd, discovery, openapi, statu
 from podwire.apiserver.auth import ANONYMOUS, OPEN_PATHS, Authenticator, User, unauthorized
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.config import ServerConfig
+from podwire.apiserver.controllers import standard
 from podwire.apiserver.handlers import Call, Handlers, answer
 from podwire.apiserver.kubeconfig import kubeconfig
 from podwire.apiserver.objects import Objects
@@ -56,6 +57,7 @@ class ApiServer:
         crd.follow(self.store, self.registry)
         self.objects = Objects(self.store, self.registry, config.cluster)
         self.handlers = Handlers(self.objects, self.authenticator)
+        self.controllers = standard(self.objects, self.authority.pem)
         self._runner: web.ServerRunner | None = None
         self._address = ""
         self._documents: tuple[int, dict[tuple[str, str], Any]] = (-1, {})
@@ -71,7 +73,7 @@ class ApiServer:
         sockets = self.config.sockets or [self._bind()]
         names, addresses = self._certified(sockets)
         context = self.authority.context(self.authority.server(names, addresses))
-        self._runner = web.ServerRunner(web.Server(self._answer), handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         for one in sockets:
             await web.SockSite(self._runner, one, ssl_context=context, backlog=1024).start()
@@ -81,11 +83,16 @@ class ApiServer:
         admin = self.kubeconfig("kubernetes-admin", ("system:masters",))
         write_private(self.config.directory / "admin.kubeconfig", admin)
 
+    async def run(self) -> None:
+        """Run the controllers, for ever."""
+        await self.controllers.run()
+
     async def stop(self) -> None:
         """Stop listening, end watches, close the database."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        self.controllers.close()
         self.store.close()
 
     def kubeconfig(self, user: str, groups: tuple[str, ...] = (), url: str | None = None) -> bytes:
@@ -124,8 +131,6 @@ class ApiServer:
             log.warning("%s", error)
             failure = status.StatusError(507, "InternalError", str(error))
             response = answer(failure.body(), 507)
-        except (ConnectionError, TimeoutError):
-            raise
         except PodwireError as error:
             response = answer(status.bad_request(str(error)).body(), 400)
         except Exception as error:  # the supervised boundary: one request may fail, the server goes on

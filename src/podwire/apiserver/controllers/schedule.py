@@ -1,0 +1,141 @@
+"""The scheduler: each pod without a node gets the ready node that fits and has the fewest pods.
+
+Pods of one owner are spread first. A pod that fits nowhere says why, in its condition and an event,
+and is tried again when nodes change or pods go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from podwire.apiserver import metadata, subresources
+from podwire.apiserver.controllers import placement, podstate
+from podwire.apiserver.controllers.events import record
+from podwire.apiserver.controllers.loop import Controller, place
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.store import Change
+
+Object = dict[str, Any]
+_NAME = "default-scheduler"
+
+
+class Scheduler(Controller):
+    name = _NAME
+    watches = ("pods", "nodes")
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects)
+        self._on: dict[str, dict[tuple[str, str], None]] = {}
+        for pod in objects.all("pods"):
+            self._put(pod)
+
+    def start(self) -> Iterable[tuple[str, str]]:
+        return self._waiting()
+
+    def keys(self, change: Change) -> Iterable[tuple[str, str]]:
+        if change.resource == "nodes":
+            before = change.previous.object if change.previous else None
+            return self._waiting() if before is None or _differs(before, change.stored.object) else ()
+        if change.previous is not None:
+            self._take(change.previous.object)
+        if change.kind == "DELETED":
+            return self._waiting()
+        pod = change.stored.object
+        self._put(pod)
+        return [place(pod)] if _waits(pod) else []
+
+    def reconcile(self, key: tuple[str, str]) -> float | None:
+        pod = self.objects.find("pods", *key)
+        if pod is None or not _waits(pod):
+            return None
+        nodes = self.objects.all("nodes")
+        world = placement.World(nodes, self._pods_on, self._labels_of)
+        refusals: Counter[str] = Counter()
+        fitting = []
+        for node in nodes:
+            why = placement.refusal(pod, node, world)
+            if why is None:
+                fitting.append(node["metadata"]["name"])
+            else:
+                refusals[why] += 1
+        if fitting:
+            self._bind(pod, min(fitting, key=lambda name: self._load(pod, name)))
+        else:
+            self._refuse(pod, len(nodes), refusals)
+        return None
+
+    def _load(self, pod: Object, node: str) -> tuple[int, int, str]:
+        owner = (metadata.controller_of(pod) or {}).get("uid")
+        there = self._pods_on(node)
+        siblings = (
+            sum((metadata.controller_of(one) or {}).get("uid") == owner for one in there) if owner else 0
+        )
+        return siblings, len(there), node
+
+    def _bind(self, pod: Object, node: str) -> None:
+        namespace, name = place(pod)
+        subresources.bind(self.objects, namespace, name, {"target": {"name": node}})
+        message = f"Successfully assigned {namespace}/{name} to {node}"
+        record(self.objects, pod, "Normal", "Scheduled", message, _NAME)
+
+    def _refuse(self, pod: Object, count: int, refusals: Counter[str]) -> None:
+        reasons = ", ".join(f"{number} {why}" for why, number in sorted(refusals.items()))
+        message = (
+            f"0/{count} nodes are available: {reasons}." if count else "no nodes available to schedule pods"
+        )
+        old = podstate.condition(pod, "PodScheduled")
+        if old is not None and old.get("message") == message:
+            return
+
+        def say(body: Object) -> None:
+            status = body.setdefault("status", {})
+            status["conditions"] = podstate.set_condition(
+                status.get("conditions") or [],
+                "PodScheduled",
+                "False",
+                "Unschedulable",
+                message,
+                metadata.now(),
+            )
+
+        self.objects.change(self.objects.kind("pods"), *place(pod), say, subresource="status")
+        record(self.objects, pod, "Warning", "FailedScheduling", message, _NAME)
+
+    def _waiting(self) -> list[tuple[str, str]]:
+        return [place(pod) for pod in self._pods_on("") if _waits(pod)]
+
+    def _pods_on(self, node: str) -> list[Object]:
+        found = [self.objects.find("pods", *key) for key in self._on.get(node, ())]
+        return [pod for pod in found if pod is not None]
+
+    def _labels_of(self, namespace: str) -> Object:
+        space = self.objects.find("namespaces", "", namespace)
+        return (space or {}).get("metadata", {}).get("labels") or {}
+
+    def _put(self, pod: Object) -> None:
+        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            self._on.setdefault(pod["spec"].get("nodeName") or "", {})[place(pod)] = None
+
+    def _take(self, pod: Object) -> None:
+        self._on.get(pod["spec"].get("nodeName") or "", {}).pop(place(pod), None)
+
+
+def _waits(pod: Object) -> bool:
+    spec = pod["spec"]
+    mine = spec.get("schedulerName", _NAME) == _NAME and not spec.get("schedulingGates")
+    return mine and not spec.get("nodeName") and podstate.active(pod)
+
+
+def _differs(old: Object, new: Object) -> bool:
+    """Whether a node's change may matter to pods that wait."""
+    parts = [
+        (
+            body["metadata"].get("labels"),
+            body.get("spec"),
+            (podstate.condition(body, "Ready") or {}).get("status"),
+        )
+        for body in (old, new)
+    ]
+    return parts[0] != parts[1]
