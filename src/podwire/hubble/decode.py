@@ -9,6 +9,7 @@ prefixes need no more, and a half is one machine word.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def _interpret(records: Array, out: Columns) -> None:
 
 def address_bytes(high: Any, low: Any) -> bytes:
     """The 16 bytes of an address from its two words."""
-    return np.uint64(high).tobytes() + np.uint64(low).tobytes()
+    return int(high).to_bytes(8, sys.byteorder) + int(low).to_bytes(8, sys.byteorder)
 
 
 def address_words(raw: bytes) -> tuple[np.uint64, np.uint64]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from podwire.api import flow_pb2
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
@@ -27,8 +29,8 @@ def explain_row(flows: Flows, number: int) -> dict[str, Any]:
     Keys: uuid, verdict, direction, reason, decision (policies, clause, default_deny), near_misses
     (policy, clause, why), text.
     """
-    row = {name: value.item() for name, value in flows.store.row(number).items()}
     message = Messages(flows).flow(number)
+    row = next(flows.store.rows(np.array([number])))
     decision: Decision | None = flows.value(row["decision"])
     misses = _near_misses(flows, row) if decision is not None and decision.default_deny else []
     found = {

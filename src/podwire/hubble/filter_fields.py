@@ -98,7 +98,7 @@ def port(column: str) -> Maker:
                 raise InvalidObject("", f"{text!r} is not a port number")
         matches = _among(column, [int(text) for text in wanted])
         has_ports = _among("protocol", WITH_PORTS)
-        return lambda columns: matches(columns) & has_ports(columns)
+        return lambda columns: matches(columns) & has_ports(columns) & ~without_address(columns)
 
     return make
 
@@ -164,7 +164,7 @@ def tcp_flags(wanted: Any, _: Any, __: Flows) -> Test:
         for bits in sets:
             found |= (flags & bits) == bits
         # Translation at the socket happens before there is a packet: no flags to match.
-        return found & (columns["protocol"] == TCP) & (columns["kind"] != 7)
+        return found & (columns["protocol"] == TCP) & (columns["kind"] != 7) & ~without_address(columns)
 
     return test
 

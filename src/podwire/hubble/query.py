@@ -122,13 +122,13 @@ class Query:
                 yield response
 
     async def _send(self, rows: Rows, losses: _Losses) -> AsyncIterator[Any]:
-        for at, row in enumerate(rows.tolist()):
-            try:
-                yield self._messages.response(row)
-            except KeyError:
-                losses.overwritten += 1
-            if at % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
+        for at in range(0, len(rows), _AT_ONCE):
+            part = rows[at : at + _AT_ONCE]
+            stored = part[part >= self._store.first]
+            losses.overwritten += len(part) - len(stored)
+            for response in self._messages.responses(stored):
+                yield response
+            await asyncio.sleep(0)
 
 
 class _Losses:

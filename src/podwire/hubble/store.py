@@ -109,20 +109,12 @@ class Store:
             yield first, self._view(place, count)
             first += count
 
-    def row(self, number: int) -> dict[str, Any]:
-        """One row; KeyError if it is not there any more."""
-        if not self.first <= number < self.end:
-            raise KeyError(number)
-        place = number % self.capacity
-        return {name: column[place] for name, column in self._columns.items()}
-
-    def column(self, name: str, rows: Array) -> Array:
-        """Values of one column for row numbers that are there."""
-        values: Array = self._columns[name][rows % self.capacity]
-        return values
-
-    def time_of(self, row: int) -> int:
-        return int(self._columns["time"][row % self.capacity])
+    def rows(self, numbers: Array) -> Iterator[dict[str, int]]:
+        """Rows by number, which must be there, as plain numbers; copied out at the first step."""
+        places = numbers % self.capacity
+        lists = [column[places].tolist() for column in self._columns.values()]
+        for values in zip(*lists, strict=True):
+            yield dict(zip(COLUMNS, values, strict=True))
 
     async def wait(self, row: int) -> None:
         """Until a row numbered `row` or later is there, or something was lost meanwhile."""
