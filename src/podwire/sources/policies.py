@@ -13,10 +13,14 @@ from podwire.state.tables import PolicyRow
 Parser = Callable[[dict[str, Any]], tuple[Rule, ...]]
 
 
-def row_of(item: Object, kind: str, parse: Parser) -> PolicyRow:
-    """A policy object → row. `kind` is given: items of lists have none."""
+def row_of(item: Object, kind: str, parse: Parser, before: PolicyRow | None = None) -> PolicyRow:
+    """A policy object → row. `kind` is given: items of lists have none.
+
+    `before` is the row it had: if the object was changed into a wrong one, what it said last stays in
+    force. Rules that vanish would let pass what nobody meant to allow.
+    """
     namespace, name = name_of(item)
-    error, rules = "", tuple[Rule, ...]()
+    error, rules = "", before.rules if before is not None else ()
     try:
         rules = parse({**item, "kind": kind})
     except InvalidObject as problem:

@@ -115,7 +115,7 @@ class Sources:
             Family(resources.SERVICES, tables.services, services.row_of, _by_both),
             Family(resources.ENDPOINT_SLICES, tables.slices, slices.row_of, _by_both),
             *(
-                Family(one, tables.policies, _policy_row(one.kind, parse), _policy_key(one.kind))
+                Family(one, tables.policies, self._policy_row(one.kind, parse), _policy_key(one.kind))
                 for one in POLICIES
             ),
             Family(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, self._remote, _by_both),
@@ -155,6 +155,13 @@ class Sources:
         """Resource → why it cannot be watched."""
         return {family.resource.plural: family.error for family in self.families if family.error}
 
+    def _policy_row(self, kind: str, parse: policies.Parser) -> Callable[[Object], Any]:
+        def row_of(item: Object) -> Any:
+            before = self.tables.policies.get((kind, *name_of(item)))
+            return policies.row_of(item, kind, parse, before)
+
+        return row_of
+
     def _remote(self, item: Object) -> Any:
         row = endpoints.row_of(item)
         local = {address for node in self.tables.nodes if node.local for address in node.addresses}
@@ -187,7 +194,3 @@ def _by_both(namespace: str, name: str) -> Hashable:
 
 def _policy_key(kind: str) -> Callable[[str, str], Hashable]:
     return lambda namespace, name: (kind, namespace, name)
-
-
-def _policy_row(kind: str, parse: policies.Parser) -> Callable[[Object], Any]:
-    return lambda item: policies.row_of(item, kind, parse)
