@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from podwire.apiserver.kinds import Kind, Registry, Strategy, Subresource
 from podwire.apiserver.metadata import now
+from podwire.apiserver.status import FieldError
 from podwire.apiserver.store import Change, Store
+from podwire.apiserver.strategies.policies import PARSERS, enforceable
 
 Object = dict[str, Any]
 RESOURCE = "customresourcedefinitions.apiextensions.k8s.io"
@@ -17,6 +20,16 @@ class Custom(Strategy):
     """Instances: generation counts changes of everything but metadata and status."""
 
     generation = True
+
+
+class Policies(Custom):
+    """Instances of Cilium's policies: only what agents can enforce."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def validate(self, body: Object, old: Object | None) -> Iterable[FieldError]:
+        return enforceable(self._kind, body)
 
 
 def kinds(definition: Object) -> list[Kind]:
@@ -41,13 +54,17 @@ def kinds(definition: Object) -> list[Kind]:
                 subresources=_subresources(names["kind"], version.get("subresources") or {}),
                 fields={"metadata.name": "", "metadata.namespace": ""},
                 storage="" if version["name"] == stored else f"{names['plural']}.{group}",
-                strategy=Custom(),
+                strategy=_strategy(group, names["kind"]),
                 schema=(version.get("schema") or {}).get("openAPIV3Schema"),
                 columns=tuple(version.get("additionalPrinterColumns") or ()),
                 custom=True,
             )
         )
     return served
+
+
+def _strategy(group: str, kind: str) -> Strategy:
+    return Policies(kind) if group == "cilium.io" and kind in PARSERS else Custom()
 
 
 def _subresources(kind: str, given: Object) -> tuple[Subresource, ...]:

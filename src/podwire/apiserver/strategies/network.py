@@ -8,6 +8,7 @@ from typing import Any
 
 from podwire.apiserver.kinds import Strategy
 from podwire.apiserver.status import FieldError, forbidden_field, required
+from podwire.apiserver.strategies.policies import enforceable
 from podwire.apiserver.strategies.selectors import selector_valid
 
 Object = dict[str, Any]
@@ -63,6 +64,7 @@ class NetworkPolicies(Strategy):
                     yield from _peer(peer, f"{path}.{peers}[{place}]")
                 for place, port in enumerate(rule.get("ports") or []):
                     yield from _port(port, f"{path}.ports[{place}]")
+        yield from enforceable("NetworkPolicy", body)
 
 
 def _peer(peer: Object, path: str) -> Iterator[FieldError]:
