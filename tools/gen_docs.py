@@ -1,4 +1,5 @@
-"""The reference pages that list what the code declares: options, tables, maps, metrics.
+"""The reference pages that list what the code declares: commands, paths of the socket,
+options, tables, maps, metrics.
 
     python tools/gen_docs.py [--check]
 
@@ -9,12 +10,14 @@ says. Texts come from where the thing is declared, so that each is written once.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import click
 import msgspec
 
 from podwire.base.config import AgentConfig
@@ -108,7 +111,8 @@ def maps() -> str:
     return "\n\n".join(
         [
             f"# Maps\n\n{BY} What the kernel holds, pinned below the agent's `bpf-dir`; structs are "
-            "declared in `bpf/abi`. `podwire bpf` prints the contents in words. Sizes that are options are set at load.",
+            "declared in `bpf/abi`. `podwire bpf` prints the contents in words. Sizes that are options "
+            "are set at load.",
             table(["map", "type", "key", "value", "entries", "of", "declared in"], rows),
         ]
     )
@@ -141,7 +145,67 @@ def _declared_metrics() -> Iterator[tuple[str, str, str]]:
                 yield texts[0], kind, texts[1]
 
 
+def commands() -> str:
+    """Each command with what it says of itself, its arguments and options."""
+    from podwire.cli import cli
+
+    parts = [
+        f"# Commands\n\n{BY} `podwire COMMAND --help` says the same. `podwire -v COMMAND` also shows what "
+        "caused an error. Ends with 0 if all went well, 1 if not, 2 if the command line was wrong."
+    ]
+    for path, command in _commands("podwire", cli):
+        if isinstance(command, click.Group):
+            continue
+        context = click.Context(command, info_name=path)
+        usage = " ".join([path, *command.collect_usage_pieces(context)])
+        parts += [f"## {path}\n\n```\n{usage}\n```", inspect.cleandoc(command.help or "").replace("\b\n", "")]
+        rows = [record for one in command.params if (record := _option(one, context)) is not None]
+        if rows:
+            parts.append(table(["option", "what"], rows))
+    return "\n\n".join(parts)
+
+
+def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=path)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            if found is not None and not found.hidden:
+                yield from _commands(f"{path} {name}", found)
+
+
+def _option(one: click.Parameter, context: click.Context) -> list[str] | None:
+    record = one.get_help_record(context) if isinstance(one, click.Option) else None
+    if record is None:
+        return None
+    names, help = record
+    variable = f" (environment: `{one.envvar}`)" if isinstance(one.envvar, str) else ""
+    return [f"`{names}`", f"{help}{variable}"]
+
+
+def paths() -> str:
+    """What the agent's socket answers."""
+    from podwire.agent.server import all_routes
+
+    rows = [
+        [method, f"`{path}`", (work.__doc__ or "").strip().partition("\n")[0]]
+        for method, path, work in all_routes()
+    ]
+    return "\n\n".join(
+        [
+            f"# The agent's socket\n\n{BY} HTTP and JSON on the unix socket `podwire.sock` in the agent's "
+            "`run-dir`, for root alone. Paths below `/v1` have the shapes of Cilium's REST API, so that its "
+            "clients work too. A failure is a JSON string, with what to do next in header `Podwire-Hint`.",
+            "```sh\ncurl --unix-socket /run/podwire/podwire.sock http://localhost/v1/healthz\n```",
+            table(["method", "path", "what"], rows),
+        ]
+    )
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "cli.md": commands,
+    "socket.md": paths,
     "options.md": options,
     "tables.md": tables,
     "maps.md": maps,

@@ -132,12 +132,35 @@ def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
-            click.option("--server", envvar="HUBBLE_SERVER", default="localhost:4245", show_default=True),
+            click.option(
+                "--server",
+                envvar="HUBBLE_SERVER",
+                default="localhost:4245",
+                show_default=True,
+                help="host:port, tls://host:port or unix:///path",
+            ),
             click.option("--tls", is_flag=True, envvar="HUBBLE_TLS", help="use TLS (also: tls://host:port)"),
-            click.option("--tls-ca-cert-files", multiple=True, envvar="HUBBLE_TLS_CA_CERT_FILES"),
-            click.option("--tls-client-cert-file", default="", envvar="HUBBLE_TLS_CLIENT_CERT_FILE"),
-            click.option("--tls-client-key-file", default="", envvar="HUBBLE_TLS_CLIENT_KEY_FILE"),
-            click.option("--tls-server-name", default="", envvar="HUBBLE_TLS_SERVER_NAME"),
+            click.option(
+                "--tls-ca-cert-files",
+                multiple=True,
+                envvar="HUBBLE_TLS_CA_CERT_FILES",
+                help="CA that signed the server's certificate",
+            ),
+            click.option(
+                "--tls-client-cert-file",
+                default="",
+                envvar="HUBBLE_TLS_CLIENT_CERT_FILE",
+                help="certificate to show",
+            ),
+            click.option(
+                "--tls-client-key-file", default="", envvar="HUBBLE_TLS_CLIENT_KEY_FILE", help="its key"
+            ),
+            click.option(
+                "--tls-server-name",
+                default="",
+                envvar="HUBBLE_TLS_SERVER_NAME",
+                help="name in the server's certificate",
+            ),
             click.option("--timeout", default="5s", show_default=True, help="for dialing"),
             click.option("--request-timeout", default="12s", show_default=True, help="for one answer"),
         )
@@ -167,16 +190,28 @@ def hubble() -> None:
     "-o", "--output", default="compact", show_default=True, help="compact, dict, json, jsonpb or table"
 )
 @click.option("--because", is_flag=True, help="add the rule that decided")
-@click.option("--print-node-name", is_flag=True)
-@click.option("--print-policy-names", is_flag=True)
-@click.option("--time-format", default="StampMilli", show_default=True)
+@click.option("--print-node-name", is_flag=True, help="name the node that saw it")
+@click.option("--print-policy-names", is_flag=True, help="name the policies that decided")
+@click.option("--time-format", default="StampMilli", show_default=True, help="Go's name of a format")
 @click.option("--ip-translation/--no-ip-translation", default=True, help="names instead of addresses")
 @click.option("--numeric", is_flag=True, help="no names at all")
-@click.option("--color", default="auto", type=click.Choice(["auto", "always", "never"]), show_default=True)
+@click.option(
+    "--color",
+    default="auto",
+    type=click.Choice(["auto", "always", "never"]),
+    show_default=True,
+    help="when to use colours",
+)
 @click.option("--field-mask", multiple=True, help="fields to send, with -o json only")
-@click.option("--use-default-field-masks", type=bool, default=True, show_default=True)
+@click.option(
+    "--use-default-field-masks",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="ask only for what is printed",
+)
 @click.option("--print-raw-filters", is_flag=True, help="print the filters and end")
-@click.option("-s", "--silent-errors", is_flag=True)
+@click.option("-s", "--silent-errors", is_flag=True, help="say nothing when the connection breaks")
 @_server_options
 @click.pass_context
 def observe(context: click.Context, /, **options: Any) -> None:

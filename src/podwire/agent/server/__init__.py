@@ -75,7 +75,7 @@ async def listening(node: Node, path: Path) -> AsyncIterator[None]:
 
 
 def application(node: Node) -> web.Application:
-    """All routes; also what the reference documentation lists."""
+    """The routes over one node."""
     app = web.Application(middlewares=[errors, only_root], client_max_size=1 << 20)
     app[NODE] = node
     app[own.STREAMS] = set()
@@ -83,8 +83,14 @@ def application(node: Node) -> web.Application:
     app.add_routes(
         [web.route(method, at, _answering(work)) for method, at, work in calls.ROUTES + own.ROUTES]
     )
-    app.add_routes([web.get("/podwire/v1/monitor", own.monitor)])
+    app.add_routes([web.get(own.MONITOR, own.monitor)])
     return app
+
+
+def all_routes() -> list[tuple[str, str, Callable[..., object]]]:
+    """(method, path, handler) of everything the socket answers, for the reference documentation."""
+    plain = [(method, at, work) for method, at, work in calls.ROUTES + own.ROUTES]
+    return [*plain, ("GET", own.MONITOR, own.monitor)]
 
 
 def bind(path: Path) -> socket.socket:

@@ -43,16 +43,18 @@ class Detachment(msgspec.Struct, rename="kebab"):
 
 
 async def healthz(node: Node, request: web.Request) -> Answer:
-    """`brief` is a header with Cilium's clients; a query is easier to write."""
+    """How the agent is; with header or query `brief=true` in one word."""
     brief = "true" in (request.headers.get("brief"), request.query.get("brief"))
     return Answer(health.healthz(node, brief=brief))
 
 
 async def config(node: Node, _: web.Request) -> Answer:
+    """What CNI plugins ask first: addressing, MTU, modes."""
     return Answer(health.config(node))
 
 
 async def debuginfo(node: Node, _: web.Request) -> Answer:
+    """Version, kernel, status, endpoints and services in one."""
     return Answer(health.debuginfo(node))
 
 
@@ -60,6 +62,7 @@ async def debuginfo(node: Node, _: web.Request) -> Answer:
 
 
 async def allocate(node: Node, request: web.Request) -> Answer:
+    """Allocate addresses for `owner` (`namespace/pod`) of `family` or of all the node has."""
     family, owner = request.query.get("family", ""), request.query.get("owner", "")
     if family not in ("", "ipv4", "ipv6"):
         raise InvalidObject("family", f"must be ipv4 or ipv6, not {family[:40]!r}")
@@ -88,6 +91,7 @@ async def allocate(node: Node, request: web.Request) -> Answer:
 
 
 async def release(node: Node, request: web.Request) -> Answer:
+    """Give an address back."""
     text = request.match_info["ip"]
     try:
         address = str(ip_address(text))
@@ -101,6 +105,7 @@ async def release(node: Node, request: web.Request) -> Answer:
 
 
 async def endpoints(node: Node, request: web.Request) -> Answer:
+    """All endpoints, or those with the labels in the body."""
     rows = sorted(node.tables.endpoints, key=lambda row: row.id)
     if request.can_read_body and (wanted := await body(request, list[str])):
         rows = [row for row in rows if set(wanted) <= set(row.labels)]
@@ -110,23 +115,28 @@ async def endpoints(node: Node, request: web.Request) -> Answer:
 
 
 async def endpoint(node: Node, request: web.Request) -> Answer:
+    """One endpoint, by number or `pod-name:`, `container-id:`, `cni-attachment-id:`, `ipv4:`, `ipv6:`."""
     return Answer(shapes.endpoint(node.tables, find(node, request.match_info["id"])))
 
 
 async def endpoint_health(node: Node, request: web.Request) -> Answer:
+    """How an endpoint is."""
     return Answer(shapes.health(find(node, request.match_info["id"])))
 
 
 async def endpoint_log(node: Node, request: web.Request) -> Answer:
+    """What became of an endpoint."""
     return Answer(shapes.log(find(node, request.match_info["id"])))
 
 
 async def endpoint_labels(node: Node, request: web.Request) -> Answer:
+    """The labels that make its identity."""
     shape = shapes.endpoint(node.tables, find(node, request.match_info["id"]))
     return Answer({"spec": {"user": []}, "status": shape["status"]["labels"]})
 
 
 async def endpoint_config(node: Node, request: web.Request) -> Answer:
+    """Its options (there are none)."""
     row = find(node, request.match_info["id"])
     return Answer(
         {"error": "", "immutable": {}, "realized": {"label-configuration": {}, "options": {}}, "id": row.id}
@@ -134,6 +144,7 @@ async def endpoint_config(node: Node, request: web.Request) -> Answer:
 
 
 async def attach(node: Node, request: web.Request) -> Answer:
+    """Attach a pod; answers when packets may flow."""
     change = await body(request, EndpointChange)
     for name, value in (
         ("container-id", change.container_id),
@@ -167,6 +178,7 @@ async def attach(node: Node, request: web.Request) -> Answer:
 
 
 async def detach(node: Node, request: web.Request) -> Answer:
+    """Detach the pod of the `container-id` in the body."""
     change = await body(request, Detachment)
     if not change.container_id:
         raise InvalidObject("container-id", "must be given")
@@ -175,6 +187,7 @@ async def detach(node: Node, request: web.Request) -> Answer:
 
 
 async def detach_one(node: Node, request: web.Request) -> Answer:
+    """Detach one endpoint."""
     await node.detach(find(node, request.match_info["id"]).container_id)
     return Answer(None)
 
@@ -219,10 +232,12 @@ def find(node: Node, text: str) -> EndpointRow:
 
 
 async def identities(node: Node, _: web.Request) -> Answer:
+    """All identities this node knows."""
     return Answer(shapes.all_identities(node.tables))
 
 
 async def identity(node: Node, request: web.Request) -> Answer:
+    """One identity."""
     wanted = number(request.match_info["id"], "an identity", (1 << 32) - 1)
     for shape in shapes.all_identities(node.tables):
         if shape["id"] == wanted:
@@ -231,14 +246,17 @@ async def identity(node: Node, request: web.Request) -> Answer:
 
 
 async def ips(node: Node, _: web.Request) -> Answer:
+    """Who is behind which address or prefix."""
     return Answer([shapes.ip(row) for row in node.tables.ipcache])
 
 
 async def services(node: Node, _: web.Request) -> Answer:
+    """Service addresses and their backends."""
     return Answer(shapes.services(node.tables))
 
 
 async def service(node: Node, request: web.Request) -> Answer:
+    """One of them, by number."""
     wanted = number(request.match_info["id"], "a service", 65535)
     for shape in shapes.services(node.tables):
         if shape["spec"]["id"] == wanted:
@@ -247,6 +265,7 @@ async def service(node: Node, request: web.Request) -> Answer:
 
 
 async def nodes(node: Node, _: web.Request) -> Answer:
+    """The nodes of the cluster."""
     cluster = node.config.cluster_name
     added = [shapes.node(row, cluster) for row in node.tables.nodes]
     return Answer(
@@ -260,19 +279,25 @@ async def nodes(node: Node, _: web.Request) -> Answer:
 
 
 async def policy(node: Node, _: web.Request) -> Answer:
+    """All policies, with the revision that is wanted."""
     rows = [shapes.policy(row) for row in node.tables.policies]
-    return Answer({"revision": 1 + node.tables.policies.revision, "policy": msgspec.json.encode(rows).decode()})
+    return Answer(
+        {"revision": 1 + node.tables.policies.revision, "policy": msgspec.json.encode(rows).decode()}
+    )
 
 
 async def selectors(node: Node, _: web.Request) -> Answer:
+    """Selectors in use and the identities they select."""
     return Answer([shapes.selector(row) for row in node.tables.selections])
 
 
 async def maps(node: Node, _: web.Request) -> Answer:
+    """Names of the maps that can be shown."""
     return Answer({"maps": [{"path": f"{node.config.bpf_dir}/{name}", "cache": []} for name in DUMPS]})
 
 
 async def one_map(node: Node, request: web.Request) -> Answer:
+    """What one of them holds."""
     name = request.match_info["name"]
     if name not in DUMPS:
         raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
@@ -284,6 +309,7 @@ async def one_map(node: Node, request: web.Request) -> Answer:
 
 
 async def metrics(node: Node, _: web.Request) -> Answer:
+    """All metrics with their values."""
     return Answer(shapes.metrics(node.metrics()))
 
 

@@ -14,12 +14,13 @@ from podwire.agent.server.routes import NODE, Answer, Route
 from podwire.base.aio import paced
 from podwire.base.errors import NotFound
 
+MONITOR = "/podwire/v1/monitor"
 STREAMS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("streams", set)
 HEARTBEAT = 5.0  # s between empty lines on a quiet stream, so that a client that left is noticed
 
 
 async def tables(node: Node, _: web.Request) -> Answer:
-    """In walk order."""
+    """All tables, in walk order."""
     return Answer(
         [
             {
@@ -35,6 +36,7 @@ async def tables(node: Node, _: web.Request) -> Answer:
 
 
 async def table(node: Node, request: web.Request) -> Answer:
+    """The rows of one table."""
     name = request.match_info["name"]
     if name not in node.tables.names():
         raise NotFound(f"there is no table {name[:60]}", hint=f"there are {', '.join(node.tables.names())}")
@@ -42,6 +44,7 @@ async def table(node: Node, request: web.Request) -> Answer:
 
 
 async def dump(node: Node, request: web.Request) -> Answer:
+    """What a map of the kernel holds: lb, ct, policy or ipcache."""
     name = request.match_info["name"]
     if name not in DUMPS:
         raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
@@ -49,10 +52,12 @@ async def dump(node: Node, request: web.Request) -> Answer:
 
 
 async def explain(node: Node, request: web.Request) -> Answer:
+    """Why a flow was allowed or dropped."""
     return Answer(await node.explain(request.match_info["uuid"]))
 
 
 async def metrics(node: Node, _: web.Request) -> Answer:
+    """All metrics, in Prometheus' text format."""
     return Answer(node.metrics(), plain=True)
 
 
