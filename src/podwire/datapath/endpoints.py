@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -63,7 +64,8 @@ class Plumbing:
     """Attaches and detaches pods of the node whose namespace the calling thread is in.
 
     `gateways` are the node's router addresses, `mtu` that of pods' devices, `route_mtu` the largest
-    packet on the way to other nodes (smaller than `mtu` with a tunnel). One call at a time.
+    packet on the way to other nodes (smaller than `mtu` with a tunnel). Calls may come from several
+    threads; they take turns. One takes some 30 ms, most of it the kernel waiting for packets in flight.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Plumbing:
         self.mtu = mtu
         self.route_mtu = route_mtu or mtu
         self._stack = Stack()
+        self._turn = threading.RLock()
 
     def close(self) -> None:
         self._stack.close()
@@ -87,6 +90,10 @@ class Plumbing:
         NotFound (no such namespace), NetworkError, KernelError.
         """
         self._check(addresses)
+        with self._turn:
+            return self._attach(netns, owner, addresses, interface)
+
+    def _attach(self, netns: str, owner: str, addresses: Sequence[str], interface: str) -> Attached:
         name = host_interface(owner, interface)
         self.detach(name)
         mac, host_mac = new_mac(), new_mac()
@@ -110,21 +117,24 @@ class Plumbing:
     def adopt(self, attached: Attached, addresses: Sequence[str]) -> None:
         """Only the node's side, for a pair that somebody else made (Cilium's CNI plugin does)."""
         self._check(addresses)
-        try:
-            self._connect(attached, addresses)
-        except BaseException:
-            self.programs.detach_pod(attached.interface)
-            raise
+        with self._turn:
+            try:
+                self._connect(attached, addresses)
+            except BaseException:
+                self.programs.detach_pod(attached.interface)
+                raise
 
     def detach(self, interface: str) -> None:
         """Remove a pod's host-side device, and with it its peer, routes and links. Gone is fine."""
         # The device first: its links go with it, at no cost of their own; then their pins.
-        self._stack.delete_link(interface)
-        self.programs.detach_pod(interface)
+        with self._turn:
+            self._stack.delete_link(interface)
+            self.programs.detach_pod(interface)
 
     def present(self) -> set[str]:
         """Host-side devices of pods that are there now."""
-        return {link.name for link in self._stack.links() if link.name.startswith(PREFIX)}
+        with self._turn:
+            return {link.name for link in self._stack.links() if link.name.startswith(PREFIX)}
 
     def _check(self, addresses: Sequence[str]) -> None:
         for address in addresses:

@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -100,13 +101,20 @@ class Programs:
         self.loading = loading
         self.maps = Maps(directory)
         self._objects = loaded
+        self.made_new: tuple[str, ...] = ()  # maps that could not be carried over: they are empty
         self._links = os.path.join(loading.bpf_dir, "links")
+        # A pod attached while programs are replaced would keep the old ones.
+        self._lock = threading.RLock()
 
     # Load
 
     @classmethod
     def load(cls, loading: Loading) -> Programs:
-        """Load all objects on the newest maps; attaches nothing. VerifierRejected leaves all as it was."""
+        """Load all objects on the newest maps; attaches nothing. VerifierRejected leaves all as it was.
+
+        If `made_new` is not empty afterwards, fill those maps before `replace_all`: the programs that run
+        have full ones.
+        """
         probe.bpffs(_mount_of(loading.bpf_dir))
         os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
         generation = newest_generation(loading.bpf_dir)
@@ -161,6 +169,7 @@ class Programs:
                     remaining = another
                     _empty(directory)
             _copy_grown(maps_directory(loading.bpf_dir, old), made.maps, unfit)
+            made.made_new = tuple(name for name, fields in unfit.items() if fields != {"max_entries"})
             return made
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -224,7 +233,10 @@ class Programs:
         The programs are loaded again on a new generation of maps and take the place of the old ones.
         Only for maps that the caller alone writes: nothing may be written meanwhile.
         """
-        sizes = {**self.loading.sizes, name: entries}
+        with self._lock:
+            self._grow({**self.loading.sizes, name: entries})
+
+    def _grow(self, sizes: dict[str, int]) -> None:
         grown = Programs.load(msgspec.structs.replace(self.loading, sizes=sizes))
         try:
             grown.replace_all()
@@ -282,6 +294,10 @@ class Programs:
         shutil.rmtree(self.loading.bpf_dir)
 
     def _attach(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
+        with self._lock:
+            self._attach_both(programs, name, ifindex)
+
+    def _attach_both(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
         made = []
         try:
             for program, (side, hook) in zip(programs, HOOKS, strict=True):

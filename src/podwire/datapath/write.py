@@ -68,7 +68,7 @@ class Writer:
         self._mirrors = {name: Mirror(name, maps[name].untyped(), grow) for name in ORDER}
         self._backoff = backoff
         self._failed_rounds = 0
-        self._realized: dict[int, EndpointPolicyRow] = {}
+        self._realized: dict[int, tuple[int, EndpointPolicyRow]] = {}  # endpoint → identity, policy
         self._turn = asyncio.Event()
         # Endpoints to write, with their row and policy as they were together with all other rows.
         self._due: dict[int, Wanted] = {}
@@ -85,14 +85,19 @@ class Writer:
         }
 
     def realized(self, endpoint: int) -> EndpointPolicyRow | None:
-        """The policy the kernel has for the endpoint now; None = nothing passes yet."""
-        return self._realized.get(endpoint)
+        """The policy the kernel has for the endpoint now, under the identity its row has.
+
+        None = nothing passes yet, or its identity changed a moment ago.
+        """
+        row = self.tables.endpoints.get(endpoint)
+        identity, policy = self._realized.get(endpoint, (0, None))
+        return policy if row is not None and row.identity == identity else None
 
     async def wait_realized(self, endpoint: int) -> None:
         """Until the kernel has the endpoint with the policy its table has. Ends only with that."""
         while True:
             wanted = self.tables.endpoint_policies.get(endpoint)
-            if wanted is not None and self._realized.get(endpoint) == wanted:
+            if wanted is not None and self.realized(endpoint) == wanted:
                 return
             turn = self._turn
             await turn.wait()
@@ -195,7 +200,7 @@ class Writer:
                     self._mirrors[name].want(number, {})
             elif policy is not None and policy.policy in broken:
                 self._due[number] = row, policy
-                self._want_endpoint(row, self._realized.get(number))
+                self._want_endpoint(row, self._realized.get(number, (0, None))[1])
             else:
                 self._written[number] = row, policy
                 self._want_endpoint(row, policy)
@@ -251,6 +256,6 @@ class Writer:
                 continue
             del self._written[number]
             if row is not None and row.identity and policy is not None:
-                self._realized[number] = policy
+                self._realized[number] = row.identity, policy
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

@@ -28,7 +28,7 @@ NDMSG = struct.Struct("=BxxxiHBB")
 
 UP, NOARP = 0x1, 0x80
 TABLE_MAIN, TABLE_LOCAL = 254, 255
-SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
+SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST, SCOPE_NOWHERE = 0, 253, 254, 255
 UNICAST, LOCAL, BLACKHOLE, UNREACHABLE = 1, 2, 6, 7
 # Who made a route or rule, so that we remove only ours (rtnetlink.h leaves numbers from 17 on to us):
 # towards pods of this node, towards other nodes.
@@ -177,14 +177,17 @@ def address(ifindex: int, prefix: str, *, delete: bool = False) -> Message:
     return Message(NEWADDR, CREATE | REPLACE, body, f"give address {prefix} to device {ifindex}")
 
 
+def _scope(wanted: Route, family: int) -> int:
+    """How far it leads; IPv6 does not ask."""
+    if family == AF_INET6 or wanted.via or wanted.type not in (UNICAST, LOCAL):
+        return SCOPE_UNIVERSE
+    return SCOPE_HOST if wanted.type == LOCAL else SCOPE_LINK
+
+
 def route(wanted: Route, *, delete: bool = False) -> Message:
     network = ipaddress.ip_network(wanted.prefix)
     family = AF_INET6 if network.version == 6 else AF_INET
-    scope = SCOPE_UNIVERSE
-    if family == AF_INET and wanted.type == LOCAL:
-        scope = SCOPE_HOST
-    elif family == AF_INET and wanted.type == UNICAST and not wanted.via:
-        scope = SCOPE_LINK
+    scope = SCOPE_NOWHERE if delete else _scope(wanted, family)  # NOWHERE: whichever it has
     flags = ONLINK if wanted.onlink else 0
     table = wanted.table if wanted.table < 256 else 0
     body = RTMSG.pack(family, network.prefixlen, 0, 0, table, wanted.protocol, scope, wanted.type, flags)

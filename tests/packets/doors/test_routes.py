@@ -1,0 +1,152 @@
+"""The node's own network, in a namespace of our own: native and tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from podwire.base.aio import Supervised, eventually
+from podwire.base.config import AgentConfig
+from podwire.base.errors import NotFound
+from podwire.datapath import routes
+from podwire.datapath.routes import RouteTarget
+from podwire.net import messages, namespaces, sysctl
+from podwire.net.messages import PROTOCOL_NODES, Route, Veth
+from podwire.net.stack import Stack
+from podwire.state.reconcile import Reconciler
+from podwire.state.tables import NodeRow, Tables
+
+pytestmark = pytest.mark.kernel
+
+ME = NodeRow("n1", ("192.0.2.1", "2001:db8::1"), ("10.0.1.0/24",), {}, True, ("10.0.1.254", "fd00:1::ff"))
+OTHER = NodeRow("n2", ("192.0.2.2", "2001:db8::2"), ("10.0.2.0/24", "fd00:2::/64"), {}, False)
+FAR = NodeRow("n3", ("198.51.100.3",), ("10.0.3.0/24",), {}, False)
+
+
+@pytest.fixture
+def node(netns: str) -> Iterator[Callable[..., Any]]:
+    """Runs functions in a namespace with an underlay device that has ME's addresses."""
+
+    def inside(work: Callable[..., Any], *arguments: Any) -> Any:
+        return namespaces.run(netns, work, *arguments)
+
+    with Stack(netns) as stack:
+        stack.apply(
+            messages.veth(
+                Veth("eth0", bytes.fromhex("020000000001")), Veth("far", bytes.fromhex("020000000002"))
+            )
+        )
+        stack.apply(
+            messages.link_set(name="eth0", up=True),
+            messages.link_set(name="far", up=True),
+            messages.address(stack.existing("eth0").ifindex, "192.0.2.1/24"),
+            messages.address(stack.existing("eth0").ifindex, "2001:db8::1/64"),
+        )
+    yield inside
+
+
+def config_of(mode: str) -> AgentConfig:
+    return AgentConfig(node_name="n1", routing_mode=mode)  # type: ignore[arg-type]
+
+
+def follow(node: Callable[..., Any], netns: str, mode: str, work: Callable[..., Any]) -> None:
+    """`work(tables, reconciler, routes_now)` while the node keeps its routes."""
+    prepared = node(routes.prepare, config_of(mode), ME)
+    target = node(RouteTarget, prepared)
+
+    async def run() -> None:
+        tables = Tables()
+        reconciler: Reconciler[NodeRow] = Reconciler(tables.nodes, target)
+        with Stack(netns) as stack:
+            async with Supervised("test") as group:
+                group.start("keep routes", reconciler.run())
+                await work(
+                    tables, reconciler, lambda: {r.prefix: r for r in stack.routes(protocol=PROTOCOL_NODES)}
+                )
+
+    try:
+        asyncio.run(run())
+    finally:
+        target.close()
+
+
+def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: str) -> None:
+    async def work(
+        tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
+    ) -> None:
+        for row in (ME, OTHER, FAR):
+            tables.nodes.put(row)
+        await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
+        assert now()["10.0.2.0/24"].via == "192.0.2.2"
+        assert now()["fd00:2::/64"].via == "2001:db8::2"
+        # A node that is not on our network: its row says so, the others have their routes.
+        await eventually(reconciler.errors, timeout=5, what="an error")
+        assert list(reconciler.errors()) == ["n3"]
+        assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()["n3"]
+        tables.nodes.delete("n2")
+        tables.nodes.delete("n3")
+        await eventually(lambda: now() == {}, timeout=5, what="no routes")
+
+    follow(node, netns, "native", work)
+
+
+def test_routes_of_nodes_gone_meanwhile_are_removed_and_no_others(
+    node: Callable[..., Any], netns: str
+) -> None:
+    with Stack(netns) as stack:
+        eth0 = stack.existing("eth0").ifindex
+        stack.ensure_route(Route("10.0.9.0/24", eth0, via="192.0.2.9", protocol=PROTOCOL_NODES))
+        stack.ensure_route(Route("10.0.1.7/32", eth0))
+        stack.ensure_route(Route("10.77.0.0/16", eth0, via="192.0.2.7", protocol=4))
+
+    async def work(
+        tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
+    ) -> None:
+        tables.nodes.put(OTHER)
+        await eventually(lambda: "10.0.2.0/24" in now(), timeout=5, what="routes")
+        assert "10.0.9.0/24" in now()  # not before the table says that it is ready
+        tables.nodes.mark_ready()
+        await eventually(lambda: "10.0.9.0/24" not in now(), timeout=5, what="the old route gone")
+
+    follow(node, netns, "native", work)
+    with Stack(netns) as stack:
+        assert {"10.0.1.7/32", "10.77.0.0/16"} <= {route.prefix for route in stack.routes(protocol=None)}
+
+
+def test_tunnel_routes_have_the_tunnels_limit(node: Callable[..., Any], netns: str) -> None:
+    async def work(
+        tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
+    ) -> None:
+        tables.nodes.put(OTHER)
+        await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
+        with Stack(netns) as stack:
+            tunnel = stack.existing(routes.TUNNEL)
+        assert {(route.ifindex, route.via, route.mtu) for route in now().values()} == {
+            (tunnel.ifindex, "", 1430)
+        }
+        assert (tunnel.kind, tunnel.up, tunnel.mtu) == ("vxlan", True, 1430)
+
+    follow(node, netns, "tunnel", work)
+    # Back to native: the tunnel device and its routes go.
+    prepared = node(routes.prepare, config_of("native"), ME)
+    assert prepared.tunnel_device == 0
+    with Stack(netns) as stack:
+        assert stack.link(routes.TUNNEL) is None
+        assert stack.routes(protocol=PROTOCOL_NODES) == []
+
+
+def test_the_node_is_a_router_with_its_router_addresses(node: Callable[..., Any], netns: str) -> None:
+    for _ in range(2):
+        prepared = node(routes.prepare, config_of("native"), ME)
+    assert (prepared.device, prepared.mtu, prepared.route_mtu) == ("eth0", 1500, 1500)
+    assert node(sysctl.read, "ipv4/ip_forward") == "1"
+    assert node(sysctl.read, "ipv6/conf/all/forwarding") == "1"
+    with Stack(netns) as stack:
+        assert {prefix for _, prefix in stack.addresses(1)} >= {"10.0.1.254/32", "fd00:1::ff/128"}
+    with pytest.raises(NotFound, match="no device eth9"):
+        node(routes.prepare, AgentConfig(node_name="n1", device="eth9"), ME)
+    assert os.path.exists(namespaces.path_of(netns))
