@@ -19,6 +19,7 @@ from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
 from podwire.base.aio import eventually
 from podwire.base.errors import NotFound, Unreachable
+from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
 from podwire.datapath.maps import Maps
 from podwire.datapath.write import Writer
@@ -126,10 +127,14 @@ class Attachments:
         addresses = [address for address in (request.ipv4, request.ipv6) if address]
         if request.host_interface:
             attached = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)
-            self._plumbing.adopt(attached, addresses)
+            await asyncio.to_thread(self._plumbing.adopt, attached, addresses)
         else:
-            attached = self._plumbing.attach(
-                request.netns, request.container_id, addresses, interface=request.interface
+            attached = await asyncio.to_thread(
+                self._plumbing.attach,
+                request.netns,
+                request.container_id,
+                addresses,
+                interface=request.interface,
             )
         row = EndpointRow(
             id=self._numbers.next(),
@@ -223,10 +228,12 @@ class Attachments:
             )
         except TimeoutError:
             log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
-        self._plumbing.detach(row.interface)
-        for address in (row.ipv4, row.ipv6):
-            if address:
-                self._pools.release(address)
+        addresses = [address for address in (row.ipv4, row.ipv6) if address]
+        await asyncio.to_thread(self._plumbing.detach, row.interface)
+        # Before another pod can get these addresses: it must not inherit connections.
+        await asyncio.to_thread(conntrack.forget, self._maps["podwire_conntrack"], addresses)
+        for address in addresses:
+            self._pools.release(address)
         self._registry.forget(row.id)
 
     @asynccontextmanager
