@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from podwire.cli.sandbox import end_by_interrupt
+
 FLOWS = 15
 
 
@@ -22,7 +24,9 @@ def demo(keep: bool) -> None:
     from podwire.sandbox import processes
     from podwire.sandbox.up import down, up
 
+    end_by_interrupt()
     began = time.monotonic()
+    plan.remove_leftovers()
     name = plan.name()
     folder = plan.lab()
     click.echo(f"Bringing up two nodes and the pods of {folder.name}: a cluster without containers or a VM")
@@ -32,6 +36,7 @@ def demo(keep: bool) -> None:
         failed = _try(name, plan.attempts(name))
     finally:
         if keep:
+            plan.keep(name)
             click.echo(f"\nThe cluster stays up: podwire sandbox env --name {name}")
         else:
             left = down(name)
@@ -51,7 +56,9 @@ def _step(text: str) -> None:
 def _try(name: str, attempts: Any) -> int:
     """Try all, print the table and the last flows; how many came out otherwise than expected."""
     from podwire.sandbox import connectivity
+    from podwire.sandbox.settle import settle
 
+    settle(name)
     click.echo(f"Trying {len(attempts)} connections against the policy of namespace prod\n")
     since = time.time()
     outcomes = connectivity.attempt_all(name, attempts)
@@ -87,9 +94,10 @@ def _flows(name: str, since: float) -> None:
     from podwire.cli.hubble_print import Compact
     from podwire.cli.hubble_text import Style
     from podwire.sandbox import connectivity
+    from podwire.sandbox import demo as plan
 
     printer = Compact(Style(because=True), follow=False, silent=True)
-    shown = [one for one in connectivity.read_flows(name, since) if one.flow.source.namespace == "prod"]
+    shown = [one for one in connectivity.read_flows(name, since) if plan.telling(one.flow)]
     for response in shown[-FLOWS:]:
         printer.write(response)
     printer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def up(
     from podwire.sandbox import processes
     from podwire.sandbox.up import up as bring_up
 
+    end_by_interrupt()
     began = time.monotonic()
     given: dict[str, Any] = {"nodes": nodes, "ip_family": ip_family, "routing": routing, "name": name}
     wanted = labs.changed(labs.read(lab_file) if lab_file else labs.Lab(), given)
@@ -53,6 +55,15 @@ def up(
     option = "" if made.name == "default" else f" --name {made.name}"
     click.echo(f"Sandbox “{made.name}” is up: {_names(made)}, {time.monotonic() - began:.1f} s.")
     click.echo(f"  eval $(podwire sandbox env{option})    # then kubectl and hubble talk to it")
+
+
+def end_by_interrupt() -> None:
+    """SIGTERM ends this command as Ctrl-C does: what it made is removed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _names(plan: Any) -> str:

@@ -83,6 +83,7 @@ class Control:
                 self.progress.tell(say=f"the API server listens at {server.url}")
                 for node in self.plan.nodes:
                     nodes.register(cluster, self.plan, node)
+                group.start("run the controllers", server.run())
                 record = Record(self.places.record)
                 for node in self.plan.nodes:
                     runtime.runners.append(NodeRunner(self.plan, self.places, record, cluster, node))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from podwire.base.errors import NotFound
 from podwire.sandbox import view
 from podwire.sandbox.connectivity import Attempt
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.places import RUN, Places, cgroup2_mount, names
+from podwire.sandbox.up import down
 
 NAMESPACE = "prod"
 RESOLVER = "203.0.113.53"
+DROPPED, POLICY_VERDICT = 2, 5  # Hubble's numbers
 BACKENDS = ("prod/backend-1", "prod/backend-2")
 
 
@@ -30,6 +33,32 @@ def lab() -> Path:
 def name() -> str:
     """A name that no other demo on this machine has."""
     return f"demo-{os.getpid()}"
+
+
+def remove_leftovers() -> None:
+    """Demos that were killed cannot remove their clusters; the next one does."""
+    for other in names():
+        pid = other.removeprefix("demo-")
+        if other != pid and pid.isdigit() and not Path(f"/proc/{pid}").exists() and not _kept(other):
+            down(other)
+
+
+def keep(sandbox: str) -> None:
+    """Somebody wants to look around: no later demo removes this one."""
+    (RUN / sandbox / "keep").touch()
+
+
+def _kept(sandbox: str) -> bool:
+    return (RUN / sandbox / "keep").exists()
+
+
+def telling(flow: Any) -> bool:
+    """Whether a flow shows a decision: a drop, a verdict, or a connection's first packet."""
+    if flow.source.namespace != NAMESPACE and flow.destination.namespace != NAMESPACE:
+        return False
+    flags = flow.l4.TCP.flags
+    first = flags.SYN and not flags.ACK
+    return bool(flow.verdict == DROPPED or flow.event_type.type == POLICY_VERDICT or first)
 
 
 def attempts(sandbox: str) -> list[Attempt]:

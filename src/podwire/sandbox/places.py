@@ -50,8 +50,9 @@ class Places(msgspec.Struct, frozen=True):
         return self.directory / "sandbox.json"
 
     @property
-    def lock(self) -> Path:
-        return RUN / f".{self.name}.lock"
+    def complete(self) -> Path:
+        """There once `up` has succeeded; without it the sandbox is what an interrupted `up` left."""
+        return self.directory / "complete"
 
     @property
     def api(self) -> Path:

@@ -11,7 +11,9 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,8 +47,10 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
             made = _lay_out(lab, places, record)
             reader = _start(made, places, record, work)
             _await_ready(reader, timeout, tell)
+            places.complete.touch()
         except BaseException:
-            remove_all(record)
+            with undisturbed():
+                remove_all(record)
             raise
     return made
 
@@ -58,7 +62,7 @@ def down(name: str) -> list[str]:
     if not places.directory.is_dir():
         known = ", ".join(names()) or "none"
         raise NotFound(f"there is no sandbox “{name}”", hint=f"sandboxes here: {known}")
-    with _locked(places, make=False):
+    with _locked(places, make=False), undisturbed():
         return _remove(places)
 
 
@@ -67,6 +71,20 @@ def _remove(places: Places) -> list[str]:
     if not failures and places.directory.is_dir():
         places.directory.rmdir()  # made, but its first record was not written: it is empty
     return failures
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done: what is being removed is removed whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -94,7 +112,7 @@ def _locked(places: Places, *, make: bool) -> Iterator[None]:
 def _clear_leftovers(places: Places, tell: Tell) -> None:
     if not places.record.exists():
         return
-    if keeper.ask(places, {"do": "status"}) is not None:
+    if places.complete.exists() and keeper.ask(places, {"do": "status"}) is not None:
         raise Conflict(
             f"sandbox “{places.name}” runs already",
             hint=f"podwire sandbox down --name {places.name}, or choose another name with --name",

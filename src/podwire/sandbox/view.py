@@ -15,7 +15,7 @@ from podwire.sandbox.runner.place import Saved
 
 
 def overview() -> list[dict[str, Any]]:
-    """All sandboxes, as `list` shows them. State: running, incomplete (something died), leftover."""
+    """All sandboxes, as `list` shows them: running, incomplete (coming up, or something died), leftover."""
     checks.root()
     return [_shown(name) for name in names()]
 
@@ -38,7 +38,8 @@ def _shown(name: str) -> dict[str, Any]:
     answer = keeper.ask(places, {"do": "status"})
     if answer is not None:
         shown["processes"] = answer["children"]
-        shown["state"] = "running" if all(one["pid"] for one in answer["children"]) else "incomplete"
+        whole = places.complete.exists() and all(one["pid"] for one in answer["children"])
+        shown["state"] = "running" if whole else "incomplete"
     return shown
 
 
