@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from podwire.apiserver.schemas import written_out
+
 Object = dict[str, Any]
-_OPEN: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _AGE: Object = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _VALID: Object = {
     "name": "Valid",
@@ -32,7 +33,7 @@ def _definition(
         "name": "v2",
         "served": True,
         "storage": True,
-        "schema": {"openAPIV3Schema": _OPEN},
+        "schema": {"openAPIV3Schema": _schema(kind, policy=policy)},
         "additionalPrinterColumns": columns,
     }
     if status:
@@ -56,6 +57,21 @@ def _definition(
             "versions": [version],
         },
     }
+
+
+def _schema(kind: str, *, policy: bool) -> Object:
+    schema = written_out(kind)
+    if policy:
+        rule = schema["properties"]["spec"]
+        subject = ("endpointSelector", "nodeSelector")
+        directions = ("ingress", "ingressDeny", "egress", "egressDeny")
+        rule |= {
+            "oneOf": [{"required": [one]} for one in subject],
+            "anyOf": [{"required": [one]} for one in directions],
+        }
+        schema["properties"]["specs"]["items"] = rule
+    typed = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
+    return {**schema, "properties": {**typed, **schema["properties"]}}
 
 
 def definitions() -> list[Object]:

@@ -67,7 +67,7 @@ def schema_name(kind: Kind) -> str:
 
 def _root(kind: Kind) -> Object:
     base = kind.schema or {"type": "object"} if kind.custom else definitions()[of_kind(kind.group, kind.kind)]
-    properties = {**_TYPED, **(base.get("properties") or {})}
+    properties = {**(base.get("properties") or {}), **_TYPED}
     if kind.custom:
         words = {"allOf": [{"$ref": _REF + "ObjectMeta"}], "description": "Standard metadata."}
         properties["metadata"] = words

@@ -6,6 +6,7 @@ a mistake of the client is never a 5xx; what was written is there after a restar
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
@@ -69,11 +70,13 @@ class ApiServer:
 
     async def start(self) -> None:
         """Listen. The port that is taken and the directory that cannot be written are named."""
-        bootstrap.bootstrap(self.objects)
         sockets = self.config.sockets or [self._bind()]
+        bootstrap.bootstrap(self.objects, _endpoints(sockets))
         names, addresses = self._certified(sockets)
         context = self.authority.context(self.authority.server(names, addresses))
-        self._runner = web.ServerRunner(web.Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0
+        )
         await self._runner.setup()
         for one in sockets:
             await web.SockSite(self._runner, one, ssl_context=context, backlog=1024).start()
@@ -273,6 +276,14 @@ class ApiServer:
             "compiler": "none",
             "platform": "linux/amd64",
         }
+
+
+def _endpoints(sockets: list[socket.socket]) -> list[tuple[str, int]]:
+    """(address, port) where the API is reached: others than loopback, if there are any."""
+    found = [(str(one.getsockname()[0]), int(one.getsockname()[1])) for one in sockets]
+    found = [one for one in found if not ipaddress.ip_address(one[0].partition("%")[0]).is_unspecified]
+    others = [one for one in found if not ipaddress.ip_address(one[0].partition("%")[0]).is_loopback]
+    return list(dict.fromkeys(others or found))
 
 
 def _verb(request: web.BaseRequest, route: Route) -> str:

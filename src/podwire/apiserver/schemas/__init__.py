@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from podwire.apiserver.schemas import (
+    cilium,
     cluster,
     containers,
     extensions,
@@ -47,6 +48,28 @@ def wire() -> dict[str, language.Numbers]:
 def definition(name: str) -> Object:
     """The schema called `name`; KeyError if there is none."""
     return definitions()[name]
+
+
+def written_out(name: str) -> Object:
+    """One of Cilium's definitions without references, as a CustomResourceDefinition must have it."""
+    known = {**definitions(), **language.parse(cilium.DEFINITIONS)}
+    return _written_out(known[name], known)
+
+
+def _written_out(schema: Object, known: dict[str, Object]) -> Object:
+    parts = [schema, *(schema.get("allOf") or [])]
+    reference = next((one["$ref"] for one in parts if "$ref" in one), None)
+    if reference is not None:
+        target = _written_out(known[reference.rsplit("/", 1)[-1]], known)
+        beside = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
+        return {**target, **beside}
+    result = dict(schema)
+    if "properties" in schema:
+        result["properties"] = {name: _written_out(one, known) for name, one in schema["properties"].items()}
+    for inner in ("items", "additionalProperties"):
+        if isinstance(schema.get(inner), dict):
+            result[inner] = _written_out(schema[inner], known)
+    return result
 
 
 def of_kind(group: str, kind: str) -> str:

@@ -34,6 +34,7 @@ _SCALARS: dict[str, Object] = {
     "bytes": {"type": "string", "format": "byte"},
     "quantity": {"type": "string", "format": "quantity"},
     "intorstring": {"type": "string", "format": "int-or-string"},
+    "xintorstring": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]},
     "any": {"x-kubernetes-preserve-unknown-fields": True},
     "object": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
 }
