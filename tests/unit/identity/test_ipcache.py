@@ -1,0 +1,140 @@
+"""Who is behind an address, when several say they know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podwire.state.tables import IpcacheRow, NodeRow, PodRow, RemoteEndpointRow
+from podwire.stores.identities import Known
+from podwire.testing.walk import Walk
+
+
+def pod(name: str, node: str, address: str, **more: Any) -> PodRow:
+    return PodRow(
+        "default",
+        name,
+        f"uid-{name}",
+        node,
+        (address,),
+        {},
+        "default",
+        **{"host_network": False, "phase": "Running", "ports": ()} | more,
+    )
+
+
+def remote(name: str, identity: int, address: str, node: str) -> RemoteEndpointRow:
+    return RemoteEndpointRow("default", name, identity, (address,), node)
+
+
+N1 = NodeRow("n1", ("172.18.0.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
+N2 = NodeRow("n2", ("172.18.0.2", "fd00::2"), ("10.0.2.0/24",), {}, False, ("10.0.2.254",))
+
+
+def row(walk: Walk, prefix: str) -> IpcacheRow:
+    found = walk.tables.ipcache.get(prefix)
+    assert found is not None, prefix
+    return found
+
+
+def made(**options: Any) -> Walk:
+    walk = Walk(**options)
+    walk.tables.nodes.put(N1)
+    walk.tables.nodes.put(N2)
+    walk.settle()
+    return walk
+
+
+def test_nodes_and_their_prefixes() -> None:
+    walk = made()
+    assert (row(walk, "172.18.0.1/32").identity, row(walk, "172.18.0.2/32").identity) == (1, 6)
+    assert (row(walk, "10.0.1.254/32").identity, row(walk, "10.0.2.254/32").identity) == (1, 6)
+    assert (row(walk, "10.0.2.0/24").identity, row(walk, "10.0.2.0/24").source) == (3, "pod-cidr")
+    assert "fd00::2/128" not in walk.tables.ipcache
+    assert not any(one.tunnel for one in walk.tables.ipcache)
+
+
+def test_with_tunnels_what_is_behind_another_node_is_reached_through_it() -> None:
+    walk = made(tunnel=True)
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
+    walk.tables.pods.put(pod("new", "n2", "10.0.2.2"))
+    walk.settle()
+    tunnels = {one.prefix: one.tunnel for one in walk.tables.ipcache if one.tunnel}
+    assert tunnels == dict.fromkeys(
+        ("10.0.2.0/24", "10.0.2.254/32", "10.0.2.1/32", "10.0.2.2/32"), "172.18.0.2"
+    )
+
+
+def test_precedence() -> None:
+    walk = made()
+    walk.tables.pods.put(pod("web", "n2", "10.0.2.1"))
+    walk.settle()
+    assert (row(walk, "10.0.2.1/32").identity, row(walk, "10.0.2.1/32").pod) == (3, "web")
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    assert (row(walk, "10.0.2.1/32").identity, row(walk, "10.0.2.1/32").source) == (5000, "remote-endpoint")
+    walk.endpoint(1, "here", {"app": "here"}, ipv4="10.0.2.1")
+    walk.settle()
+    assert row(walk, "10.0.2.1/32").source == "endpoint"
+    walk.tables.endpoints.delete(1)
+    walk.tables.remote_endpoints.delete(("default", "web"))
+    walk.tables.pods.delete(("default", "web"))
+    walk.settle()
+    assert "10.0.2.1/32" not in walk.tables.ipcache
+    assert walk.identity_at("10.0.2.1") == 3
+
+
+def test_pods_that_are_no_endpoints() -> None:
+    walk = made()
+    walk.tables.pods.put(pod("host", "n2", "172.18.0.2", host_network=True))
+    walk.tables.pods.put(pod("done", "n2", "10.0.2.9", phase="Succeeded"))
+    walk.settle()
+    assert row(walk, "172.18.0.2/32").identity == 6
+    assert "10.0.2.9/32" not in walk.tables.ipcache
+
+
+def test_an_identity_nobody_has_told_of_is_not_published() -> None:
+    walk = made()
+    walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    assert "10.0.2.1/32" not in walk.tables.ipcache
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.settle()
+    assert row(walk, "10.0.2.1/32").identity == 5000
+
+
+def test_a_pod_keeps_its_old_identity_until_the_new_one_is_known() -> None:
+    walk = made()
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    walk.tables.remote_endpoints.put(remote("web", 5001, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    assert row(walk, "10.0.2.1/32").identity == 5000
+    walk.allocator.apply(Known(5001, Walk.labels({"app": "web", "tier": "a"})))
+    walk.settle()
+    assert row(walk, "10.0.2.1/32").identity == 5001
+
+
+def test_another_pod_with_the_address_does_not_inherit_an_identity() -> None:
+    walk = made()
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    walk.tables.remote_endpoints.delete(("default", "web"))
+    walk.tables.remote_endpoints.put(remote("other", 5001, "10.0.2.1", "172.18.0.2"))
+    walk.settle()
+    assert "10.0.2.1/32" not in walk.tables.ipcache
+
+
+def test_a_node_that_goes_takes_its_addresses_with_it() -> None:
+    walk = made()
+    walk.tables.nodes.delete("n2")
+    walk.settle()
+    assert {one.prefix for one in walk.tables.ipcache} == {
+        "0.0.0.0/0",
+        "172.18.0.1/32",
+        "10.0.1.254/32",
+        "10.0.1.0/24",
+    }

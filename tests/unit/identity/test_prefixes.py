@@ -1,0 +1,96 @@
+"""Local identities: one per prefix that rules name, kept over restarts, never reused at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podwire.model.identity import LOCAL_FIRST
+from podwire.state.tables import NodeRow, SliceEndpoint, SliceRow
+from podwire.testing.walk import Walk
+
+
+def egress(name: str, *cidrs: Any) -> dict[str, Any]:
+    rules = [{"toCIDRSet": [one if isinstance(one, dict) else {"cidr": one} for one in cidrs]}]
+    return {
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"endpointSelector": {}, "egress": rules},
+    }
+
+
+def local(walk: Walk) -> dict[int, tuple[str, ...]]:
+    return {row.number: row.labels for row in walk.tables.identities if row.source == "local"}
+
+
+def test_every_prefix_and_exception_has_an_identity() -> None:
+    walk = Walk()
+    walk.apply(egress("a", {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}, "0.0.0.0/0", "fd00::/8"))
+    walk.settle()
+    assert sorted(local(walk).values()) == [
+        ("cidr:10.0.0.0/8", "reserved:world"),
+        ("cidr:10.1.0.0/16", "reserved:world"),
+    ]
+    assert walk.identity_at("10.2.0.1") != walk.identity_at("10.1.0.1")
+    assert walk.identity_at("11.0.0.1") == 2
+
+
+def test_in_dual_stack_the_family_is_in_the_label() -> None:
+    walk = Walk(ipv6=True)
+    walk.apply(egress("a", "10.0.0.0/8", "fd00::/8"))
+    walk.settle()
+    assert sorted(local(walk).values()) == [
+        ("cidr:10.0.0.0/8", "reserved:world-ipv4"),
+        ("cidr:fd00--0/8", "reserved:world-ipv6"),
+    ]
+    assert (walk.identity_at("8.8.8.8"), walk.identity_at("2001:db8::1")) == (9, 10)
+
+
+def test_a_prefix_several_rules_name_is_one_and_goes_with_the_last() -> None:
+    walk = Walk()
+    walk.apply(egress("a", "10.0.0.0/8"), egress("b", "10.0.0.0/8", "10.0.0.0/8"))
+    walk.settle()
+    (number,) = local(walk)
+    walk.tables.policies.delete(("CiliumNetworkPolicy", "default", "b"))
+    walk.settle()
+    assert set(local(walk)) == {number}
+    walk.tables.policies.delete(("CiliumNetworkPolicy", "default", "a"))
+    walk.settle()
+    assert not local(walk) and number not in walk.tables.identities
+    walk.apply(egress("a", "10.0.0.0/8"))
+    walk.settle()
+    assert number not in local(walk)  # a number rests before its next use
+
+
+def test_numbers_of_an_earlier_life_are_kept() -> None:
+    walk = Walk(restored={"10.0.0.0/8": LOCAL_FIRST + 7, "10.1.0.0/16": 300})
+    walk.apply(egress("a", "10.0.0.0/8", "10.1.0.0/16"))
+    walk.settle()
+    assert set(local(walk)) == {LOCAL_FIRST + 7, LOCAL_FIRST + 8}
+    assert walk.identity_at("10.2.0.1") == LOCAL_FIRST + 7
+
+
+def node(name: str, address: str, *, local: bool = False) -> NodeRow:
+    return NodeRow(name, (address,), (), {}, local)
+
+
+def apiserver(*addresses: str) -> SliceRow:
+    endpoints = tuple(SliceEndpoint(address, True, True, False, "") for address in addresses)
+    return SliceRow("default", "kubernetes", "kubernetes", 4, endpoints, (("https", 6443, 6),))
+
+
+def test_the_api_server_on_a_node_and_outside() -> None:
+    walk = Walk()
+    walk.tables.nodes.put(node("n1", "172.18.0.2", local=True))
+    walk.tables.nodes.put(node("n2", "172.18.0.3"))
+    walk.tables.slices.put(apiserver("172.18.0.2", "172.18.0.3", "172.18.0.9"))
+    walk.settle()
+    assert walk.identity_at("172.18.0.2") == 1
+    assert walk.identity_at("172.18.0.3") == 7
+    outside = walk.identity_at("172.18.0.9")
+    assert local(walk)[outside] == ("cidr:172.18.0.9/32", "reserved:kube-apiserver", "reserved:world")
+    walk.apply(egress("a", "172.18.0.9/32"))
+    walk.settle()
+    assert walk.identity_at("172.18.0.9") == outside  # a rule that names it changes nothing
+    walk.tables.slices.put(apiserver("172.18.0.3"))
+    walk.settle()
+    assert local(walk)[walk.identity_at("172.18.0.9")] == ("cidr:172.18.0.9/32", "reserved:world")
