@@ -140,8 +140,9 @@ def _interpret(records: Array, out: Columns) -> None:
 
     verdict = out["verdict"]
     verdict[:] = _VERDICTS[np.minimum(kind, 7), np.minimum(point, 7)]
-    redirected = asked & (verdict == Verdict.FORWARDED) & (out["proxy_port"] != 0)
-    verdict[redirected] = Verdict.REDIRECTED
+    forwarded = asked & (verdict == Verdict.FORWARDED)
+    verdict[forwarded & (out["proxy_port"] != 0)] = Verdict.REDIRECTED
+    verdict[forwarded & (reason != 0)] = Verdict.AUDIT  # denied, but only told
     denied = asked & (verdict == Verdict.DROPPED)
 
     out["sub"][:] = np.where(drop, reason, np.where(asked, 0, point))

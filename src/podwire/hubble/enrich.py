@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from podwire.abi.enums import EventFlags
 from podwire.base import addresses
-from podwire.hubble.decode import Columns, address_bytes
+from podwire.hubble.cgroups import Cgroups
+from podwire.hubble.decode import Columns, address_bytes, address_words
 from podwire.hubble.intern import NOTHING, Interner, NameCache
 from podwire.hubble.services import ServiceIndex
 from podwire.model import identity as identities
@@ -45,13 +47,16 @@ _ENDED = ("Succeeded", "Failed")
 class Enricher:
     """Names for batches, from `tables`. `used` marks the numbers that stored flows have."""
 
-    def __init__(self, tables: Tables, used: Callable[[Array], None], *, capacity: int = 1 << 16) -> None:
+    def __init__(
+        self, tables: Tables, used: Callable[[Array], None], *, cgroup: str = "", capacity: int = 1 << 16
+    ) -> None:
         self.names = Interner(capacity, used)
         self._tables = tables
         self._parties = NameCache(3)
         self._rules = NameCache(1)
         self._devices = NameCache(1)
         self._services = ServiceIndex(tables)
+        self._cgroups = Cgroups(cgroup, tables.endpoints)
         self._watched = (
             tables.endpoints,
             tables.pods,
@@ -66,6 +71,7 @@ class Enricher:
     def enrich(self, columns: Columns) -> None:
         """Fill the columns of `NAMED`, and identities the kernel did not know."""
         self._refresh()
+        self._place_sockets(columns)
         self._name_parties(columns)
         self._name_services(columns)
         rules, devices = columns["rule"].astype("u8"), columns["device"].astype("u8")
@@ -92,6 +98,24 @@ class Enricher:
             return False
         self._sweep_pause = 256 if self.names.sweep() < self.names.capacity // 16 else 0
         return True
+
+    def _place_sockets(self, columns: Columns) -> None:
+        """Give what was seen at a socket the address of the pod whose process it was."""
+        nowhere = (columns["cgroup"] != 0) & (columns["source_high"] == 0) & (columns["source_low"] == 0)
+        if not nowhere.any():
+            return
+        six = (columns["flags"] & EventFlags.IPV6) != 0
+        for cgroup in np.unique(columns["cgroup"][nowhere]):
+            endpoint = self._cgroups.endpoint(int(cgroup))
+            if endpoint is None:
+                continue
+            own = nowhere & (columns["cgroup"] == cgroup)
+            columns["source_endpoint"][own] = endpoint.id
+            columns["source_identity"][own] = endpoint.identity
+            for address, rows in ((endpoint.ipv4, own & ~six), (endpoint.ipv6, own & six)):
+                if address:
+                    words = address_words(addresses.pack(address))
+                    columns["source_high"][rows], columns["source_low"][rows] = words
 
     def _name_parties(self, columns: Columns) -> None:
         for side in ("source", "destination"):

@@ -265,7 +265,8 @@ def _policies(name: str, direction: Direction, denied: bool) -> Fill:
         decision = messages.flows.value(row["decision"])
         if decision is None or decision.direction != direction:
             return
-        if (row["verdict"] == Verdict.DROPPED) == denied:
+        # An audited packet went through, but it is what denies it that one wants to know.
+        if (row["verdict"] in (Verdict.DROPPED, Verdict.AUDIT)) == denied:
             for origin in decision.origins:
                 getattr(flow, name).append(policy(origin, decision))
 

@@ -53,7 +53,7 @@ class Pipeline:
     ) -> None:
         self.reader = Reader(ring, stats_reader)
         self.store = Store(config.hubble_flow_capacity)
-        self._enricher = Enricher(tables, self.store.mark_used)
+        self._enricher = Enricher(tables, self.store.mark_used, cgroup=config.cgroup)
         self.flows = Flows(
             self.store, self._enricher.names, tables, name=node_name, cluster=config.cluster_name
         )

@@ -16,13 +16,15 @@ Make = Callable[..., tuple[Pipeline, flows.MemoryRing]]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """`make(capacity=…, ring=…)` → a pipeline and its ring."""
+    """`make(capacity=…, cgroup=…)` → a pipeline and its ring."""
     rings: list[flows.MemoryRing] = []
 
-    def make(capacity: int = 1024, ring: flows.MemoryRing | None = None) -> tuple[Pipeline, flows.MemoryRing]:
-        ring = ring or flows.MemoryRing()
+    def make(capacity: int = 1024, cgroup: str = "") -> tuple[Pipeline, flows.MemoryRing]:
+        ring = flows.MemoryRing()
         rings.append(ring)
-        config = AgentConfig(node_name="n1", run_dir=str(tmp_path), hubble_flow_capacity=capacity)
+        config = AgentConfig(
+            node_name="n1", run_dir=str(tmp_path), hubble_flow_capacity=capacity, cgroup=cgroup
+        )
         return Pipeline(ring, ring.statistics, flows.tables(), config, "n1"), ring
 
     yield make

@@ -31,7 +31,7 @@ def decoded(**fields: Any) -> dict[str, Any]:
         ({"kind": 4, "point": 4, "flags": 6}, Verdict.FORWARDED, 0, 4, Reply.YES),
         ({"kind": 5, "point": 1}, Verdict.FORWARDED, 0, 0, Reply.NO),
         ({"kind": 5, "point": 1, "proxy_port": 9}, Verdict.REDIRECTED, 0, 0, Reply.NO),
-        ({"kind": 5, "point": 4}, Verdict.AUDIT, 0, 0, Reply.NO),
+        ({"kind": 5, "point": 1, "reason": 133}, Verdict.AUDIT, 0, 0, Reply.NO),
         ({"kind": 5, "point": 2, "reason": 181}, Verdict.DROPPED, 181, 0, Reply.UNKNOWN),
         ({"kind": 5, "point": 2}, Verdict.DROPPED, 133, 0, Reply.UNKNOWN),
         ({"kind": 7, "point": 1}, Verdict.TRACED, 0, 1, Reply.UNKNOWN),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from podwire.base import addresses
@@ -165,3 +167,15 @@ def test_addresses_of_both_families_are_different_keys(make) -> None:
     six = stored(pipeline, ring, source="fd00::1:1", destination="fd00::1:2", source_endpoint=0)
     assert six.source.pod_name == "frontend"
     assert addresses.family(six.IP.source) == 6
+
+
+def test_a_socket_belongs_to_the_pod_of_its_cgroup(tmp_path: Path, make) -> None:
+    pod = tmp_path / "pods" / "uid_frontend" / "container"
+    pod.mkdir(parents=True)
+    pipeline, ring = make(cgroup=str(tmp_path))
+    at = {"kind": 7, "point": 2, "source": "", "source_identity": 0, "source_endpoint": 0}
+    flow = stored(pipeline, ring, **at, cgroup=pod.stat().st_ino)
+    assert (flow.source.pod_name, flow.source.identity, flow.IP.source) == ("frontend", 1001, "10.0.1.1")
+    six = stored(pipeline, ring, **at, cgroup=pod.stat().st_ino, destination="fd00::1:2", flags=1)
+    assert six.IP.source == "fd00::1:1"
+    assert stored(pipeline, ring, **at, cgroup=1).source.pod_name == ""

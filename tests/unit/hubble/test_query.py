@@ -134,7 +134,7 @@ def test_followers_get_only_what_matches(sampled: Pipeline) -> None:
 
 
 def test_a_follower_that_is_lapped_is_told(make) -> None:
-    pipeline, ring = make(capacity=1024)
+    pipeline, _ = make(capacity=1024)
 
     def work() -> None:
         pipeline.take(flows.joined([flows.event()] * 1500))
