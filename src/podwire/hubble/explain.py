@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.api import flow_pb2
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
@@ -21,6 +22,7 @@ from podwire.state.tables import Tables
 _L4_NAMES = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
 _PORTED = (6, 17, 132)
 MOST_MISSES = 20
+_REASONS = frozenset(map(int, DropReason))
 
 
 def explain_row(flows: Flows, number: int) -> dict[str, Any]:
@@ -70,24 +72,25 @@ def explain(found: dict[str, Any]) -> str:
 
 
 def because(found: dict[str, Any]) -> str:
+    """What decided, as a sentence."""
     decision = found["decision"]
     if decision is None:
-        return (
-            "No policy was asked."
-            if found["verdict"] != "DROPPED"
-            else f"Dropped for reason {found['reason']}, not by policy."
-        )
+        if found["verdict"] != "DROPPED":
+            return "No policy was asked."
+        return f"Dropped, but not by a policy: {drop_text(found['reason'])}."
     named = ", ".join(
         f"{policy['kind']} {policy['namespace'] + '/' if policy['namespace'] else ''}{policy['name']}"
         for policy in decision["policies"]
     )
     way = found["direction"].lower()
     if decision["default_deny"]:
-        return (
-            f"Default deny for {way}: {named or 'a policy'} select(s) the endpoint and nothing allows this."
-        )
+        return f"Default deny for {way}: selected by {named or 'a policy'}, and nothing allows this."
     word = "Denied" if found["verdict"] == "DROPPED" else "Allowed"
     return f"{word} for {way} by {named}, {decision['clause']}."
+
+
+def drop_text(reason: int) -> str:
+    return DROP_TEXT[DropReason(reason)] if reason in _REASONS else f"reason {reason}"
 
 
 def _who(endpoint: Any, address: str, port: int) -> str:
@@ -118,8 +121,8 @@ def selecting(tables: Tables, labels: Labels) -> list[Rule]:
 def _why_not(clause: Clause, labels: Labels, protocol: int, port: int) -> str:
     reasons = []
     if clause.peers is not None and not any(peer.matches(labels) for peer in clause.peers):
-        wanted = " or ".join(f"[{peer}]" for peer in clause.peers) or "nobody"
-        reasons.append(f"the peer is not {wanted}")
+        wanted = " or ".join(f"[{peer}]" for peer in clause.peers)
+        reasons.append(f"the peer is not {wanted}" if wanted else "it allows nobody")
     if clause.ports is not None and not any(_covers(ports, protocol, port) for ports in clause.ports):
         wanted = ", ".join(map(_port_text, clause.ports)) or "none"
         reasons.append(f"the port is none of {wanted}")
