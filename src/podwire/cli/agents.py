@@ -47,7 +47,7 @@ def find(
         if sandbox or node:
             raise UsageError("--socket and --sandbox or --node name two agents", hint="give one of them")
         return AgentClient(socket_path)
-    if not sandbox and not node and host.is_socket():
+    if not sandbox and not node and _is_socket(host):
         return AgentClient(host)
     places = _sandboxes(sandboxes)
     if sandbox is None:
@@ -82,6 +82,13 @@ def _sandboxes(place: Path) -> dict[str, list[str]]:
         raise NotPermitted(
             "only root may talk to podwire's agents", hint="run the command as root, with sudo for example"
         ) from error
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return path.is_socket()
+    except PermissionError:
+        return True  # something is there that may not be looked at: connecting will say so
 
 
 def _nodes(place: Path) -> list[str]:

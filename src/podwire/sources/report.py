@@ -66,7 +66,7 @@ class Reporter:
         self.error = ""
         self._backoff = backoff
         self._failures = 0
-        self._endpoints: dict[tuple[str, str], Object] = {}  # status as last written
+        self._endpoints: dict[tuple[str, str], tuple[str, Object]] = {}  # pod's uid, status, as last written
         self._node: Object | None = None  # spec as last written
 
     async def run(self) -> None:
@@ -140,9 +140,10 @@ class Reporter:
             return
         row = rows[-1]
         status = reports.endpoint_status(row, self.tables.endpoint_policies.get(row.id), self._address())
-        if self._endpoints.get(key) == status:
+        written = self._endpoints.get(key)
+        if written == (row.uid, status):
             return
-        if key not in self._endpoints:
+        if written is None or written[0] != row.uid:
             await self._make_endpoint(reports.endpoint(row))
         try:
             await self.api.patch(
@@ -152,7 +153,7 @@ class Reporter:
             if error.code == 404:
                 self._endpoints.pop(key, None)  # somebody deleted it: make it anew
             raise
-        self._endpoints[key] = status
+        self._endpoints[key] = (row.uid, status)
 
     async def _make_endpoint(self, body: Object) -> None:
         namespace, name = name_of(body)

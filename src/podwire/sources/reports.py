@@ -70,5 +70,6 @@ def policy_condition(row: PolicyRow) -> Object:
     return {
         "type": "Valid",
         "status": "False" if row.error else "True",
+        "reason": "Refused" if row.error else "Accepted",
         "message": row.error or "Policy validation succeeded",
     }

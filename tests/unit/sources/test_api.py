@@ -20,12 +20,13 @@ from podwire.sources.watch import Sources
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, Tables
 
 NODE = NodeRow("n1", ("172.20.0.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
+SPEC: dict[str, Any] = {"endpointSelector": {}, "ingress": [{}]}
 QUICK = Backoff(0.01, 0.05)
 
 
 def parse(item: dict[str, Any]) -> tuple[Rule, ...]:
-    if "wrong" in item["spec"]:
-        raise InvalidObject("spec.wrong", "is not supported")
+    if "description" in item["spec"]:  # something the API's schema lets pass
+        raise InvalidObject("spec.description", "is not supported")
     return ()
 
 
@@ -117,7 +118,16 @@ async def endpoints_come_change_and_go(world: World) -> None:
     assert found["status"]["identity"] == {"id": 1234, "labels": ["k8s:app=web"]}
     assert found["status"]["networking"] == {"addressing": [{"ipv4": "10.0.1.5"}], "node": "172.20.0.1"}
     assert found["status"]["policy"]["ingress"]["enforcing"] is True
+    tables.endpoints.put(endpoint(6, uid="u2", identity=1234, state="ready"))  # the next pod of that name
     tables.endpoints.delete(5)
+
+    async def is_owned() -> Any:
+        shape = await world.endpoint("web")
+        owners = (shape or {}).get("metadata", {}).get("ownerReferences") or [{}]
+        return shape and shape["status"]["id"] == 6 and owners[0].get("uid") == "u2"
+
+    await world.until("the next pod's endpoint", is_owned)
+    tables.endpoints.delete(6)
 
     async def is_gone() -> bool:
         return await world.endpoint("web") is None
@@ -133,8 +143,8 @@ async def the_node_tells_of_itself(world: World) -> None:
 
 async def policies_are_told_whether_they_are_valid(world: World) -> None:
     for name, spec, status, message in (
-        ("good", {"endpointSelector": {}}, "True", "Policy validation succeeded"),
-        ("bad", {"wrong": 1}, "False", "spec.wrong: is not supported"),
+        ("good", SPEC, "True", "Policy validation succeeded"),
+        ("bad", SPEC | {"description": ""}, "False", "spec.description: is not supported"),
     ):
         await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy(name, spec))
 
@@ -180,7 +190,7 @@ def test_what_a_node_tells(tmp_path: Path) -> None:
 def test_the_api_away_changes_nothing_and_is_caught_up_with(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         tables = world.tables
-        await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy("p", {"endpointSelector": {}}))
+        await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy("p", SPEC))
         await world.until("the policy", lambda: len(tables.policies) == 1)
         tables.nodes.put(NODE)
         await world.until("the node", lambda: not world.reporter.due)

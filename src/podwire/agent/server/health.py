@@ -81,7 +81,7 @@ def _features(node: Node) -> Shape:
         "kube-proxy-replacement": {
             "mode": "True",
             "devices": [config.device],
-            "device-list": [device],
+            "deviceList": [device],
             "directRoutingDevice": config.device,
             "features": {
                 "socketLB": {"enabled": config.socket_lb},
@@ -235,7 +235,7 @@ def _hubble(components: Mapping[str, tuple[str, str]]) -> Shape:
         "state": state,
         "msg": message,
         "metrics": {"state": DISABLED, "msg": ""},
-        "observer": {"current-flows": 0, "max-flows": 0, "seen-flows": 0, "uptime": 0},
+        "observer": {"current-flows": 0, "max-flows": 0, "seen-flows": 0, "uptime": "0s"},
     }
 
 
