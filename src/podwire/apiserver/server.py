@@ -22,6 +22,7 @@ from podwire.apiserver.controllers import standard
 from podwire.apiserver.handlers import Call, Handlers, answer
 from podwire.apiserver.kubeconfig import kubeconfig
 from podwire.apiserver.objects import Objects
+from podwire.apiserver.remote import Remote
 from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
@@ -58,6 +59,7 @@ class ApiServer:
         crd.follow(self.store, self.registry)
         self.objects = Objects(self.store, self.registry, config.cluster)
         self.handlers = Handlers(self.objects, self.authenticator)
+        self.remote = Remote(self.objects, runtime)
         self.controllers = standard(self.objects, self.authority.pem)
         self._runner: web.ServerRunner | None = None
         self._address = ""
@@ -177,6 +179,10 @@ class ApiServer:
 
     async def _resource(self, call: Call) -> web.StreamResponse:
         route, request, handlers = call.route, call.request, self.handlers
+        if route.subresource in ("exec", "attach", "log", "portforward"):
+            if request.method not in ("GET", "POST"):
+                raise status.method_not_allowed(request.method)
+            return await self.remote.serve(request, call.namespace, route.name, route.subresource)
         if request.method in ("POST", "PUT", "PATCH", "DELETE"):
             raw = await content.read(request)
             call.body = content.decode(raw, request.content_type) if raw else None
