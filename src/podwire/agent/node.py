@@ -123,6 +123,8 @@ class Node:
     # Components
 
     def _kubernetes(self) -> Component:
+        if self._reporter.api.away:
+            return WARNING, f"{self._reporter.api.away}; what was known is in force"
         errors = self._sources.errors()
         if errors:
             return FAILURE, "; ".join(f"{name}: {error}" for name, error in errors.items())

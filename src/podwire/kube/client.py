@@ -34,6 +34,7 @@ class Client:
     def __init__(self, access: Access, *, agent: str = "podwire") -> None:
         self.access = access
         self.namespace = access.namespace
+        self.away = ""  # why the last request was not answered; empty = it was
         self._agent = agent
         self._session: aiohttp.ClientSession | None = None
         self._discovered: dict[tuple[str, str], Resource] = {}
@@ -228,9 +229,10 @@ class Client:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _away(self, error: Exception) -> Unreachable:
-        return Unreachable(
+        self.away = (
             f"the Kubernetes API at {self.access.server} does not answer: {error or type(error).__name__}"
         )
+        return Unreachable(self.away)
 
 
 class _Opened:
@@ -267,6 +269,7 @@ class _Opened:
                 timeout=limits,
                 server_hostname=client.access.server_name or None,
             )
+            client.away = ""
             if response.status >= 400:
                 raw = await response.read()
                 response.release()

@@ -32,7 +32,9 @@ POLICIES = {  # kinds that have a status
 
 
 class Api(Protocol):
-    """What is needed of `podwire.kube.Client`."""
+    """What is needed of `podwire.kube.Client`. `away` says why it cannot be reached; empty = it can."""
+
+    away: str
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
 

@@ -197,11 +197,12 @@ def test_the_api_away_changes_nothing_and_is_caught_up_with(tmp_path: Path) -> N
         await world.server.stop()
         tables.endpoints.put(endpoint(identity=77))
         await world.until("the failure", lambda: "does not answer" in world.reporter.error)
+        assert "does not answer" in world.client.away
         assert len(tables.policies) == 1 and tables.policies.ready and len(tables.namespaces) > 0
         await world.start()
         await world.until("the catching up", lambda: not world.reporter.due)
         found = await world.endpoint("web")
-        assert found is not None and found["status"]["identity"]["id"] == 77
+        assert found is not None and found["status"]["identity"]["id"] == 77 and not world.client.away
         await world.client.delete(resources.CILIUM_NETWORK_POLICIES, "p", "default")
         await world.until("the deletion", lambda: len(tables.policies) == 0)
 
