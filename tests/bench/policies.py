@@ -72,7 +72,7 @@ class _Work:
         chosen = resolve.select(self.prepared, LABELS)
         policy = resolve.Policy(chosen, {}, {Direction.INGRESS: 1, Direction.EGRESS: 2})
         made = policy.tabulate(lambda selector: self.selections.get(selector, frozenset()))
-        assert len(made.peers) >= IDENTITIES, "not all identities got a class"
+        assert len(made.peers[Direction.INGRESS]) >= IDENTITIES, "not all identities got a class"
 
 
 class _Running:

@@ -53,7 +53,7 @@ def test_all_pairs() -> None:
         policy = Policy((first, second), {}, {Direction.INGRESS: 7})
         tables = policy.tabulate(selected)
         for peer in (300, 301, None):
-            peer_class = tables.peers.get((Direction.INGRESS, peer or 0), 0)
+            peer_class = tables.peers.get(Direction.INGRESS, {}).get(peer or 0, 0)
             cells = tables.cells[Direction.INGRESS, peer_class]
             for protocol, port in PACKETS:
                 asked += 1

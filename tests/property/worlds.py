@@ -351,7 +351,7 @@ class Compiled:
         if not policy.enforced(packet.direction):
             return Cell(0, 0, 0, PolicyVerdict.ALLOW, 0, 0)
         table = self.tables[policy.number]
-        peer_class = table.peers.get((packet.direction, self.identity_of(packet.peer)), 0)
+        peer_class = table.peers[packet.direction].get(self.identity_of(packet.peer), 0)
         return lookup(table.cells[packet.direction, peer_class], packet.protocol, packet.port)
 
 

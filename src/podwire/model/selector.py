@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -25,7 +26,7 @@ class Operator(StrEnum):
     NOT_EXISTS = "DoesNotExist"
 
 
-class Requirement(msgspec.Struct, frozen=True, order=True):
+class Requirement(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """One condition on one key. `values` is sorted; empty for Exists and DoesNotExist."""
 
     source: str
@@ -74,7 +75,7 @@ class Requirement(msgspec.Struct, frozen=True, order=True):
                 return f"not {name}"
 
 
-class Selector(msgspec.Struct, frozen=True, order=True):
+class Selector(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """A conjunction of requirements (sorted). `nothing` selects nothing, whatever else it says."""
 
     requirements: tuple[Requirement, ...] = ()
@@ -90,6 +91,12 @@ class Selector(msgspec.Struct, frozen=True, order=True):
         if self.nothing:
             return "<nothing>"
         return ", ".join(map(str, self.requirements)) or "<everything>"
+
+
+@lru_cache(maxsize=65536)
+def shared(selector: Selector) -> Selector:
+    """The same object for equal selectors, so that comparing and looking them up costs nothing."""
+    return selector
 
 
 EVERYTHING = Selector()

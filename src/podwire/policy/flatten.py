@@ -19,6 +19,15 @@ from podwire.abi.enums import PolicyMatch, PolicyVerdict
 Node = tuple[int, int, int]
 ANY_PROTOCOL = (6, 17, 132)
 WHOLE: Node = (0, 0, 0)
+# As plain numbers: a class is flattened in microseconds, and enumerations cost some.
+ALLOW, DENY, DEFAULT_DENY = (
+    int(one) for one in (PolicyVerdict.ALLOW, PolicyVerdict.DENY, PolicyVerdict.DEFAULT_DENY)
+)
+# (any protocol, protocol, port) → match, for clauses that name no peer and for those that do.
+MATCHES = (
+    (int(PolicyMatch.ALL), int(PolicyMatch.PROTO_ONLY), int(PolicyMatch.L4)),
+    (int(PolicyMatch.L3), int(PolicyMatch.L3_PROTO), int(PolicyMatch.L3_L4)),
+)
 
 
 class Cell(NamedTuple):
@@ -70,15 +79,20 @@ def flatten(meanings: Iterable[Meaning], restricted: bool, default_rule: int) ->
             known = chosen.get(node)
             if known is None or (meaning.named_peer and not known.named_peer):
                 chosen[node] = meaning
-    cells = [_cell(WHOLE, denied.get(WHOLE) or allowed.get(WHOLE)) or _default(restricted, default_rule)]
+    first = denied.get(WHOLE) or allowed.get(WHOLE)
+    cells = [_default(restricted, default_rule) if first is None else _cell(WHOLE, first)]
     if WHOLE in denied:
         return tuple(cells)
-    for node in sorted({*allowed, *denied} - {WHOLE}, key=lambda node: (node[2], node)):
+    places = [node for node in ({**allowed, **denied} if denied else allowed) if node != WHOLE]
+    places.sort(key=_place)
+    for node in places:
         if not (denied and _below(node, denied)):
-            cell = _cell(node, denied.get(node) or allowed.get(node))
-            if cell is not None:
-                cells.append(cell)
+            cells.append(_cell(node, denied.get(node) or allowed[node]))
     return tuple(cells)
+
+
+def _place(node: Node) -> tuple[int, Node]:
+    return node[2], node
 
 
 def _below(node: Node, denied: dict[Node, Meaning]) -> bool:
@@ -87,24 +101,15 @@ def _below(node: Node, denied: dict[Node, Meaning]) -> bool:
     return any((protocol, port >> (16 - n) << (16 - n), n) in denied for n in range(bits))
 
 
-def _cell(node: Node, meaning: Meaning | None) -> Cell | None:
-    if meaning is None:
-        return None
-    verdict = PolicyVerdict.DENY if meaning.deny else PolicyVerdict.ALLOW
-    return Cell(*node, verdict, _match(node, meaning.named_peer), meaning.rule)
+def _cell(node: Node, meaning: Meaning) -> Cell:
+    protocol, port, bits = node
+    precision = 2 if bits else 1 if protocol else 0
+    match = MATCHES[meaning.named_peer][precision]
+    return Cell(protocol, port, bits, DENY if meaning.deny else ALLOW, match, meaning.rule)
 
 
-def _match(node: Node, named_peer: bool) -> int:
-    """How precise it is, in Hubble's words."""
-    protocol, _, bits = node
-    if not protocol:
-        return PolicyMatch.L3 if named_peer else PolicyMatch.ALL
-    if not bits:
-        return PolicyMatch.L3_PROTO if named_peer else PolicyMatch.PROTO_ONLY
-    return PolicyMatch.L3_L4 if named_peer else PolicyMatch.L4
-
-
+@lru_cache(maxsize=1024)
 def _default(restricted: bool, rule: int) -> Cell:
     if restricted:
-        return Cell(*WHOLE, PolicyVerdict.DEFAULT_DENY, PolicyMatch.NONE, rule)
-    return Cell(*WHOLE, PolicyVerdict.ALLOW, PolicyMatch.ALL, 0)
+        return Cell(*WHOLE, DEFAULT_DENY, int(PolicyMatch.NONE), rule)
+    return Cell(*WHOLE, ALLOW, int(PolicyMatch.ALL), 0)

@@ -61,12 +61,13 @@ class Half:
         if not self.side.enforced:
             return
         self._write(PolicyClass.ANY, 0, (), out)
-        self.masks = self.side.members(selected)
-        if self.side.names:
-            for identity in named.keys() - self.masks.keys():
-                self.set(identity, 0, named[identity], out)
-        for identity, mask in self.masks.items():
-            self.set(identity, mask, named.get(identity), out)
+        assigned = self.side.assign(selected, named, self.policy.salt)
+        self.masks, self._held = assigned.masks, assigned.peers
+        self._users.update(assigned.peers.values())
+        for peer_class, (mask, resolution) in assigned.classes.items():
+            self._write(peer_class, mask, resolution, out)
+        number, direction = self.policy.number, self.direction
+        out.peers += [PeerRow(number, direction, one, made) for one, made in assigned.peers.items()]
 
     def set(self, identity: int, mask: int, named: NamedPorts | None, out: Difference) -> None:
         """`identity` is named by the clauses of `mask` now. Raises Collision."""

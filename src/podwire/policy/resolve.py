@@ -21,7 +21,7 @@ from podwire.abi.enums import PolicyClass
 from podwire.model.implied import LOCALHOST, enforced, restricts
 from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
-from podwire.model.selector import Selector
+from podwire.model.selector import Selector, shared
 from podwire.policy import number
 from podwire.policy.flatten import ANY_PROTOCOL, Cell, Meaning, Node, flatten, nodes
 
@@ -38,22 +38,39 @@ class Term(NamedTuple):
     deny: bool
     peers: tuple[Selector, ...] | None
     ports: tuple[Ports, ...] | None
-    nodes: tuple[Node, ...] | None  # of the ports that are numbers
+    meaning: Meaning  # of the ports that are numbers
     names: tuple[tuple[str, int], ...]  # (name, protocol) of those that are not
+
+    def resolved(self, known: NamedPorts) -> Meaning:
+        """With the ports that names stand for."""
+        found = (*(self.meaning.nodes or ()), *named_nodes(self.names, known))
+        return self.meaning._replace(nodes=found)
 
 
 class Prepared(NamedTuple):
     """A rule made ready, once for all endpoints it selects. `content` is equal for equal rules."""
 
     rule: Rule
+    subject: Selector
     content: bytes
     terms: dict[Direction, tuple[Term, ...]]
+    enforced: frozenset[Direction]  # it says something about these directions
+    restricts: frozenset[Direction]  # and what it does not allow in these is denied
 
 
 def select(prepared: Iterable[Prepared], labels: Labels) -> tuple[Prepared, ...]:
     """The rules that an endpoint with `labels` obeys, those that nobody wrote included."""
-    chosen = [one for one in prepared if one.rule.subject.matches(labels)]
-    if any(enforced(one.rule, Direction.INGRESS) for one in chosen):
+    matching: dict[Selector, bool] = {}
+    chosen: list[Prepared] = []
+    ingress = False
+    for one in prepared:
+        matches = matching.get(one.subject)
+        if matches is None:
+            matches = matching[one.subject] = one.subject.matches(labels)
+        if matches:
+            chosen.append(one)
+            ingress = ingress or Direction.INGRESS in one.enforced
+    if ingress:
         chosen.append(PREPARED_LOCALHOST)
     return tuple(chosen)
 
@@ -85,13 +102,21 @@ def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
             for one in Direction
         ],
     )
-    return Prepared(rule, number.digest(msgspec.msgpack.encode(said)), frozen)
+    return Prepared(
+        rule,
+        shared(rule.subject),
+        number.digest(msgspec.msgpack.encode(said)),
+        frozen,
+        frozenset(one for one in Direction if enforced(rule, one)),
+        frozenset(one for one in Direction if restricts(rule, one)),
+    )
 
 
 def _term(clause: Clause, rule: int) -> Term:
     deny = clause.effect is Effect.DENY
+    peers = None if clause.peers is None else tuple(map(shared, clause.peers))
     if clause.ports is None:
-        return Term(rule, deny, clause.peers, None, None, ())
+        return Term(rule, deny, peers, None, Meaning(rule, deny, peers is not None, None), ())
     numeric = [
         node for one in clause.ports if not one.name for node in nodes(one.protocol, one.first, one.last)
     ]
@@ -101,7 +126,8 @@ def _term(clause: Clause, rule: int) -> Term:
         if one.name
         for protocol in ((one.protocol,) if one.protocol else ANY_PROTOCOL)
     ]
-    return Term(rule, deny, clause.peers, clause.ports, tuple(dict.fromkeys(numeric)), tuple(names))
+    meaning = Meaning(rule, deny, peers is not None, tuple(dict.fromkeys(numeric)))
+    return Term(rule, deny, peers, clause.ports, meaning, tuple(names))
 
 
 def _implied_number(clause: Clause) -> int:
@@ -119,6 +145,17 @@ def named_nodes(names: Iterable[tuple[str, int]], known: NamedPorts) -> Iterator
                 yield (protocol, port, 16)
 
 
+_NO_NAMES: Resolution = ()
+
+
+class Assigned(NamedTuple):
+    """Identity → mask, identity → class, and what each class is."""
+
+    masks: dict[int, int]
+    peers: dict[int, int]
+    classes: dict[int, tuple[int, Resolution]]
+
+
 class Side:
     """One direction of a policy: from masks of clauses to classes and their cells.
 
@@ -128,6 +165,7 @@ class Side:
 
     __slots__ = (
         "_classes",
+        "_named_numbers",
         "_numbers",
         "anyone",
         "default_rule",
@@ -141,34 +179,44 @@ class Side:
     def __init__(
         self, rules: Sequence[Prepared], direction: Direction, own: NamedPorts, default_rule: int
     ) -> None:
-        ingress = direction is Direction.INGRESS
-        self.enforced = any(enforced(one.rule, direction) for one in rules)
-        self.restricted = any(restricts(one.rule, direction) for one in rules)
+        self.enforced = any(direction in one.enforced for one in rules)
+        self.restricted = any(direction in one.restricts for one in rules)
         self.default_rule = default_rule if self.restricted else 0
         self.selectors: dict[Selector, int] = {}
         self.anyone = 0
         self.names: frozenset[str] = frozenset()
         self.terms = [term for one in rules for term in one.terms[direction]]
-        self._numbers: dict[tuple[int, Resolution], int] = {}
+        self._numbers: dict[int, int] = {}  # mask → class
+        self._named_numbers: dict[tuple[int, Resolution], int] = {}
         self._classes: dict[int, tuple[int, Resolution]] = {}
+        selectors = self.selectors
         for position, term in enumerate(self.terms):
             bit = 1 << position
-            if term.names and ingress:
-                found = (*(term.nodes or ()), *named_nodes(term.names, own))
-                self.terms[position] = term._replace(nodes=found, names=())
-            elif term.names:
-                self.names |= {name for name, _ in term.names}
+            if term.names:
+                self._name(position, term, own if direction is Direction.INGRESS else None)
             if term.peers is None:
                 self.anyone |= bit
-            for selector in term.peers or ():
-                self.selectors[selector] = self.selectors.get(selector, 0) | bit
+            else:
+                for selector in term.peers:
+                    selectors[selector] = selectors.get(selector, 0) | bit
+
+    def _name(self, position: int, term: Term, own: NamedPorts | None) -> None:
+        """Resolve port names that are the endpoint's own; those of peers wait for the peer."""
+        if own is None:
+            self.names |= {name for name, _ in term.names}
+        else:
+            self.terms[position] = term._replace(meaning=term.resolved(own), names=())
 
     def members(self, selected: Callable[[Selector], frozenset[int]]) -> dict[int, int]:
         """Identity → mask of the clauses that name it, for all that any clause names."""
         masks: dict[int, int] = {}
         for selector, mask in self.selectors.items():
-            for identity in selected(selector):
-                masks[identity] = masks.get(identity, 0) | mask
+            identities = selected(selector)
+            if masks.keys().isdisjoint(identities):
+                masks.update(dict.fromkeys(identities, mask))
+            else:
+                for identity in identities:
+                    masks[identity] = masks.get(identity, 0) | mask
         return masks
 
     def resolution(self, named: NamedPorts | None) -> Resolution:
@@ -179,17 +227,20 @@ class Side:
 
     def class_of(self, mask: int, resolution: Resolution, salt: int = 0) -> int:
         """The class's number; raises Collision if another class has it."""
-        key = (mask, resolution)
-        known = self._numbers.get(key)
+        if resolution:
+            known = self._named_numbers.get((mask, resolution))
+        else:
+            known = self._numbers.get(mask) if mask else int(PolicyClass.ANY)
         if known is not None:
             return known
-        if not mask and not resolution:
-            return PolicyClass.ANY
         content = msgspec.msgpack.encode((sorted(term.rule for term in self.chosen(mask)), resolution))
         made = number.of(content, salt)
-        if self._classes.setdefault(made, key) != key:
+        if self._classes.setdefault(made, (mask, resolution)) != (mask, resolution):
             raise Collision(made)
-        self._numbers[key] = made
+        if resolution:
+            self._named_numbers[mask, resolution] = made
+        else:
+            self._numbers[mask] = made
         return made
 
     def chosen(self, mask: int) -> list[Term]:
@@ -199,31 +250,48 @@ class Side:
 
     def cells(self, mask: int, resolution: Resolution) -> tuple[Cell, ...]:
         """What holds for a class, for each protocol and port."""
-        known: dict[str, set[tuple[int, int]]] = {}
-        for name, protocol, port in resolution:
-            known.setdefault(name, set()).add((protocol, port))
-        named = {name: frozenset(found) for name, found in known.items()}
-        return flatten(
-            map(lambda term: _meaning(term, named), self.chosen(mask | self.anyone)),
-            self.restricted,
-            self.default_rule,
-        )
+        chosen = self.chosen(mask | self.anyone)
+        if self.names:
+            named = _by_name(resolution)
+            meanings = [term.resolved(named) if term.names else term.meaning for term in chosen]
+        else:
+            meanings = [term.meaning for term in chosen]
+        return flatten(meanings, self.restricted, self.default_rule)
+
+    def assign(
+        self, selected: Callable[[Selector], frozenset[int]], named: Mapping[int, NamedPorts], salt: int = 0
+    ) -> Assigned:
+        """The class of every identity that some clause names. Raises Collision."""
+        masks = self.members(selected)
+        if not self.names:
+            numbers = {mask: self.class_of(mask, (), salt) for mask in set(masks.values())}
+            classes = {made: (mask, _NO_NAMES) for mask, made in numbers.items()}
+            return Assigned(masks, {one: numbers[mask] for one, mask in masks.items()}, classes)
+        peers: dict[int, int] = {}
+        classes = {}
+        for identity, mask in (dict.fromkeys(named, 0) | masks).items():
+            resolution = self.resolution(named.get(identity))
+            made = self.class_of(mask, resolution, salt)
+            if made:
+                peers[identity] = made
+                classes[made] = (mask, resolution)
+        return Assigned(masks, peers, classes)
+
+
+def _by_name(resolution: Resolution) -> NamedPorts:
+    known: dict[str, set[tuple[int, int]]] = {}
+    for name, protocol, port in resolution:
+        known.setdefault(name, set()).add((protocol, port))
+    return {name: frozenset(found) for name, found in known.items()}
 
 
 class Collision(Exception):
     """Two classes of one policy came to the same number: the policy needs another salt."""
 
 
-def _meaning(term: Term, named: NamedPorts) -> Meaning:
-    found = term.nodes
-    if term.names:
-        found = (*(found or ()), *named_nodes(term.names, named))
-    return Meaning(term.rule, term.deny, term.peers is not None, found)
-
-
 def bits(mask: int) -> Iterator[int]:
     """Positions of the bits that are set, ascending."""
-    if mask.bit_length() <= 64:
+    if mask.bit_length() <= 64 or mask.bit_count() <= 8:
         while mask:
             low = mask & -mask
             yield low.bit_length() - 1
@@ -273,23 +341,17 @@ class Policy:
             if not side.enforced:
                 continue
             made.cells[direction, PolicyClass.ANY] = side.cells(0, ())
-            masks = side.members(selected)
-            if side.names:
-                masks = dict.fromkeys(named or {}, 0) | masks
-            for identity, mask in masks.items():
-                resolution = side.resolution((named or {}).get(identity))
-                peer_class = side.class_of(mask, resolution, self.salt)
-                if peer_class:
-                    made.peers[direction, identity] = peer_class
-                    if (direction, peer_class) not in made.cells:
-                        made.cells[direction, peer_class] = side.cells(mask, resolution)
+            assigned = side.assign(selected, named or {}, self.salt)
+            made.peers[direction] = assigned.peers
+            for peer_class, (mask, resolution) in assigned.classes.items():
+                made.cells[direction, peer_class] = side.cells(mask, resolution)
         return made
 
 
 class Tabulated(NamedTuple):
-    """A policy as the kernel is given it: (direction, identity) → class, (direction, class) → cells."""
+    """A policy as the kernel is given it: direction → identity → class, (direction, class) → cells."""
 
-    peers: dict[tuple[Direction, int], int]
+    peers: dict[Direction, dict[int, int]]
     cells: dict[tuple[Direction, int], tuple[Cell, ...]]
 
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 Row = TypeVar("Row")
 Key = Hashable
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[Row]):
+class Change(msgspec.Struct, Generic[Row], frozen=True):
     """A row before and after; `old` None = it is new, `new` None = it is gone."""
 
     key: Key
@@ -30,8 +30,7 @@ class Change(Generic[Row]):
     new: Row | None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[Row]):
+class Batch(msgspec.Struct, Generic[Row], frozen=True):
     """Changes since the last batch, and whether the table was ready at that moment."""
 
     changes: tuple[Change[Row], ...]
@@ -196,6 +195,9 @@ class Changes(Generic[Row]):
 
     def take(self) -> Batch[Row]:
         """What changed, now; may be empty. Changes that cancel each other out are left out."""
+        if not self._latest:
+            self._told_ready = self.table.ready
+            return Batch((), self.table.ready, self.table.revision)
         changes = tuple(
             Change(key, self._before[key], new)
             for key, new in self._latest.items()

@@ -116,7 +116,7 @@ def test_the_class_of_an_identity_is_what_names_it() -> None:
     )
     found = {APPS[0]: frozenset({300, 301}), APPS[1]: frozenset({301, 302}), APPS[2]: frozenset({303})}
     tables = policy.tabulate(found.__getitem__)
-    classes = {identity: peer_class for (_, identity), peer_class in tables.peers.items()}
+    classes = tables.peers[Direction.INGRESS]
     assert classes[300] == classes[301] != classes[302]  # both clauses name them, however often
     assert set(classes) == {300, 301, 302}
 
