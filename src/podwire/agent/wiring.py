@@ -81,17 +81,32 @@ class Kernel:
                 tunnel_mtu=prepared.route_mtu,
             )
         )
-        programs.replace_all()
-        programs.attach_network(prepared.device, prepared.ifindex)
-        if prepared.tunnel_device:
-            programs.attach_overlay(routes.TUNNEL, prepared.tunnel_device)
-        if config.socket_lb and config.cgroup:
-            programs.attach_cgroup(config.cgroup)
-        programs.drop_old()
+        self.config = config
+        if not programs.made_new:
+            self.take_over()
         self.plumbing = Plumbing(
             programs, gateways=me.router_addresses, mtu=prepared.mtu, route_mtu=prepared.route_mtu
         )
         self.routes = routes.RouteTarget(prepared)
+
+    def take_over(self) -> None:
+        """Our programs on every hook, in the place of an earlier agent's where there are any."""
+        prepared, programs = self.prepared, self.programs
+        programs.replace_all()
+        programs.attach_network(prepared.device, prepared.ifindex)
+        if prepared.tunnel_device:
+            programs.attach_overlay(routes.TUNNEL, prepared.tunnel_device)
+        if self.config.socket_lb and self.config.cgroup:
+            programs.attach_cgroup(self.config.cgroup)
+        programs.drop_old()
+
+    async def take_over_when_filled(self, writer: Writer) -> None:
+        """Maps of another layout than an earlier agent had begin empty: its programs run until then."""
+        while self.programs.made_new and not writer.synced:
+            await asyncio.sleep(0.05)
+        if self.programs.made_new:
+            self.take_over()
+            log.info("took over with new maps: %s", ", ".join(self.programs.made_new))
 
     def close(self) -> None:
         """Close descriptors; what is in the kernel goes on."""
@@ -163,6 +178,7 @@ async def _walk(
         group.start("choose backends", frontends.run())
         group.start("keep routes", ways.run())
         group.start("write maps", writer.run())
+        group.once("take over from programs with other maps", kernel.take_over_when_filled(writer))
         group.start("settle endpoints", attachments.settle())
         group.start("remember endpoints", attachments.remember())
         group.start("give back unused addresses", pools.run())

@@ -13,6 +13,7 @@ its place before anything is lost; if that fails, the rows it concerns say so in
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -24,6 +25,8 @@ from podwire.datapath.maps import Maps
 from podwire.datapath.mirror import Grow, Mirror
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
+
+log = logging.getLogger(__name__)
 
 # In the order they are written; removed from in the opposite one.
 ORDER = (
@@ -207,23 +210,25 @@ class Writer:
 
     def _want_endpoint(self, row: EndpointRow, policy: EndpointPolicyRow | None) -> None:
         value = rows.endpoint_value(row, policy)
-        device = U32.pack(row.ifindex)
+        device, at = U32.pack(row.ifindex), rows.endpoint_addresses(row)
         if policy is None or row.identity == 0:
-            # An earlier agent's row for this very pod stays in force until we know better.
-            held = self._mirrors["podwire_devices"].held.get(device)
-            if held is not None:
-                known = structs.Endpoint.unpack(held)
-                if (known.id, known.mac, known.ipv4, known.ipv6) == (
-                    row.id,
-                    value.mac,
-                    value.ipv4,
-                    value.ipv6,
-                ):
-                    value = known
+            value = self._known(value, device, at)
         packed = value.pack()
-        addresses = {key: packed for key in rows.endpoint_addresses(row)}
-        self._mirrors["podwire_endpoints"].want(row.id, addresses)
+        self._mirrors["podwire_endpoints"].want(row.id, {key: packed for key in at})
         self._mirrors["podwire_devices"].want(row.id, {device: packed} if row.ifindex else {})
+
+    def _known(self, value: structs.Endpoint, device: bytes, at: list[bytes]) -> structs.Endpoint:
+        """An earlier agent's row for this very pod stays in force until we know better; else `value`.
+
+        Either map may have it: the other one may have been made new.
+        """
+        held = [self._mirrors["podwire_devices"].held.get(device)]
+        held += [self._mirrors["podwire_endpoints"].held.get(key) for key in at]
+        for raw in held:
+            known = structs.Endpoint.unpack(raw) if raw is not None else structs.Endpoint()
+            if (known.id, known.device, known.mac) == (value.id, value.device, value.mac):
+                return known
+        return value
 
     def _broken_policies(self) -> set[int]:
         """Policies of which an entry or a peer is not in the kernel."""
@@ -247,6 +252,8 @@ class Writer:
             mirror.prune()
         self._flush()
         self.synced = True
+        entries = sum(len(mirror.held) for mirror in self._mirrors.values())
+        log.info("the kernel's maps are as the tables say: %d entries", entries)
 
     def _announce(self) -> None:
         """Note what the kernel now has of endpoints and wake who waits."""
