@@ -90,6 +90,9 @@ int podwire_to_overlay(struct __sk_buff *skb)
 	reason = parse_network(skb, flow);
 	if (reason)
 		return drop(skb, flow, reason);
+	/* The stack's upkeep of the link ends in the device, which has nobody to send it to. */
+	if (address_is_link_group(&flow->destination))
+		return TC_ACT_OK;
 	pod = endpoint_at(&flow->source);
 	flow->source_identity = pod ? pod->identity : IDENTITY_HOST;
 	flow->source_endpoint = pod ? pod->id : 0;

@@ -56,3 +56,11 @@ static __always_inline bool address_is_hairpin(const union address *address)
 		return address->words[3] == HAIRPIN_IPV4;
 	return address->halves[0] == HAIRPIN_IPV6_HIGH && address->halves[1] == HAIRPIN_IPV6_LOW;
 }
+
+/* To all on this link, and to nobody beyond: ff02::/16, 224.0.0.0/24. */
+static __always_inline bool address_is_link_group(const union address *address)
+{
+	if (address_is_ipv4(address))
+		return (address->words[3] & bpf_htonl(0xffffff00)) == bpf_htonl(0xe0000000);
+	return (address->words[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0xff020000);
+}

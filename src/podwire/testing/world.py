@@ -277,7 +277,7 @@ class World:
         mark: int = 0,
         repeat: int = 1,
     ) -> Outcome:
-        """`packet` through `podwire_<program>`. `received_on` is where the stack got it, 0 = from the node."""
+        """`packet` through `podwire_<program>`. `received_on`: where the stack got it, 0 = from the node."""
         context = SkbContext(
             ifindex=device,
             ingress_ifindex=received_on,

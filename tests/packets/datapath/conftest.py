@@ -106,7 +106,7 @@ class Family:
         return packet[IPv6 if self.ipv6 else IP]
 
     def routed(self, packet: Packet, to: Pod, **changes: Any) -> Packet:
-        """`packet` as a router hands it to pod `to`: one hop less, other macs, and `changes` to the IP header."""
+        """As a router hands it to pod `to`: one hop less, other macs, and `changes` to the IP header."""
         after = packet.copy()
         after[Ether].src, after[Ether].dst = mac(to.host_mac), mac(to.mac)
         header = self.network(after)

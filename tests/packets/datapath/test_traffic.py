@@ -64,7 +64,7 @@ class Node:
             "link set pwvx addrgenmode none",
             f"link set pwvx mtu {TUNNEL_MTU} arp off up",
         )
-        far = "dev pwvx" if self.tunnel else "via 192.168.7.%d" % theirs
+        far = "dev pwvx" if self.tunnel else f"via 192.168.7.{theirs}"
         far6 = "dev pwvx" if self.tunnel else f"via fd00:7::{theirs}"
         ip(self.name, f"route add 10.0.{theirs}.0/24 {far}", f"route add fd00:10:{theirs}::/64 {far6}")
         with Stack(self.name) as stack:
