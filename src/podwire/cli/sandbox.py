@@ -45,25 +45,37 @@ def up(
     """Bring a sandbox up; returns when its nodes and the lab's pods are ready."""
     from podwire.sandbox import lab as labs
     from podwire.sandbox import processes
+    from podwire.sandbox.up import down as take_down
     from podwire.sandbox.up import up as bring_up
 
-    end_by_interrupt()
+    came = end_by_interrupt()
     began = time.monotonic()
     given: dict[str, Any] = {"nodes": nodes, "ip_family": ip_family, "routing": routing, "name": name}
     wanted = labs.changed(labs.read(lab_file) if lab_file else labs.Lab(), given)
     made = bring_up(wanted, wanted.name, processes.work(), timeout=timeout, tell=_say)
+    if came:
+        take_down(made.name)
+        raise KeyboardInterrupt
     option = "" if made.name == "default" else f" --name {made.name}"
     click.echo(f"Sandbox “{made.name}” is up: {_names(made)}, {time.monotonic() - began:.1f} s.")
     click.echo(f"  eval $(podwire sandbox env{option})    # then kubectl and hubble talk to it")
 
 
-def end_by_interrupt() -> None:
-    """SIGTERM ends this command as Ctrl-C does: what it made is removed."""
+def end_by_interrupt() -> list[int]:
+    """SIGTERM ends this command as Ctrl-C does: what it made is removed.
 
-    def interrupt(*_: object) -> None:
+    Returns the signals that came: an interrupt that comes inside a callback of the interpreter's
+    (around a fork, in a finalizer) is only printed, and has to be looked for.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    return came
 
 
 def _names(plan: Any) -> str:
