@@ -233,7 +233,7 @@ class Side:
             known = self._numbers.get(mask) if mask else int(PolicyClass.ANY)
         if known is not None:
             return known
-        content = msgspec.msgpack.encode((sorted(term.rule for term in self.chosen(mask)), resolution))
+        content = msgspec.msgpack.encode((sorted([term.rule for term in self.chosen(mask)]), resolution))
         made = number.of(content, salt)
         if self._classes.setdefault(made, (mask, resolution)) != (mask, resolution):
             raise Collision(made)
@@ -264,9 +264,11 @@ class Side:
         """The class of every identity that some clause names. Raises Collision."""
         masks = self.members(selected)
         if not self.names:
-            numbers = {mask: self.class_of(mask, (), salt) for mask in set(masks.values())}
-            classes = {made: (mask, _NO_NAMES) for mask, made in numbers.items()}
-            return Assigned(masks, {one: numbers[mask] for one, mask in masks.items()}, classes)
+            # Identities of the same selectors share the very object: told apart by it, not by its bits.
+            distinct = {id(mask): mask for mask in masks.values()}
+            numbers = {place: self.class_of(mask, _NO_NAMES, salt) for place, mask in distinct.items()}
+            classes = {numbers[place]: (mask, _NO_NAMES) for place, mask in distinct.items()}
+            return Assigned(masks, {one: numbers[id(mask)] for one, mask in masks.items()}, classes)
         peers: dict[int, int] = {}
         classes = {}
         for identity, mask in (dict.fromkeys(named, 0) | masks).items():
