@@ -111,7 +111,7 @@ async def endpoints(node: Node, request: web.Request) -> Answer:
         rows = [row for row in rows if set(wanted) <= set(row.labels)]
         if not rows:
             raise NotFound("no endpoint has these labels")
-    return Answer([shapes.endpoint(node.tables, row) for row in rows])
+    return Answer(shapes.endpoints(node.tables, rows))
 
 
 async def endpoint(node: Node, request: web.Request) -> Answer:
@@ -239,9 +239,9 @@ async def identities(node: Node, _: web.Request) -> Answer:
 async def identity(node: Node, request: web.Request) -> Answer:
     """One identity."""
     wanted = number(request.match_info["id"], "an identity", (1 << 32) - 1)
-    for shape in shapes.all_identities(node.tables):
-        if shape["id"] == wanted:
-            return Answer(shape)
+    shape = shapes.one_identity(node.tables, wanted)
+    if shape is not None:
+        return Answer(shape)
     raise NotFound(f"there is no identity {wanted}", hint="`podwire identity list` shows all")
 
 
@@ -258,9 +258,9 @@ async def services(node: Node, _: web.Request) -> Answer:
 async def service(node: Node, request: web.Request) -> Answer:
     """One of them, by number."""
     wanted = number(request.match_info["id"], "a service", 65535)
-    for shape in shapes.services(node.tables):
-        if shape["spec"]["id"] == wanted:
-            return Answer(shape)
+    for row in node.tables.frontends:
+        if row.rev_nat == wanted:
+            return Answer(shapes.service(node.tables, row))
     raise NotFound(f"there is no service {wanted}", hint="`podwire service list` shows all")
 
 

@@ -212,7 +212,7 @@ def debuginfo(node: Node) -> Shape:
         "cilium-version": f"{podwire.__version__} podwire",
         "kernel-version": kernel.release,
         "cilium-status": healthz(node),
-        "endpoint-list": [shapes.endpoint(node.tables, row) for row in node.tables.endpoints],
+        "endpoint-list": shapes.endpoints(node.tables, node.tables.endpoints),
         "service-list": shapes.services(node.tables),
         "policy": {"revision": 1 + node.tables.policies.revision, "policy": ""},
         "subsystem": {},

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from podwire.abi.enums import PolicyVerdict
 from podwire.base.addresses import exact
 from podwire.model import identity as identities
 from podwire.model.labels import Labels
+from podwire.model.rule import Direction
 from podwire.state.tables import (
-    BackendRow,
     ContainerPort,
     EndpointPolicyRow,
     EndpointRow,
@@ -22,7 +23,6 @@ from podwire.state.tables import (
     NodeRow,
     PolicyRow,
     SelectionRow,
-    ServiceRow,
     Tables,
 )
 
@@ -39,10 +39,33 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def endpoint(tables: Tables, row: EndpointRow) -> Shape:
+class Allowed:
+    """Identities that some entry of a policy allows something to, found in one pass over the tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        classes = {
+            (entry.policy, entry.direction, entry.peer_class)
+            for entry in tables.policy_entries
+            if entry.verdict == PolicyVerdict.ALLOW
+        }
+        self._found: dict[tuple[int, int], list[int]] = {}
+        for peer in tables.policy_peers:
+            if (peer.policy, peer.direction, peer.peer_class) in classes:
+                self._found.setdefault((peer.policy, peer.direction), []).append(peer.identity)
+
+    def by(self, policy: int, direction: Direction) -> list[int]:
+        return sorted(self._found.get((policy, direction), ()))
+
+
+def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
+    allowed = Allowed(tables)
+    return [endpoint(tables, row, allowed) for row in rows]
+
+
+def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -> Shape:
     obeyed = tables.endpoint_policies.get(row.id)
     healthy = row.state == "ready"
-    policy = endpoint_policy(tables, row, obeyed)
+    policy = endpoint_policy(row, obeyed, allowed or Allowed(tables))
     return {
         "id": row.id,
         "spec": {"label-configuration": {"user": []}, "options": {}},
@@ -81,35 +104,20 @@ def endpoint(tables: Tables, row: EndpointRow) -> Shape:
     }
 
 
-def endpoint_policy(tables: Tables, row: EndpointRow, obeyed: EndpointPolicyRow | None) -> Shape:
+def endpoint_policy(row: EndpointRow, obeyed: EndpointPolicyRow | None, allowed: Allowed) -> Shape:
+    policy = obeyed.policy if obeyed else 0
     return {
         "id": row.identity,
         "build": obeyed.revision if obeyed else 0,
         "policy-revision": obeyed.revision if obeyed else 0,
         "policy-enabled": enforcement(obeyed),
-        "allowed-ingress-identities": _allowed(tables, obeyed, 1),
-        "allowed-egress-identities": _allowed(tables, obeyed, 2),
+        "allowed-ingress-identities": allowed.by(policy, Direction.INGRESS),
+        "allowed-egress-identities": allowed.by(policy, Direction.EGRESS),
         "denied-ingress-identities": [],
         "denied-egress-identities": [],
         "cidr-policy": {"egress": [], "ingress": []},
         "l4": {"egress": [], "ingress": []},
     }
-
-
-def _allowed(tables: Tables, obeyed: EndpointPolicyRow | None, direction: int) -> list[int]:
-    """Identities some entry of the policy allows something to."""
-    if obeyed is None or not obeyed.policy:
-        return []
-    classes = {
-        entry.peer_class
-        for entry in tables.policy_entries.by("policy", obeyed.policy)
-        if entry.direction == direction and entry.verdict == 1
-    }
-    return sorted(
-        peer.identity
-        for peer in tables.policy_peers
-        if peer.policy == obeyed.policy and peer.direction == direction and peer.peer_class in classes
-    )
 
 
 def enforcement(obeyed: EndpointPolicyRow | None) -> str:
@@ -148,6 +156,15 @@ def identity(row: IdentityRow) -> Shape:
     return identity_of(row.number, row.labels)
 
 
+def one_identity(tables: Tables, number: int) -> Shape | None:
+    row = tables.identities.get(number)
+    if row is not None:
+        return identity(row)
+    return next(
+        (identity_of(one.number, one.labels) for one in identities.RESERVED if one.number == number), None
+    )
+
+
 def all_identities(tables: Tables) -> list[Shape]:
     """The table's, and the reserved ones if the table does not list them."""
     rows = {row.number: identity(row) for row in tables.identities}
@@ -170,12 +187,11 @@ def ip(row: IpcacheRow) -> Shape:
 
 def services(tables: Tables) -> list[Shape]:
     """One per frontend, by number, as `service list` has them."""
-    backends = {row.id: row for row in tables.backends}
-    rows = sorted(tables.frontends, key=lambda row: row.rev_nat)
-    return [service(row, tables.services.get((row.namespace, row.service)), backends) for row in rows]
+    return [service(tables, row) for row in sorted(tables.frontends, key=lambda row: row.rev_nat)]
 
 
-def service(row: FrontendRow, source: ServiceRow | None, backends: dict[int, BackendRow]) -> Shape:
+def service(tables: Tables, row: FrontendRow) -> Shape:
+    source = tables.services.get((row.namespace, row.service))
     spec = {
         "id": row.rev_nat,
         "frontend-address": {
@@ -195,7 +211,7 @@ def service(row: FrontendRow, source: ServiceRow | None, backends: dict[int, Bac
                 "weight": 100,
             }
             for number in row.backends
-            if (one := backends.get(number)) is not None
+            if (one := tables.backends.get(number)) is not None
         ],
         "flags": {
             "type": "ClusterIP",
