@@ -1,0 +1,60 @@
+"""An agent of another version takes a node over while packets flow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podwire.base.aio import eventually
+from podwire.bpf.map import U32, Map, MapType
+from podwire.datapath.programs import newest_generation, open_maps
+
+pytestmark = pytest.mark.cluster
+
+
+def lost(ping: str) -> tuple[int, int]:
+    """(sent, lost) of ping's summary."""
+    found = re.search(r"(\d+) packets transmitted, (\d+) received", ping)
+    assert found, ping
+    return int(found.group(1)), int(found.group(1)) - int(found.group(2))
+
+
+def make_foreign(directory: str, name: str) -> None:
+    """Pin a map of another layout where the next agent expects its own, as another version would."""
+    os.unlink(os.path.join(directory, name))
+    with Map.create(MapType.HASH, name, U32, U32, 16) as foreign:
+        foreign.pin(os.path.join(directory, name))
+
+
+async def test_maps_of_another_layout_drop_no_packet(sandbox: Any) -> None:
+    async with sandbox("two-nodes", name=f"takeover-{os.getpid()}") as lab:
+        bpf_dir = str(Path("/sys/fs/bpf/podwire") / lab.name / "n1")
+        targets = [lab["n2p1"].address, lab["n1p2"].address]
+        for name in ("podwire_devices", "podwire_endpoints", "podwire_ipcache"):
+            generation = newest_generation(bpf_dir)
+            directory = open_maps(bpf_dir).directory
+            make_foreign(directory, name)
+            async with asyncio.TaskGroup() as group:
+                pings = [
+                    group.create_task(
+                        lab["n1p1"].exec("ping", "-q", "-i", "0.005", "-c", "800", target, timeout=60)
+                    )
+                    for target in targets
+                ]
+                await lab.restart_agent("n1")
+                await eventually(
+                    lambda before=generation, old=directory: (
+                        newest_generation(bpf_dir) > before and not os.path.exists(old)
+                    ),
+                    timeout=20,
+                    what="the new generation of maps",
+                )
+            for ping in pings:
+                sent, missing = lost(ping.result().stdout)
+                assert sent == 800
+                assert missing == 0, f"{name}: {missing} packets"
