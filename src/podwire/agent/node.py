@@ -19,6 +19,7 @@ from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
 from podwire.ipam.pools import Pools
 from podwire.loadbalancer.frontends import Frontends
+from podwire.sources import nodes
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
 from podwire.state.tables import EndpointRow, Tables
@@ -134,6 +135,8 @@ class Node:
         malformed = self._sources.malformed()
         if malformed:
             return WARNING, "; ".join(f"{name}: {error}" for name, error in malformed.items())
+        if clashes := nodes.clashes(self.tables.nodes):
+            return WARNING, "; ".join(clashes)
         if self._reporter.error:
             return WARNING, self._reporter.error
         return OK, "all objects known"

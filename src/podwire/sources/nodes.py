@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Network, ip_network
+from itertools import accumulate
 
+from podwire.base.addresses import IPNetwork
 from podwire.sources.objects import Object, address, items, labels, mapping, name_of, prefix, text, texts
 from podwire.state.tables import NodeRow
 
@@ -47,3 +50,38 @@ def router_of(cidr: str) -> str:
     if isinstance(network, IPv4Network) and network.prefixlen < 31:
         return str(network.broadcast_address - 1)
     return str(network.broadcast_address)
+
+
+def clashes(rows: Iterable[NodeRow]) -> list[str]:
+    """Sentences about nodes that claim the same: pod CIDRs that overlap, one address twice.
+
+    Traffic to what two nodes claim goes to one of them, so a person has to know.
+    """
+    rows = sorted(rows, key=lambda row: row.name)
+    found = []
+    owners: dict[str, str] = {}
+    for row in rows:
+        for own in row.addresses:
+            other = owners.setdefault(own, row.name)
+            if other != row.name:
+                found.append(f"nodes {other} and {row.name} both have the address {own}")
+    for version in (4, 6):
+        ranges = sorted(
+            (
+                (network, row.name)
+                for row in rows
+                for cidr in row.pod_cidrs
+                if (network := ip_network(cidr)).version == version
+            ),
+            key=lambda one: (int(one[0].network_address), one[0].prefixlen),
+        )
+        for (first, owner), (second, other) in zip(
+            accumulate(ranges, _reaching_further), ranges[1:], strict=False
+        ):
+            if int(second.network_address) <= int(first.broadcast_address):
+                found.append(f"pod CIDRs overlap: {first} of node {owner} and {second} of node {other}")
+    return found
+
+
+def _reaching_further(one: tuple[IPNetwork, str], other: tuple[IPNetwork, str]) -> tuple[IPNetwork, str]:
+    return other if int(other[0].broadcast_address) > int(one[0].broadcast_address) else one

@@ -8,7 +8,7 @@ import pytest
 
 from podwire.base.errors import InvalidObject
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
-from podwire.state.tables import ContainerPort, SliceEndpoint
+from podwire.state.tables import ContainerPort, NodeRow, SliceEndpoint
 
 
 def test_namespace_has_its_name_as_label() -> None:
@@ -44,6 +44,28 @@ def test_node_lists_internal_addresses_first_and_routers_of_its_pod_cidrs() -> N
 )
 def test_router_is_the_last_usable_address(cidr: str, router: str) -> None:
     assert nodes.router_of(cidr) == router
+
+
+def test_nodes_that_claim_the_same_are_named() -> None:
+    def row(name: str, address: str, *cidrs: str) -> NodeRow:
+        return NodeRow(name, (address,), cidrs, {}, False)
+
+    assert (
+        nodes.clashes(
+            [row("a", "172.20.0.1", "10.0.1.0/24", "fd00:1::/64"), row("b", "172.20.0.2", "10.0.2.0/24")]
+        )
+        == []
+    )
+    assert nodes.clashes([row("a", "172.20.0.1", "10.0.0.0/16"), row("b", "172.20.0.1", "10.0.2.0/24")]) == [
+        "nodes a and b both have the address 172.20.0.1",
+        "pod CIDRs overlap: 10.0.0.0/16 of node a and 10.0.2.0/24 of node b",
+    ]
+    nested = [
+        row("a", "1.1.1.1", "10.0.0.0/16"),
+        row("b", "1.1.1.2", "10.0.1.0/24"),
+        row("c", "1.1.1.3", "10.0.9.0/24"),
+    ]
+    assert len(nodes.clashes(nested)) == 2
 
 
 def pod(**changes: Any) -> dict[str, Any]:
