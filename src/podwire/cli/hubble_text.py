@@ -227,11 +227,16 @@ def as_json(message: Any) -> str:
     return "".join(_JSON_ESCAPES.get(char) or _invisible(char) for char in text)
 
 
-_JSON_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+# What Go's encoder escapes besides what JSON must.
+_JSON_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def _invisible(char: str) -> str:
-    return f"\\u{ord(char):04x}" if "\x7f" <= char <= "\x9f" else char
+    """The escape of a character that would act on a terminal; others as they are."""
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def _in_order(made: Any, descriptor: Any) -> Any:

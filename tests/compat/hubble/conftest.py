@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+
+from podwire.cli import main as podwire
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,20 +41,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def run(hubble: Path, server: str):
-    """Run hubble or podwire with arguments; (exit code, standard output, standard error)."""
+def run(hubble: Path, server: str, monkeypatch: pytest.MonkeyPatch):
+    """Run hubble, or podwire in this process, with arguments; (exit code, standard output, standard error)."""
+    monkeypatch.setenv("HUBBLE_SERVER", server)
 
     def run(program: str, *arguments: str) -> tuple[int, str, str]:
-        command = {"hubble": [str(hubble)], "podwire": [sys.executable, "-m", "podwire.cli", "hubble"]}[
-            program
-        ]
-        done = subprocess.run(
-            [*command, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            env=os.environ | {"HUBBLE_SERVER": server},
-        )
-        return done.returncode, done.stdout, done.stderr
+        if program == "hubble":
+            done = subprocess.run([hubble, *arguments], capture_output=True, text=True, timeout=30)
+            return done.returncode, done.stdout, done.stderr
+        out, error = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(error):
+            try:
+                podwire(["hubble", *arguments])
+            except SystemExit as end:
+                return int(end.code or 0), out.getvalue(), error.getvalue()
+        raise AssertionError("podwire did not end")
 
     return run

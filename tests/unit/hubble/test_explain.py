@@ -50,7 +50,7 @@ def test_default_deny_names_who_selects_and_why_nobody_allowed(sampled: Pipeline
     assert found["near_misses"] == [
         {
             "policy": "prod/backend",
-            "clause": "spec.ingress[0]",
+            "clause": "ingress[0]",
             "why": "the peer is not [app=frontend] and the port is none of 9090/TCP, 1-99/UDP",
         }
     ]
