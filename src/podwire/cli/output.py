@@ -51,7 +51,9 @@ def cell(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case Mapping():
-            return safe(json.dumps(value, default=str))
+            return " ".join(
+                f"{safe(str(key))}={cell(one)}" for key, one in value.items() if one not in ("", None)
+            )
         case list() | tuple():
             return ", ".join(map(cell, value))
         case _:
