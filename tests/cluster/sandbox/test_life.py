@@ -81,7 +81,9 @@ def test_a_process_that_is_killed_comes_back(cli: Run, name: str, process: str) 
         assert shown(cli, name)["state"] == "running"
         kubeconfig = f"/run/podwire/sandboxes/{name}/kubeconfig"
         ready = ["kubectl", "--kubeconfig", kubeconfig, "get", "nodes"]
-        wait_for(lambda: b" Ready" in subprocess.run(ready, capture_output=True, check=False).stdout, "node n1")
+        wait_for(
+            lambda: b" Ready" in subprocess.run(ready, capture_output=True, check=False).stdout, "node n1"
+        )
     finally:
         cli("sandbox", "down", "--name", name)
 
@@ -153,7 +155,9 @@ def test_bad_input_is_refused_in_a_sentence(cli: Run, tmp_path: Path) -> None:
 
 def test_a_manifest_that_is_refused_leaves_no_sandbox(cli: Run, name: str, tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("nodes: 1\nmanifests: [wrong.yaml]\n")
-    (tmp_path / "wrong.yaml").write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: Wrong_Name}\nspec: {}\n")
+    (tmp_path / "wrong.yaml").write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: Wrong_Name}\nspec: {}\n"
+    )
     refused = cli("sandbox", "up", "--name", name, "-f", str(tmp_path))
     assert refused.returncode == 1
     assert "wrong.yaml, line 1" in refused.stderr

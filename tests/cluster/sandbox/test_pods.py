@@ -134,7 +134,14 @@ def test_init_containers_run_first_and_in_order(kubectl: Kubectl) -> None:
         {"name": f"i{n}", "image": "busybox", "command": ["sh", "-c", f"echo {n} >> /mnt/order"], **mounts}
         for n in (1, 2)
     ]
-    make(kubectl, "ordered", {"command": ["cat", "/mnt/order"], **mounts}, initContainers=init, restartPolicy="Never", **volume)
+    make(
+        kubectl,
+        "ordered",
+        {"command": ["cat", "/mnt/order"], **mounts},
+        initContainers=init,
+        restartPolicy="Never",
+        **volume,
+    )
     phase_is(kubectl, "ordered", "Succeeded")
     assert kubectl("logs", "ordered").split() == ["1", "2"]
     kubectl("delete", "pod", "ordered")
@@ -148,13 +155,18 @@ def test_readiness_and_liveness(kubectl: Kubectl) -> None:
     }
     make(kubectl, "ready", server)
     kubectl("wait", "--for=condition=Ready", "pod/ready", "--timeout=30s")
-    unready = {**server, "readinessProbe": {"httpGet": {"path": "/status/503", "port": "http"}, "failureThreshold": 1}}
+    unready = {
+        **server,
+        "readinessProbe": {"httpGet": {"path": "/status/503", "port": "http"}, "failureThreshold": 1},
+    }
     make(kubectl, "unready", unready)
     wait(lambda: "statuscode: 503" in kubectl("get", "events", "-o", "yaml"), "the reason in an event")
     assert not status(kubectl, "unready")["containerStatuses"][0]["ready"]
     liveness = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     make(kubectl, "dying", {"livenessProbe": liveness})
-    wait(lambda: status(kubectl, "dying")["containerStatuses"][0]["restartCount"] > 0, "a restart by liveness")
+    wait(
+        lambda: status(kubectl, "dying")["containerStatuses"][0]["restartCount"] > 0, "a restart by liveness"
+    )
     kubectl("delete", "pod", "ready", "unready", "dying")
 
 
@@ -167,12 +179,16 @@ def test_exec_logs_and_port_forward(kubectl: Kubectl, kubeconfig: str) -> None:
     kubectl("exec", "web", "--", "curl", "-s", "-m", "5", "http://127.0.0.1/logged")
     assert "/logged" in kubectl("logs", "web", "--tail=1")
     forward = subprocess.Popen(
-        ["kubectl", "--kubeconfig", kubeconfig, "port-forward", "pod/web", ":80"], stdout=subprocess.PIPE, text=True
+        ["kubectl", "--kubeconfig", kubeconfig, "port-forward", "pod/web", ":80"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert forward.stdout
         port = forward.stdout.readline().split("127.0.0.1:")[1].split()[0]
-        got = subprocess.run(["curl", "-s", "-m", "5", f"http://127.0.0.1:{port}/f"], capture_output=True, check=True)
+        got = subprocess.run(
+            ["curl", "-s", "-m", "5", f"http://127.0.0.1:{port}/f"], capture_output=True, check=True
+        )
         assert json.loads(got.stdout)["pod"] == "web"
     finally:
         forward.kill()
