@@ -109,7 +109,9 @@ def _near_misses(flows: Flows, row: dict[str, Any]) -> list[dict[str, str]]:
         for clause in rule.clauses:
             if clause.direction == direction and clause.effect == Effect.ALLOW:
                 why = _why_not(clause, peer.labels, row["protocol"], row["destination_port"])
-                misses.append({"policy": str(rule.origin), "clause": clause.path.removeprefix("spec."), "why": why})
+                misses.append(
+                    {"policy": str(rule.origin), "clause": clause.path.removeprefix("spec."), "why": why}
+                )
     return misses[:MOST_MISSES]
 
 

@@ -22,7 +22,8 @@ from podwire.hubble.enrich import Enricher
 from podwire.hubble.explain import explain_row
 from podwire.hubble.flows import Flows
 from podwire.hubble.read import Accounts, Reader, Records, RingLike, StatsReader
-from podwire.hubble.serve import Address, Server
+from podwire.hubble.rpc import Address
+from podwire.hubble.serve import Server
 from podwire.hubble.store import BYTES_PER_FLOW, Store
 from podwire.state.tables import Tables
 

@@ -22,7 +22,7 @@ import podwire
 from podwire.api import observer_pb2, relay_pb2
 from podwire.base.aio import Channel, Supervised
 from podwire.base.errors import ConfigError
-from podwire.hubble.serve import (
+from podwire.hubble.rpc import (
     Address,
     greet,
     health,

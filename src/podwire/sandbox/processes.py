@@ -37,7 +37,7 @@ def _agent(config: Path) -> None:
 
 def _relay(nodes: list[tuple[str, str]], listen: Path) -> None:
     from podwire.hubble.relay import Peer, Relay
-    from podwire.hubble.serve import Address
+    from podwire.hubble.rpc import Address
 
     relay = Relay([Peer(name, target) for name, target in nodes], Address(socket=str(listen)))
     asyncio.run(relay.run())

@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def run(hubble: Path, server: str, monkeypatch: pytest.MonkeyPatch):
-    """Run hubble, or podwire in this process, with arguments; (exit code, standard output, standard error)."""
+    """Run hubble, or podwire in this process: (exit code, standard output, standard error)."""
     monkeypatch.setenv("HUBBLE_SERVER", server)
 
     def run(program: str, *arguments: str) -> tuple[int, str, str]:

@@ -22,7 +22,8 @@ from podwire.base.aio import cancelling, eventually
 from podwire.base.config import AgentConfig
 from podwire.base.errors import ConfigError
 from podwire.hubble.pipeline import Pipeline
-from podwire.hubble.serve import Address, Server
+from podwire.hubble.rpc import Address
+from podwire.hubble.serve import Server
 from podwire.state.tables import NodeRow
 
 

@@ -1,0 +1,146 @@
+"""gRPC for the observers of hubble: where to listen, how services are declared, health.
+
+What `serve` (one node) and `relay` (several) have in common.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+
+import podwire
+from podwire.api import health_pb2
+from podwire.base.config import AgentConfig
+from podwire.base.errors import ConfigError, StorageError
+
+SERVICE = "hubble.server.Observer"
+PORT = 4244
+VERSION_HEADER = "hubble-server-version"
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen: a unix socket, and host:port with TLS. Empty = not there."""
+
+    socket: str = ""
+    listen: str = ""
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+    @classmethod
+    def of_agent(cls, config: AgentConfig) -> Address:
+        if config.hubble_listen_address and not (config.hubble_tls_cert and config.hubble_tls_key):
+            raise ConfigError(
+                "hubble-listen-address needs hubble-tls-cert and hubble-tls-key",
+                hint="flows tell who talks to whom; they are not served in clear over TCP",
+            )
+        return cls(
+            str(config.hubble_socket),
+            config.hubble_listen_address,
+            config.hubble_tls_cert,
+            config.hubble_tls_key,
+            config.hubble_tls_ca,
+        )
+
+    @property
+    def port(self) -> int:
+        port = self.listen.rpartition(":")[2]
+        return int(port) if port.isdigit() else PORT
+
+
+def service(name: str, methods: dict[str, Any]) -> Any:
+    return grpc.method_handlers_generic_handler(name, methods)
+
+
+def unary(method: Callable[..., Any], request: Any) -> Any:
+    return grpc.unary_unary_rpc_method_handler(method, request.FromString, _serialize)
+
+
+def stream(method: Callable[..., Any], request: Any) -> Any:
+    return grpc.unary_stream_rpc_method_handler(method, request.FromString, _serialize)
+
+
+def _serialize(message: Any) -> bytes:
+    raw: bytes = message.SerializeToString()
+    return raw
+
+
+async def greet(context: Any, header: str = VERSION_HEADER) -> None:
+    """Clients compare versions by this header."""
+    await context.send_initial_metadata(((header, podwire.__version__),))
+
+
+async def no_agent_events(_: Any, context: Any) -> AsyncIterator[Any]:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "podwire has no agent events; see `podwire status`")
+    yield
+
+
+async def no_debug_events(_: Any, context: Any) -> AsyncIterator[Any]:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "podwire has no debug events; see `podwire monitor`")
+    yield
+
+
+def health() -> Any:
+    """The health service: serving as long as it answers."""
+
+    async def check(request: Any, context: Any) -> Any:
+        if request.service not in ("", SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service}")
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    return service("grpc.health.v1.Health", {"Check": unary(check, health_pb2.HealthCheckRequest)})
+
+
+async def serve(handlers: list[Any], address: Address) -> None:
+    """Listen and answer until cancelled; StorageError or ConfigError if that cannot be."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(tuple(handlers))
+    if address.socket:
+        _bind_socket(server, address.socket)
+    if address.listen:
+        _bind_tls(server, address)
+    await server.start()
+    try:
+        await server.wait_for_termination()
+    finally:
+        await server.stop(grace=0.2)
+        if address.socket:
+            Path(address.socket).unlink(missing_ok=True)
+
+
+def _bind_socket(server: Any, path: str) -> None:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the directory of {path}: {error.strerror}") from error
+    # The socket must never have been open to others, not even between bind and chmod.
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        raise StorageError(f"cannot listen on {path}") from error
+    finally:
+        os.umask(mask)
+
+
+def _bind_tls(server: Any, address: Address) -> None:
+    try:
+        certificate, key = Path(address.certificate).read_bytes(), Path(address.key).read_bytes()
+        client_ca = Path(address.client_ca).read_bytes() if address.client_ca else None
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    credentials = grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
+    )
+    try:
+        server.add_secure_port(address.listen, credentials)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"cannot listen on {address.listen} with {address.certificate}",
+            hint="is the address in use, and do certificate and key belong together?",
+        ) from error
