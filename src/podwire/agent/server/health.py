@@ -15,6 +15,17 @@ from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Node
 from podwire.agent.server import shapes
 
 Shape = dict[str, Any]
+WATCHED = (
+    "cilium/v2::CiliumClusterwideNetworkPolicy",
+    "cilium/v2::CiliumEndpoint",
+    "cilium/v2::CiliumNetworkPolicy",
+    "core/v1::Namespace",
+    "core/v1::Node",
+    "core/v1::Pods",
+    "core/v1::Service",
+    "discovery/v1::EndpointSlice",
+    "networking.k8s.io/v1::NetworkPolicy",
+)
 SEVERITY = {DISABLED: 0, OK: 0, WARNING: 1, FAILURE: 2}
 
 
@@ -226,7 +237,7 @@ def _status(status: tuple[str, str]) -> Shape:
 
 def _kubernetes(components: Mapping[str, tuple[str, str]]) -> Shape:
     state, message = components.get("kubernetes", (DISABLED, ""))
-    return {"state": state, "msg": message, "k8s-api-versions": []}
+    return {"state": state, "msg": message, "k8s-api-versions": list(WATCHED)}
 
 
 def _hubble(components: Mapping[str, tuple[str, str]]) -> Shape:

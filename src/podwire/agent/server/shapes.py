@@ -317,7 +317,7 @@ def selector(row: SelectionRow) -> Shape:
         "selector": str(row.selector),
         "identities": sorted(row.identities),
         "users": row.users,
-        "labels": {},
+        "labels": [],
     }
 
 
