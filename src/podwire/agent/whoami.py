@@ -35,13 +35,16 @@ class Whoami:
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
-                row = nodes.row_of(await client.get(NODES, self.node_name), self.node_name)
+                async with asyncio.timeout(PATIENCE):
+                    row = nodes.row_of(await client.get(NODES, self.node_name), self.node_name)
                 if row.addresses and row.pod_cidrs:
                     self.remember(row)
                     return row
                 problem: PodwireError = ConfigError(f"node {self.node_name} has no address or pod CIDR yet")
             except (ApiError, Unreachable) as error:
                 problem = error
+            except TimeoutError:
+                problem = Unreachable("the Kubernetes API does not answer")
             if remembered is not None and asyncio.get_running_loop().time() >= deadline:
                 log.warning("%s; going on as node %s was", problem, self.node_name)
                 return remembered

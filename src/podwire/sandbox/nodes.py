@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 LEASE_SECONDS = 40
 RENEW = 10.0  # s
+# s an agent may be away before its node is not ready: the datapath goes on without it, so a restart
+# must not take a node's pods out of their Services. As long as Kubernetes waits for a node.
+GRACE = 40.0
 QUICK, SLOW = 0.03, 2.0  # s between questions to an agent that is not ready yet, and to one that is
 
 
@@ -38,16 +41,21 @@ async def keep(cluster: Cluster, places: Places, node: Node, ready: asyncio.Even
     agent = AsyncAgentClient(places.node(node.name) / "podwire.sock", node=node.name, timeout=5)
     loop = asyncio.get_running_loop()
     renewed = loop.time()
-    said = ""
+    said, well_at = "", -GRACE
     while True:
+        if loop.time() - renewed >= RENEW:
+            _renew(cluster, node)
+            renewed = loop.time()
         well, why = await _ask(agent)
+        if well:
+            well_at = loop.time()
+        elif loop.time() - well_at < GRACE:
+            await asyncio.sleep(SLOW / 10)
+            continue
         if why != said or well != ready.is_set():
             _report(cluster, node, well, why)
             said = why
         (ready.set if well else ready.clear)()
-        if loop.time() - renewed >= RENEW:
-            _renew(cluster, node)
-            renewed = loop.time()
         await asyncio.sleep(SLOW if well else QUICK)
 
 

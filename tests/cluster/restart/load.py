@@ -5,6 +5,7 @@ connect → one byte there and back → close, and prints what became of them as
 library only: it runs in a pod with `python3 -I`.
 """
 
+import errno
 import json
 import select
 import socket
@@ -60,6 +61,7 @@ class Load:
         self.open_now: dict[int, tuple[socket.socket, float]] = {}
         self.sent: set[int] = set()
         self.result = {"opened": 0, "answered": 0, "timed_out": 0, "refused": 0}
+        self.errors: dict[str, int] = {}
         self.slowest = 0.0
 
     def run(self) -> None:
@@ -77,13 +79,15 @@ class Load:
             self.expire(time.monotonic())
         self.result["seconds"] = round(time.monotonic() - begun, 1)
         self.result["slowest_ms"] = round(self.slowest * 1000, 1)
-        print(json.dumps(self.result), flush=True)
+        print(json.dumps({**self.result, "errors": self.errors}), flush=True)
 
     def open(self) -> None:
         self.result["opened"] += 1
         one = socket.socket(self.family, socket.SOCK_STREAM)
         one.setblocking(False)
-        one.connect_ex(self.target)
+        failure = one.connect_ex(self.target)
+        if failure not in (0, errno.EINPROGRESS):
+            self.errors[f"connect {errno.errorcode[failure]}"] = self.errors.get(f"connect {errno.errorcode[failure]}", 0) + 1
         self.open_now[one.fileno()] = (one, time.monotonic())
         self.poller.register(one, select.EPOLLOUT)
 
@@ -102,7 +106,9 @@ class Load:
                 self.end(fd, "answered")
             else:
                 self.end(fd, "refused")
-        except OSError:
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, str(error))
+            self.errors[name] = self.errors.get(name, 0) + 1
             self.end(fd, "refused")
 
     def expire(self, now: float) -> None:
