@@ -103,6 +103,8 @@ class Server:
             if connection.to_send:
                 sent = connection.sock.send(connection.to_send)
                 connection.to_send = connection.to_send[sent:]
+                if not connection.to_send and connection.received and not connection.closing:
+                    answer(connection)  # a request that came right behind the last one
             else:
                 data = connection.sock.recv(PIECE)
                 if not data or len(connection.received) > LIMIT:

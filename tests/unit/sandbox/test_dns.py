@@ -1,0 +1,156 @@
+"""Cluster DNS: names of services, endpoints and pods; and its behaviour towards what is no query."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import dns.message
+import dns.rcode
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podwire.sandbox.dns.server import Answerer
+from podwire.sandbox.dns.zone import SLICES, Zone, pointed_at
+
+Object = dict[str, Any]
+
+
+def service(name: str, addresses: list[str], ports: list[Object] | None = None, **spec: Any) -> Object:
+    given_ports = ports if ports is not None else [{"name": "http", "port": 80}]
+    cluster = {"clusterIP": addresses[0], "clusterIPs": addresses} if addresses else {"clusterIP": "None"}
+    return {
+        "metadata": {"name": name, "namespace": "prod"},
+        "spec": {**cluster, "ports": given_ports, **spec},
+    }
+
+
+OBJECTS: dict[str, list[Object]] = {
+    "namespaces": [{"metadata": {"name": "prod"}}],
+    "services": [
+        service("web", ["10.96.0.7", "fd00:10:96::7"]),
+        service("db", []),
+        {
+            "metadata": {"name": "out", "namespace": "prod"},
+            "spec": {"type": "ExternalName", "externalName": "a.example"},
+        },
+    ],
+    SLICES: [
+        {
+            "metadata": {"name": "db-1", "namespace": "prod", "labels": {"kubernetes.io/service-name": "db"}},
+            "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
+            "endpoints": [
+                {"addresses": ["10.0.1.3"], "hostname": "db-0", "conditions": {"ready": True}},
+                {"addresses": ["10.0.2.3"], "conditions": {"ready": True}},
+                {"addresses": ["10.0.2.4"], "conditions": {"ready": False}},
+            ],
+        }
+    ],
+    "pods": [{"metadata": {"name": "p", "namespace": "prod"}, "status": {"podIPs": [{"ip": "10.0.1.9"}]}}],
+}
+
+
+def every(resource: str, namespace: str | None) -> list[Object]:
+    found = OBJECTS.get(resource, [])
+    return [one for one in found if namespace is None or one["metadata"].get("namespace") == namespace]
+
+
+def find(resource: str, namespace: str, name: str) -> Object | None:
+    return next((one for one in every(resource, namespace or None) if one["metadata"]["name"] == name), None)
+
+
+ANSWERER = Answerer(Zone(find, every), ())
+
+
+def ask(name: str, kind: str = "A", *, udp: bool = True) -> Any:
+    wire = asyncio.run(ANSWERER.answer(dns.message.make_query(name, kind).to_wire(), udp=udp))
+    assert wire is not None
+    return dns.message.from_wire(wire)
+
+
+def data(name: str, kind: str = "A") -> list[str]:
+    response = ask(name, kind)
+    assert response.rcode() == dns.rcode.NOERROR, name
+    return sorted(one.to_text() for rrset in response.answer for one in rrset)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("web.prod.svc.cluster.local", "A", ["10.96.0.7"]),
+        ("WEB.prod.svc.Cluster.Local", "A", ["10.96.0.7"]),
+        ("web.prod.svc.cluster.local", "AAAA", ["fd00:10:96::7"]),
+        ("db.prod.svc.cluster.local", "A", ["10.0.1.3", "10.0.2.3"]),
+        ("db-0.db.prod.svc.cluster.local", "A", ["10.0.1.3"]),
+        ("10-0-2-3.db.prod.svc.cluster.local", "A", ["10.0.2.3"]),
+        ("_http._tcp.web.prod.svc.cluster.local", "SRV", ["0 100 80 web.prod.svc.cluster.local."]),
+        (
+            "_sql._tcp.db.prod.svc.cluster.local",
+            "SRV",
+            ["0 100 5432 10-0-2-3.db.prod.svc.cluster.local.", "0 100 5432 db-0.db.prod.svc.cluster.local."],
+        ),
+        ("out.prod.svc.cluster.local", "A", ["a.example."]),
+        ("10-0-1-9.prod.pod.cluster.local", "A", ["10.0.1.9"]),
+        ("7.0.96.10.in-addr.arpa", "PTR", ["web.prod.svc.cluster.local."]),
+        ("3.1.0.10.in-addr.arpa", "PTR", ["db-0.db.prod.svc.cluster.local."]),
+    ],
+)
+def test_names_that_are(name: str, kind: str, expected: list[str]) -> None:
+    assert data(name, kind) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nothing.prod.svc.cluster.local",
+        "web.other.svc.cluster.local",
+        "x.web.prod.svc.cluster.local",
+        "10-0-2-4.db.prod.svc.cluster.local",
+        "10-9-9-9.prod.pod.cluster.local",
+        "a.b.cluster.local",
+    ],
+)
+def test_names_that_are_not_have_an_soa(name: str) -> None:
+    response = ask(name)
+    assert response.rcode() == dns.rcode.NXDOMAIN
+    assert response.authority
+
+
+def test_a_name_without_that_type_exists() -> None:
+    for name, kind in (
+        ("db.prod.svc.cluster.local", "AAAA"),
+        ("prod.svc.cluster.local", "A"),
+        ("cluster.local", "A"),
+    ):
+        response = ask(name, kind)
+        assert response.rcode() == dns.rcode.NOERROR
+        assert not response.answer
+        assert response.authority
+
+
+def test_other_names_are_refused_without_an_upstream() -> None:
+    assert ask("example.com").rcode() == dns.rcode.REFUSED
+    assert ask("1.2.0.192.in-addr.arpa", "PTR").rcode() == dns.rcode.REFUSED
+
+
+def test_an_answer_that_does_not_fit_is_truncated_on_udp_only() -> None:
+    OBJECTS[SLICES][0]["endpoints"] += [{"addresses": [f"10.1.0.{number}"]} for number in range(1, 100)]
+    try:
+        assert ask("db.prod.svc.cluster.local").flags & dns.flags.TC
+        assert len(ask("db.prod.svc.cluster.local", udp=False).answer[0]) == 101
+    finally:
+        del OBJECTS[SLICES][0]["endpoints"][3:]
+
+
+@given(st.binary(max_size=300))
+def test_bytes_that_are_no_query_do_no_harm(wire: bytes) -> None:
+    answer = asyncio.run(ANSWERER.answer(wire, udp=True))
+    assert answer is None or answer[:2] == wire[:2]
+
+
+def test_reverse_names() -> None:
+    assert pointed_at("1.0.0.127.in-addr.arpa") == "127.0.0.1"
+    assert pointed_at("1." + "0." * 31 + "ip6.arpa") == "::1"
+    for wrong in ("x.0.0.127.in-addr.arpa", "0.0.127.in-addr.arpa", "example.com", "1.ip6.arpa"):
+        assert pointed_at(wrong) is None
