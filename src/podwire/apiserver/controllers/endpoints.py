@@ -12,6 +12,7 @@ from typing import Any
 from podwire.apiserver.controllers import podstate
 from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.metadata import owner_reference
+from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change, Stored
 
 Object = dict[str, Any]
@@ -31,6 +32,12 @@ class EndpointSlices(Controller):
     name = "endpointslice-controller"
     watches = ("services", "pods", _SLICES, "endpoints")
 
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects)
+        self._mine: dict[tuple[str, str], set[str]] = {}  # service → names of its slices
+        for stored in objects.store.list(_SLICES):
+            self._learn(stored)
+
     def start(self) -> Iterable[tuple[str, str]]:
         return [place(one) for one in self.objects.all("services")]
 
@@ -39,9 +46,13 @@ class EndpointSlices(Controller):
         if change.resource in ("services", "endpoints"):
             return [(stored.namespace, stored.name)]
         if change.resource == _SLICES:
-            labels = stored.object["metadata"].get("labels") or {}
-            mine = change.kind == "DELETED" and labels.get(_BY) == _ME and _SERVICE in labels
-            return [(stored.namespace, labels[_SERVICE])] if mine else []
+            if change.previous is not None:
+                self._forget(change.previous)
+            if change.kind != "DELETED":
+                self._learn(stored)
+                return []
+            service = _service_of(stored.object)
+            return [(stored.namespace, service)] if service else []
         if change.previous is not None and change.kind == "MODIFIED" and _same(stored, change.previous):
             return ()
         found: dict[tuple[str, str], None] = {}
@@ -55,7 +66,8 @@ class EndpointSlices(Controller):
     def reconcile(self, key: tuple[str, str]) -> float | None:
         namespace, name = key
         service = self.objects.find("services", namespace, name)
-        mine = [one for one in self.objects.all(_SLICES, namespace) if _is_of(one, name)]
+        known = [self.objects.find(_SLICES, namespace, one) for one in sorted(self._mine.get(key, ()))]
+        mine = [one for one in known if one is not None]
         if service is None or service["metadata"].get("deletionTimestamp"):
             for one in mine:
                 self._remove(_SLICES, *place(one))
@@ -77,6 +89,18 @@ class EndpointSlices(Controller):
                 self._remove(_SLICES, *place(stray))
         self._endpoints(service, pods)
         return None
+
+    def _learn(self, stored: Stored) -> None:
+        service = _service_of(stored.object)
+        if service:
+            self._mine.setdefault((stored.namespace, service), set()).add(stored.name)
+
+    def _forget(self, stored: Stored) -> None:
+        key = (stored.namespace, _service_of(stored.object))
+        names = self._mine.get(key, set())
+        names.discard(stored.name)
+        if not names:
+            self._mine.pop(key, None)
 
     # -- slices
 
@@ -219,9 +243,10 @@ class EndpointSlices(Controller):
             self.objects.delete(self.objects.kind(resource), namespace, name)
 
 
-def _is_of(one: Object, service: str) -> bool:
+def _service_of(one: Object) -> str:
+    """The service a slice of ours belongs to; empty for slices of others."""
     labels = one["metadata"].get("labels") or {}
-    return labels.get(_SERVICE) == service and labels.get(_BY) == _ME
+    return labels.get(_SERVICE, "") if labels.get(_BY) == _ME else ""
 
 
 def _selected(selector: dict[str, str], pod: Object) -> bool:
