@@ -1,0 +1,271 @@
+"""Services at the socket: real sockets of a cgroup of our own, in a namespace of our own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from podwire.abi.dtypes import EVENT
+from podwire.abi.enums import BackendFlags, DropReason, EventKind
+from podwire.abi.structs import (
+    Backend,
+    EventStats,
+    Frontend,
+    FrontendKey,
+    MetricKey,
+    MetricValue,
+    RevNat,
+    SlotKey,
+    SocketKey,
+    SocketOrigin,
+)
+from podwire.base.addresses import pack
+from podwire.bpf import probe
+from podwire.bpf.events import Ring
+from podwire.bpf.link import attach_cgroup
+from podwire.bpf.map import U32
+from podwire.bpf.object import ObjectSpec, load
+from podwire.net import namespaces
+
+pytestmark = pytest.mark.kernel
+
+OBJECT = Path(__file__).parents[3] / "build" / "bpf" / "sock.bpf.o"
+
+
+class Sockets:
+    """The socket programs on a cgroup, with the maps they read and write."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        name = f"podwire-sockets-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.namespace = name
+        namespaces.create(name)
+        stack.callback(namespaces.delete, name)
+        namespaces.run(name, _loopback_up)
+        self.directory = Path(probe.cgroup2(), name)
+        self.directory.mkdir()
+        stack.callback(self.directory.rmdir)
+        self.object = stack.enter_context(load(ObjectSpec(str(OBJECT))))
+        for program in self.object.programs.values():
+            stack.callback(attach_cgroup(program, str(self.directory)).detach)
+        self.ring = stack.enter_context(Ring.of(self.object.maps["podwire_events"], EVENT))
+        typed: dict[str, tuple[Any, Any]] = {
+            "frontends": (FrontendKey, Frontend),
+            "slots": (SlotKey, U32),
+            "backends": (U32, Backend),
+            "rev_nat": (U32, RevNat),
+            "socket_origins": (SocketKey, SocketOrigin),
+            "metrics": (MetricKey, MetricValue),
+            "event_stats": (U32, EventStats),
+        }
+        self.maps = {
+            name: stack.enter_context(self.object.map(f"podwire_{name}", *codecs))
+            for name, codecs in typed.items()
+        }
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """A socket belongs to the cgroup its maker is in."""
+        line = next(
+            line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
+        )
+        home = Path(probe.cgroup2() + line[3:], "cgroup.procs")
+        (self.directory / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            home.write_text(str(os.getpid()))
+
+    def open(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        with self.inside():
+            made = namespaces.open_socket(self.namespace, family, kind)
+        made.settimeout(2)
+        return made
+
+    def service(
+        self, address: str, port: int, protocol: int, *backends: tuple[str, int], number: int = 1
+    ) -> None:
+        for slot, (where, at) in enumerate(backends):
+            self.maps["backends"][100 * number + slot] = Backend(pack(where), at, protocol)
+            self.maps["slots"][SlotKey(number, slot)] = 100 * number + slot
+        self.maps["rev_nat"][number] = RevNat(pack(address), port)
+        self.maps["frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
+            number, len(backends), number
+        )
+
+    def events(self, kind: EventKind) -> Any:
+        found = self.ring.read()
+        return found[found["kind"] == kind]
+
+
+def _loopback_up() -> None:
+    from podwire.net.stack import Stack
+
+    with Stack() as stack:
+        stack.ensure_link("lo", up=True)
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    with ExitStack() as stack:
+        yield Sockets(stack)
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Of one way to write them: `service` as rows have it, `asked` as the socket does."""
+
+    family: int
+    service: str
+    asked: str
+    local: str
+    shown: str
+
+
+WAYS = {
+    "ipv4": Addresses(socket.AF_INET, "10.96.0.10", "10.96.0.10", "127.0.0.1", "127.0.0.1"),
+    "ipv6": Addresses(socket.AF_INET6, "fd00:96::10", "fd00:96::10", "::1", "::1"),
+    "mapped": Addresses(socket.AF_INET6, "10.96.0.10", "::ffff:10.96.0.10", "127.0.0.1", "::ffff:127.0.0.1"),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Addresses:
+    return WAYS[request.param]
+
+
+def listening(sockets: Sockets, way: Addresses, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    family = socket.AF_INET6 if ":" in way.local else socket.AF_INET
+    made = sockets.open(family, kind)
+    made.bind((way.local, 0))
+    if kind == socket.SOCK_STREAM:
+        made.listen()
+    return made
+
+
+def test_connect_reaches_a_backend_and_shows_the_service(sockets: Sockets, way: Addresses) -> None:
+    with listening(sockets, way) as server, sockets.open(way.family) as client:
+        sockets.service(way.service, 80, 6, (way.local, server.getsockname()[1]))
+        with sockets.inside():  # the event tells the caller's cgroup
+            client.connect((way.asked, 80))
+        accepted, _ = server.accept()
+        accepted.close()
+        assert client.getpeername()[:2] == (way.asked, 80)
+    (event,) = sockets.events(EventKind.SOCKET)
+    assert bytes(event["original"]) == pack(way.service) and event["original_port"] == 80
+    assert bytes(event["destination"]) == pack(way.local) and event["point"] == 2
+    assert event["cookie"] and event["cgroup"] == sockets.directory.stat().st_ino
+
+
+def test_datagrams_go_there_and_seem_to_come_back(sockets: Sockets, way: Addresses) -> None:
+    with listening(sockets, way, socket.SOCK_DGRAM) as one, listening(sockets, way, socket.SOCK_DGRAM) as two:
+        places = [(way.local, server.getsockname()[1]) for server in (one, two)]
+        sockets.service(way.service, 53, 17, *places)
+        for _ in range(5):
+            with sockets.open(way.family, socket.SOCK_DGRAM) as client:
+                for number in range(4):
+                    client.sendto(b"%d" % number, (way.asked, 53))
+                got = {server: [] for server in (one, two)}
+                for server, heard in got.items():
+                    server.setblocking(False)
+                    while True:
+                        try:
+                            heard.append(server.recvfrom(100))
+                        except BlockingIOError:
+                            break
+                counts = sorted(len(heard) for heard in got.values())
+                assert counts == [0, 4], "one socket, one Service, one backend"
+                (server,) = (server for server, heard in got.items() if heard)
+                server.sendto(b"answer", got[server][0][1])
+                data, peer = client.recvfrom(100)
+                assert data == b"answer" and peer[:2] == (way.asked, 53)
+
+
+def test_a_connected_datagram_socket(sockets: Sockets, way: Addresses) -> None:
+    with (
+        listening(sockets, way, socket.SOCK_DGRAM) as server,
+        sockets.open(way.family, socket.SOCK_DGRAM) as client,
+    ):
+        sockets.service(way.service, 53, 17, (way.local, server.getsockname()[1]))
+        client.connect((way.asked, 53))
+        client.send(b"question")
+        _, peer = server.recvfrom(100)
+        server.sendto(b"answer", peer)
+        data, seen = client.recvfrom(100)
+        assert data == b"answer" and seen[:2] == (way.asked, 53)
+        assert client.getpeername()[:2] == (way.asked, 53)
+
+
+def test_nobody_serves_it(sockets: Sockets, way: Addresses) -> None:
+    sockets.service(way.service, 80, 6)
+    sockets.service(way.service, 80, 17, number=2)
+    with sockets.open(way.family) as client, pytest.raises(OSError) as refused:
+        client.connect((way.asked, 80))
+    assert refused.value.errno == errno.EHOSTUNREACH
+    with sockets.open(way.family, socket.SOCK_DGRAM) as client, pytest.raises(OSError) as refused:
+        client.sendto(b"?", (way.asked, 80))
+    assert refused.value.errno == errno.EHOSTUNREACH
+    told = sockets.events(EventKind.DROP)
+    assert [int(one["reason"]) for one in told] == [DropReason.NO_BACKEND] * 2
+    assert [int(one["protocol"]) for one in told] == [6, 17]
+
+
+def test_what_is_no_service_is_left_alone(sockets: Sockets, way: Addresses) -> None:
+    with listening(sockets, way) as server, sockets.open(way.family) as client:
+        sockets.service(way.service, 80, 6, (way.local, 1))
+        port = server.getsockname()[1]
+        client.connect((way.shown, port))
+        assert client.getpeername()[:2] == (way.shown, port)
+    assert not sockets.ring.read().size
+    assert not len(sockets.maps["socket_origins"])
+
+
+def test_new_connections_avoid_a_terminating_backend(sockets: Sockets, way: Addresses) -> None:
+    with listening(sockets, way) as going, listening(sockets, way) as staying:
+        sockets.service(way.service, 80, 6, *((way.local, one.getsockname()[1]) for one in (going, staying)))
+        row = sockets.maps["backends"][100]
+        sockets.maps["backends"][100] = msgspec.structs.replace(row, flags=BackendFlags.TERMINATING)
+        for _ in range(10):
+            with sockets.open(way.family) as client:
+                client.connect((way.asked, 80))
+                staying.accept()[0].close()
+
+
+def test_a_datagram_socket_leaves_a_backend_that_is_gone(sockets: Sockets, way: Addresses) -> None:
+    with (
+        listening(sockets, way, socket.SOCK_DGRAM) as gone,
+        listening(sockets, way, socket.SOCK_DGRAM) as new,
+        sockets.open(way.family, socket.SOCK_DGRAM) as client,
+    ):
+        sockets.service(way.service, 53, 17, (way.local, gone.getsockname()[1]))
+        client.sendto(b"1", (way.asked, 53))
+        assert gone.recv(10) == b"1"
+        sockets.maps["backends"].delete(100)
+        sockets.service(way.service, 53, 17, (way.local, new.getsockname()[1]), number=2)
+        client.sendto(b"2", (way.asked, 53))
+        assert new.recv(10) == b"2"
+
+
+def test_balance_over_backends(sockets: Sockets, way: Addresses) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(listening(sockets, way)) for _ in range(4)]
+        sockets.service(way.service, 80, 6, *((way.local, one.getsockname()[1]) for one in servers))
+        for _ in range(60):
+            with sockets.open(way.family) as client:
+                client.connect((way.asked, 80))
+        reached = 0
+        for server in servers:
+            server.setblocking(False)
+            try:
+                server.accept()[0].close()
+                reached += 1
+            except BlockingIOError:
+                pass
+        assert reached == 4
