@@ -12,18 +12,15 @@ sock.bpf.o            one for each cgroup section                  the node's cg
 Everything is pinned: links below ``<bpf_dir>/links``, maps below ``<bpf_dir>/maps-<generation>``. A
 starting agent loads its programs on the maps that are there and then replaces the program of each
 link, so there is no moment without one. Maps that do not fit the programs any more, or are too
-small, are made new in the next generation; the others are carried over, and old generations are
-removed when no link uses them.
+small, are made new in the next generation (see `generations`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -36,8 +33,9 @@ from podwire.bpf import library, probe
 from podwire.bpf import link as links
 from podwire.bpf import object as objects
 from podwire.bpf.link import Hook, Link
-from podwire.bpf.map import Map, raw
+from podwire.bpf.map import Map
 from podwire.bpf.object import IncompatibleMaps, Object, ObjectSpec, Program
+from podwire.datapath import generations
 from podwire.datapath.maps import CATALOGUE, Maps, sizes
 
 log = logging.getLogger(__name__)
@@ -117,59 +115,30 @@ class Programs:
         """
         probe.bpffs(_mount_of(loading.bpf_dir))
         os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
-        generation = newest_generation(loading.bpf_dir)
+        current = generations.directory(loading.bpf_dir, generations.newest(loading.bpf_dir))
         try:
-            return cls._load(loading, generation)
+            return cls(loading, current, _load_on(current, loading))
         except IncompatibleMaps as problem:
             log.warning("%s; making them new", problem)
-            return cls._load_beside(loading, generation, problem)
+            return cls._load_beside(loading, problem)
 
     @classmethod
-    def _load(cls, loading: Loading, generation: int) -> Programs:
-        directory = maps_directory(loading.bpf_dir, generation)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        before = set(os.listdir(directory))
-        loaded: dict[str, Object] = {}
+    def _load_beside(cls, loading: Loading, problem: IncompatibleMaps) -> Programs:
+        """On the next generation of maps."""
+        unfit: dict[str, set[str]] = {}
+        remaining: IncompatibleMaps | None = problem
+        directory = ""
         try:
-            for name in loading.objects:
-                loaded[name] = objects.load(
-                    ObjectSpec(
-                        os.path.join(loading.object_dir, f"{name}.bpf.o"),
-                        constants=loading.constants,
-                        max_entries=loading.sizes,
-                        pins=directory,
-                        shared=frozenset(CATALOGUE),
-                    )
-                )
-        except BaseException:
-            for one in loaded.values():
-                one.close()
-            for name in set(os.listdir(directory)) - before:
-                os.unlink(os.path.join(directory, name))
-            if not before:
-                os.rmdir(directory)
-            raise
-        return cls(loading, directory, loaded)
-
-    @classmethod
-    def _load_beside(cls, loading: Loading, old: int, problem: IncompatibleMaps) -> Programs:
-        """In the next generation: maps that fit are carried over, those too small are copied."""
-        directory = maps_directory(loading.bpf_dir, old + 1)
-        try:
-            remaining: IncompatibleMaps | None = problem
-            unfit: dict[str, set[str]] = {}
             while remaining is not None:
                 for one in remaining.differences:
                     unfit.setdefault(one.name, set()).add(one.field)
-                _carry_over(maps_directory(loading.bpf_dir, old), directory, unfit)
+                directory = generations.prepare(loading.bpf_dir, unfit)
                 try:
-                    made = cls._load(loading, old + 1)
+                    made = cls(loading, directory, _load_on(directory, loading))
                     remaining = None
                 except IncompatibleMaps as another:  # each object tells of its own maps
                     remaining = another
-                    _empty(directory)
-            _copy_grown(maps_directory(loading.bpf_dir, old), made.maps, unfit)
-            made.made_new = tuple(name for name, fields in unfit.items() if fields != {"max_entries"})
+            made.made_new = tuple(sorted(generations.copy_grown(loading.bpf_dir, made.maps, unfit)))
             return made
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -210,8 +179,10 @@ class Programs:
     def replace_all(self) -> list[str]:
         """Our programs on every link an earlier agent (or generation) left; the pods' devices.
 
-        One update each, so no packet meets no program. Links whose device is gone are removed.
+        One update each, so no packet meets no program. Links whose device is gone are removed. Our maps
+        are the node's from now on.
         """
+        generations.make_current(self.maps)
         pods = set()
         for path in self._pinned():
             with Link.open(path) as link:
@@ -262,11 +233,8 @@ class Programs:
         return self.maps[name].untyped()
 
     def drop_old(self) -> None:
-        """Remove generations of maps older than ours: call when every link has our programs."""
-        ours = int(self.maps.directory.rsplit("-", 1)[1])
-        for number in generations(self.loading.bpf_dir):
-            if number < ours:
-                shutil.rmtree(maps_directory(self.loading.bpf_dir, number))
+        """Remove older generations of maps: call when every link has our programs."""
+        generations.drop_older(self.loading.bpf_dir)
 
     def attached(self) -> dict[str, int]:
         """Name of the link → id of the program on it, as the kernel says."""
@@ -310,6 +278,32 @@ class Programs:
             raise
 
 
+def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
+    """All objects on the maps of `directory`, which is as before if one of them is refused."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    before = set(os.listdir(directory))
+    loaded: dict[str, Object] = {}
+    try:
+        for name in loading.objects:
+            spec = ObjectSpec(
+                os.path.join(loading.object_dir, f"{name}.bpf.o"),
+                constants=loading.constants,
+                max_entries=loading.sizes,
+                pins=directory,
+                shared=frozenset(CATALOGUE),
+            )
+            loaded[name] = objects.load(spec)
+    except BaseException:
+        for one in loaded.values():
+            one.close()
+        for name in set(os.listdir(directory)) - before:
+            os.unlink(os.path.join(directory, name))
+        if not before:
+            os.rmdir(directory)
+        raise
+    return loaded
+
+
 def _program_of(pin: str) -> str:
     """Name of the program that belongs on the link pinned as ``pods/lxc1-ingress``, …"""
     kind = next(kind for kind in ("pods/", "network-", "overlay-", "cgroup-") if pin.startswith(kind))
@@ -334,56 +328,3 @@ def _mount_of(path: str) -> str:
     if not path.startswith(probe.BPFFS + "/"):
         raise ConfigError(f"{path} is not on a bpf filesystem", hint=f"set bpf-dir below {probe.BPFFS}")
     return probe.BPFFS
-
-
-def maps_directory(bpf_dir: str, generation: int) -> str:
-    return os.path.join(bpf_dir, f"maps-{generation}")
-
-
-def generations(bpf_dir: str) -> list[int]:
-    """Numbers of the generations of maps there are."""
-    names = os.listdir(bpf_dir) if os.path.isdir(bpf_dir) else []
-    return sorted(int(found.group(1)) for name in names if (found := re.fullmatch(r"maps-(\d+)", name)))
-
-
-def newest_generation(bpf_dir: str) -> int:
-    return max(generations(bpf_dir), default=1)
-
-
-def open_maps(bpf_dir: str) -> Maps:
-    """The maps of a node whose agent may be another process."""
-    return Maps(maps_directory(bpf_dir, newest_generation(bpf_dir)))
-
-
-def _carry_over(old: str, new: str, unfit: Mapping[str, set[str]]) -> None:
-    """Pin every map of `old` that fits also in `new`."""
-    os.makedirs(new, mode=0o700, exist_ok=True)
-    for name in os.listdir(old):
-        if name in CATALOGUE and name not in unfit:
-            with _raw_map(os.path.join(old, name)) as carried:
-                carried.pin(os.path.join(new, name))
-
-
-def _copy_grown(old: str, made: Maps, unfit: Mapping[str, set[str]]) -> None:
-    """Entries of maps that only were too small go along."""
-    for name, fields in unfit.items():
-        if fields == {"max_entries"}:
-            with _raw_map(os.path.join(old, name)) as small, _raw_map(made.path(name)) as grown:
-                copied = grown.put_many(small.items())
-                log.info(
-                    "map %s grew from %d to %d, %d entries kept", name, small.capacity, grown.capacity, copied
-                )
-
-
-def _raw_map(path: str) -> Map[bytes, bytes]:
-    fd = library.open_pinned(path)
-    info = library.map_info(fd)
-    return Map(fd, raw(info.key_size), raw(info.value_size))
-
-
-def _empty(directory: str) -> None:
-    for name in os.listdir(directory):
-        os.unlink(os.path.join(directory, name))
-
-
-__all__ = ["Loading", "Programs", "open_maps", "plan"]

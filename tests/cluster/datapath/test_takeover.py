@@ -12,7 +12,7 @@ import pytest
 
 from podwire.base.aio import eventually
 from podwire.bpf.map import U32, Map, MapType
-from podwire.datapath.programs import newest_generation, open_maps
+from podwire.datapath.generations import newest, open_maps
 
 pytestmark = pytest.mark.cluster
 
@@ -36,7 +36,7 @@ async def test_maps_of_another_layout_drop_no_packet(sandbox: Any) -> None:
         bpf_dir = str(Path("/sys/fs/bpf/podwire") / lab.name / "n1")
         targets = [lab["n2p1"].address, lab["n1p2"].address]
         for name in ("podwire_devices", "podwire_endpoints", "podwire_ipcache"):
-            generation = newest_generation(bpf_dir)
+            generation = newest(bpf_dir)
             directory = open_maps(bpf_dir).directory
             make_foreign(directory, name)
             async with asyncio.TaskGroup() as group:
@@ -49,7 +49,7 @@ async def test_maps_of_another_layout_drop_no_packet(sandbox: Any) -> None:
                 await lab.restart_agent("n1")
                 await eventually(
                     lambda before=generation, old=directory: (
-                        newest_generation(bpf_dir) > before and not os.path.exists(old)
+                        newest(bpf_dir) > before and not os.path.exists(old)
                     ),
                     timeout=20,
                     what="the new generation of maps",

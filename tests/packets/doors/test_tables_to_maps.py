@@ -15,14 +15,17 @@ from podwire.abi.enums import EndpointFlags
 from podwire.base import addresses
 from podwire.base.aio import Backoff, Supervised, eventually
 from podwire.base.config import AgentConfig
-from podwire.base.errors import VerifierRejected
+from podwire.base.errors import KernelError, VerifierRejected
+from podwire.bpf.link import Link
 from podwire.bpf.map import U32, Map, MapType
-from podwire.datapath import conntrack
+from podwire.bpf.object import Program
+from podwire.datapath import conntrack, generations
 from podwire.datapath import programs as loading
 from podwire.datapath.maps import Maps, restore_numbers
 from podwire.datapath.programs import Programs
 from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
+from podwire.net import namespaces
 from podwire.state.tables import (
     BackendRow,
     EndpointPolicyRow,
@@ -254,9 +257,7 @@ def test_a_full_map_grows_under_the_running_programs(programs: Programs) -> None
         assert writer.errors() == {}
         assert len(programs.maps["podwire_ipcache"]) == 1000
         assert programs.maps["podwire_ipcache"].capacity >= 1000
-        assert loading.generations(programs.loading.bpf_dir) == [
-            loading.newest_generation(programs.loading.bpf_dir)
-        ]
+        assert generations.numbers(programs.loading.bpf_dir) == [generations.newest(programs.loading.bpf_dir)]
         assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
 
     asyncio.run(running(writer, work))
@@ -270,13 +271,69 @@ def test_maps_that_changed_start_a_generation_and_the_others_go_along(programs: 
     with Map.create(MapType.HASH, "podwire_devices", U32, U32, 16) as foreign:
         foreign.pin(os.path.join(directory, "podwire_devices"))
     again = Programs.load(plan(pins))
+    assert again.made_new == ("podwire_devices",)
+    # Not the current one before it has taken over: a process that dies now leaves all as it is.
+    assert generations.open_maps(again.loading.bpf_dir).directory == directory
+    again.maps["podwire_devices"][8] = structs.Endpoint(id=8)
+    again.replace_all()
     assert again.maps.directory == directory.replace("maps-1", "maps-2")
     assert again.maps["podwire_ipcache"]["10.9.9.9"].identity == 5
-    assert dict(again.maps["podwire_devices"].items()) == {}
+    assert dict(again.maps["podwire_devices"].items()) == {8: structs.Endpoint(id=8)}
     again.drop_old()
     assert not os.path.exists(directory)
-    assert loading.open_maps(again.loading.bpf_dir)["podwire_ipcache"].id == again.maps["podwire_ipcache"].id
+    assert (
+        generations.open_maps(again.loading.bpf_dir)["podwire_devices"].id == again.maps["podwire_devices"].id
+    )
     again.close()
+
+
+def test_what_a_process_that_died_had_prepared_is_not_used(programs: Programs, pins: str) -> None:
+    bpf_dir = programs.loading.bpf_dir
+    prepared = generations.prepare(bpf_dir, {"podwire_ipcache": {"max_entries"}})
+    assert "podwire_ipcache" not in os.listdir(prepared)
+    again = Programs.load(plan(pins))
+    assert again.maps.directory == programs.maps.directory
+    again.replace_all()
+    again.drop_old()
+    assert not os.path.exists(prepared)
+    again.close()
+
+
+def test_growth_that_fails_leaves_the_programs_as_they_were(
+    programs: Programs, netns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link update made to fail in turn; LOOPBACK is the device, in a namespace of our own."""
+    namespaces.run(netns, programs.attach_pod, "lxc1", 1)
+    namespaces.run(netns, programs.attach_network, "lo", 1)
+    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
+    before, directory = programs.attached(), programs.maps.directory
+    real, calls, failing = Link.replace, 0, 0
+
+    def replace(link: Link, program: Program) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise KernelError("replace the program of a link", 12)
+        real(link, program)
+
+    monkeypatch.setattr(Link, "replace", replace)
+    for failing in (1, 2, 3, 4):  # noqa: B007  read by replace
+        calls = 0
+        assert programs.bigger("podwire_ipcache", 1000) is None
+        assert programs.attached() == before
+        assert (programs.maps.directory, sorted(os.listdir(programs.loading.bpf_dir))) == (
+            directory,
+            ["links", os.path.basename(directory)],
+        )
+    failing, calls = 0, 0
+    grown = programs.bigger("podwire_ipcache", 1000)
+    assert grown is not None
+    with grown:
+        assert grown.capacity == 1024
+        assert len(grown) == 1
+    after = programs.attached()
+    assert set(after) == set(before)
+    assert all(after[name] != before[name] for name in before)
 
 
 def test_a_refused_program_leaves_the_maps_as_they_were(
