@@ -11,6 +11,7 @@ import ipaddress
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from podwire.abi.enums import PolicyVerdict
@@ -47,7 +48,9 @@ ENTITIES = (
     "all", "world", "cluster", "host", "remote-node", "kube-apiserver", "init", "health",
     "unmanaged", "ingress", "none", "world-ipv4", "world-ipv6",
 )  # fmt: skip
-PROTOCOLS = (6, 17, 132, 1, 58)
+ICMP = (1, 58)
+PROTOCOLS = (6, 17, 132, *ICMP)
+ICMP_TYPES = (0x0000, 0x0800, 0x2A00, 0x8000, 0xFF00)
 PORTS = (0, 53, 79, 80, 81, 443, 1023, 1024, 8080, 8443, 32768, 65535)
 
 
@@ -92,6 +95,7 @@ class World:
         self.pods = [self._pod(number) for number in range(self.random.randint(2, 4))]
         self.objects = [self._object(number) for number in range(self.random.randint(1, 4))]
         self.rules: tuple[Rule, ...] = tuple(rule for one in self.objects for rule in parse(one))
+        self.peers = self._peers()
 
     @classmethod
     def of(cls, seed: int) -> World:
@@ -184,7 +188,8 @@ class World:
         if choice < 0.6:
             entry["toPorts"] = [{"ports": [self._port() for _ in range(self.random.randint(1, 3))]}]
         elif choice < 0.7:
-            entry["icmps"] = [{"fields": [{"type": self.random.choice((0, 8, 255))}]}]
+            family, types = self.random.choice((("IPv4", (0, 8, 255)), ("IPv6", (128, 42))))
+            entry["icmps"] = [{"fields": [{"type": self.random.choice(types), "family": family}]}]
         return entry
 
     def _port(self) -> dict[str, Any]:
@@ -244,7 +249,7 @@ class World:
 
     # --- packets
 
-    def peers(self) -> list[Peer]:
+    def _peers(self) -> list[Peer]:
         """Everybody a packet may come from or go to."""
         found = [Peer(pod.identity, pod.labels, ports=pod.ports) for pod in self.pods]
         found += [Peer(one.number, one.labels) for one in identity.RESERVED if one.number in RESERVED]
@@ -253,12 +258,13 @@ class World:
 
     def packet(self) -> Packet:
         """Another packet, mostly about what the policies say."""
+        protocol = self.random.choice(PROTOCOLS)
         return Packet(
             self.random.choice(self.pods),
             self.random.choice(list(Direction)),
-            self.random.choice(self.peers()),
-            self.random.choice(PROTOCOLS),
-            self.random.choice(PORTS),
+            self.random.choice(self.peers),
+            protocol,
+            self.random.choice(ICMP_TYPES if protocol in ICMP else PORTS),
         )
 
     def expected(self, packet: Packet) -> Decision:
@@ -274,6 +280,7 @@ class World:
         )
 
 
+@cache
 def outside(address: str) -> Labels:
     """What the language may know of an address outside the cluster: exactly itself."""
     version = ipaddress.ip_address(address).version

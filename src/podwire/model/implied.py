@@ -5,8 +5,9 @@ from __future__ import annotations
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import EVERYTHING, Selector, exists
 
-# A node reaches its own pods, unless a rule denies it: the kubelet's probes come from there (Cilium's
-# allow-localhost, and what Kubernetes asks of NetworkPolicy). The name is what Cilium shows.
+# A node always reaches its own pods, and no rule denies it: the kubelet's probes come from there
+# (Cilium's allow-localhost, and what Kubernetes asks of NetworkPolicy). The datapath does not even ask
+# policy about what the node itself sends. The name is what Cilium shows.
 LOCALHOST = Rule(
     origin=Origin("reserved", "", "allow-localhost-ingress"),
     index=0,

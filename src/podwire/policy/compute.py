@@ -44,6 +44,8 @@ class Compute:
         self._enable = enable
         self._numbers = RuleNumbers(tables.rules)
         self._always = prepare(ALWAYS, lambda clause: 0)
+        for clause in LOCALHOST.clauses:
+            self._numbers.of_clause(LOCALHOST, clause)
         for clause in LOCALHOST.clauses:  # what holds without being written has rows as well
             self._numbers.of_clause(LOCALHOST, clause)
         self._prepared: dict[str, dict[PolicyKey, tuple[Prepared, ...]]] = {}  # namespace, or "" → rules

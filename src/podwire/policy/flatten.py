@@ -42,12 +42,16 @@ class Cell(NamedTuple):
 
 
 class Meaning(NamedTuple):
-    """One clause as it concerns one class of peers. `nodes` None: any protocol and port."""
+    """One clause as it concerns one class of peers. `nodes` None: any protocol and port.
+
+    `always` is for the clause that no denial overrides: a node reaches its own pods.
+    """
 
     rule: int
     deny: bool
     named_peer: bool
     nodes: tuple[Node, ...] | None
+    always: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -74,6 +78,8 @@ def flatten(meanings: Iterable[Meaning], restricted: bool, default_rule: int) ->
     allowed: dict[Node, Meaning] = {}
     denied: dict[Node, Meaning] = {}
     for meaning in meanings:
+        if meaning.always:
+            return (_cell(WHOLE, meaning),)
         chosen = denied if meaning.deny else allowed
         for node in (WHOLE,) if meaning.nodes is None else meaning.nodes:
             known = chosen.get(node)

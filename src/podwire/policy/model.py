@@ -3,10 +3,11 @@
 Nothing here is compiled, numbered or cached. Tests compare what the kernel is given with what this
 says, and ``podwire policy trace`` answers with it.
 
-1. Only rules whose subject selects the endpoint count; the node may always reach its own pods.
-2. A deny clause that means the peer and the port denies.
-3. Else an allow clause that means them allows.
-4. Else, if any of the rules restricts the direction, the packet is denied; if none does, allowed.
+1. Only rules whose subject selects the endpoint count.
+2. The node may always reach its own pods.
+3. Else a deny clause that means the peer and the port denies.
+4. Else an allow clause that means them allows.
+5. Else, if any of the rules restricts the direction, the packet is denied; if none does, allowed.
 """
 
 from __future__ import annotations
@@ -60,8 +61,13 @@ def decide(
     the endpoint on ingress, the peer on egress. ICMP's type is the port's high byte.
     """
     selecting = [rule for rule in rules if rule.subject.matches(endpoint)]
-    if direction is Direction.INGRESS and any(enforced(rule, direction) for rule in selecting):
-        selecting.append(LOCALHOST)
+    (localhost,) = LOCALHOST.clauses
+    if (
+        direction is localhost.direction
+        and means_peer(localhost, peer)
+        and any(enforced(rule, direction) for rule in selecting)
+    ):
+        return Decision(Outcome.ALLOWED, ((LOCALHOST, localhost),))
     meant = [
         (rule, clause)
         for rule in selecting

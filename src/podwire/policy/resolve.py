@@ -92,7 +92,7 @@ def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
     """Make `rule` ready; `number_of` gives its clauses their RuleRow numbers."""
     terms: dict[Direction, list[Term]] = {direction: [] for direction in Direction}
     for clause in rule.clauses:
-        terms[clause.direction].append(_term(clause, number_of(clause)))
+        terms[clause.direction].append(_term(clause, number_of(clause), always=rule is LOCALHOST))
     frozen = {direction: tuple(found) for direction, found in terms.items()}
     said = (
         (rule.origin.kind, rule.origin.namespace, rule.origin.name, rule.index),
@@ -112,11 +112,11 @@ def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
     )
 
 
-def _term(clause: Clause, rule: int) -> Term:
+def _term(clause: Clause, rule: int, *, always: bool) -> Term:
     deny = clause.effect is Effect.DENY
     peers = None if clause.peers is None else tuple(map(shared, clause.peers))
     if clause.ports is None:
-        return Term(rule, deny, peers, None, Meaning(rule, deny, peers is not None, None), ())
+        return Term(rule, deny, peers, None, Meaning(rule, deny, peers is not None, None, always), ())
     numeric = [
         node for one in clause.ports if not one.name for node in nodes(one.protocol, one.first, one.last)
     ]

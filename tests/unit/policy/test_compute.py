@@ -77,14 +77,16 @@ def test_a_policy_allows_what_it_says_and_denies_the_rest() -> None:
     assert denied is not None and denied.default_deny and str(denied.origins[0]) == "default/allow"
 
 
-def test_the_node_reaches_its_pods_unless_denied() -> None:
+def test_the_node_always_reaches_its_pods() -> None:
     walk = two_pods()
     walk.apply(cnp("allow", ingress=[from_app("client", "80")]))
     walk.settle()
     assert walk.verdict(1, INGRESS, 1, 6, 12345)[0] == ALLOW
     walk.apply(cnp("deny", ingressDeny=[{"fromEntities": ["host"]}]))
     walk.settle()
-    assert walk.verdict(1, INGRESS, 1, 6, 12345)[0] == DENY
+    verdict, _, number = walk.verdict(1, INGRESS, 1, 6, 12345)
+    rule = walk.tables.rules.get(number)
+    assert verdict == ALLOW and rule is not None and rule.origins[0].name == "allow-localhost-ingress"
 
 
 def test_a_replica_costs_its_row_only() -> None:
