@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podwire.abi.dtypes import EVENT
-from podwire.abi.enums import EventFlags, EventKind, SocketPoint
+from podwire.abi.enums import Direction, EventFlags, EventKind, SocketPoint
 from podwire.model.flow import Reply, Verdict
 
 Array = NDArray[Any]
@@ -151,6 +151,8 @@ def _interpret(records: Array, out: Columns) -> None:
     # it is what the policy's verdict means.
     out["drop_reason"][denied] = np.where(reason[denied] >= 128, reason[denied], 133)
     out["trace_reason"][:] = np.where(trace, reason, 0)
+
+    out["direction"][out["direction"] > Direction.EGRESS] = Direction.UNKNOWN
 
     reply = out["reply"]
     reply[:] = _REPLIES[out["flags"] & _REPLY_BITS]
