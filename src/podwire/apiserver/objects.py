@@ -34,6 +34,7 @@ from podwire.apiserver.validation import Checked, check
 
 Object = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -106,6 +107,7 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Object, options: Options = OWN) -> Written:
         if "create" not in kind.verbs:
             raise method_not_allowed("POST")
+        body = _copied(body)
         self._identify(kind, namespace, body, None)
         meta = body["metadata"]
         if meta.get("resourceVersion"):
@@ -139,7 +141,8 @@ class Objects:
         subresource: str = "",
     ) -> Written:
         """Replace; 409 if `body` has another resourceVersion than the object."""
-        return self.change(kind, namespace, name, lambda _: body, options, subresource)
+        sent = _copied(body)
+        return self.change(kind, namespace, name, lambda _: sent, options, subresource)
 
     def change(
         self,
@@ -336,6 +339,11 @@ def ordered(body: Object) -> Object:
     """kind, apiVersion and metadata first, as people expect to read them."""
     first = {"kind": body["kind"], "apiVersion": body["apiVersion"], "metadata": body["metadata"]}
     return {**first, **{key: value for key, value in body.items() if key not in first}}
+
+
+def _copied(body: Any) -> Any:
+    """The caller's object stays as it is: defaults and versions go into a copy."""
+    return _decode(_encode(body))
 
 
 def _spec(body: Object) -> Object:

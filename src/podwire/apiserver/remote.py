@@ -75,12 +75,18 @@ class Remote:
         socket = web.WebSocketResponse(protocols=_PROTOCOLS, max_msg_size=_LARGEST, autoping=True)
         if not socket.can_prepare(request).protocol:
             raise bad_request(f"supported protocols: {', '.join(_PROTOCOLS)}")
-        if what == "exec":
-            stream = await runtime.exec(*place, command, stdin=stdin, tty=tty)
-        else:
-            stream = await runtime.attach(*place, stdin=stdin, tty=tty)
+        await socket.prepare(request)
         try:
-            await socket.prepare(request)
+            if what == "exec":
+                stream = await runtime.exec(*place, command, stdin=stdin, tty=tty)
+            else:
+                stream = await runtime.attach(*place, stdin=stdin, tty=tty)
+        except PodwireError as error:
+            # kubectl would try another protocol if the handshake failed, and hide what is wrong.
+            await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(failed(str(error))))
+            await socket.close()
+            return socket
+        try:
             async with cancelling("read what the client sends", _input(socket, stream)):
                 async for channel, data in stream.output():
                     for start in range(0, len(data), _CHUNK):
@@ -178,6 +184,11 @@ def outcome(code: int) -> Object:
         "reason": "NonZeroExitCode",
         "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
     }
+
+
+def failed(message: str) -> Object:
+    """The Status of an exec that could not be started."""
+    return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
 
 
 def _whole(text: str | None, name: str) -> int | None:

@@ -156,9 +156,6 @@ def _details(resource: str, group: str, name: str) -> Object:
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return '"' + value[:200] + '"'
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if not isinstance(value, (dict, list))
-        else None
-    )
-    return text or str(value)[:200]
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)[:200]

@@ -120,11 +120,11 @@ class Store:
         return sum(len(names) for names in self._objects.get(resource, {}).values())
 
     def put(self, resource: str, namespace: str, name: str, body: Object) -> Stored:
-        """Create or replace; `body` gets its resourceVersion and belongs to the store from now on."""
+        """Create or replace, with the next resourceVersion. `body` stays the caller's."""
         previous = self.get(resource, namespace, name)
         revision = self.revision + 1
-        body["metadata"]["resourceVersion"] = str(revision)
-        stored = Stored(revision, body, _encode(body))
+        encoded = _encode({**body, "metadata": {**body["metadata"], "resourceVersion": str(revision)}})
+        stored = Stored(revision, _decode(encoded), encoded)
         change = Change(revision, "MODIFIED" if previous else "ADDED", resource, stored, previous)
         self._commit(change, namespace, name)
         self._objects.setdefault(resource, {}).setdefault(namespace, {})[name] = stored

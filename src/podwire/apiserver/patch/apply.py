@@ -39,7 +39,7 @@ def apply(
     merged = merge(schema, live, config)
     before, since = managed.get(owner, (set(), now()))
     held = {path for other, (owned, _) in managed.items() if other != owner for path in owned}
-    for path in sorted(before - wanted, key=len, reverse=True):
+    for path in sorted(before - wanted, key=len):
         if path not in held and not _holds(path, held):
             fields.remove(schema, merged, path)
     managed[owner] = (wanted, since if wanted == before and merged == live else now())
