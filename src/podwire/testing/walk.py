@@ -41,6 +41,8 @@ class Walk:
         self.prefixes = Prefixes(tables, ipv4=self.ipv4, ipv6=self.ipv6, restored=self.restored)
         self.allocator = Allocator(tables, self.prefixes)
         self.allocator.synced = True
+        for number, known in self.identities.known.items():
+            self.allocator.apply(Known(number, known))
         self.select = Select(tables)
         self.compute = Compute(tables, enable=self.enable_policy)
         self.ipcache = Ipcache(tables, tunnel=self.tunnel, ipv4=self.ipv4, ipv6=self.ipv6)
