@@ -294,6 +294,7 @@ async def _write_sorted(found: Channel[tuple[int, Any]], context: Any, group: Su
 
 def _channel(peer: Peer) -> Any:
     options = [("grpc.max_receive_message_length", 1 << 26), ("grpc.max_reconnect_backoff_ms", 2000)]
+    options.append(("grpc.enable_http_proxy", 0))  # nodes are reached directly
     if peer.credentials is None:
         return grpc.aio.insecure_channel(peer.target, options)
     if peer.server_name:

@@ -16,6 +16,9 @@ async def main(directory: str, node: str = "n1") -> None:
     ring = flows.MemoryRing()
     config = AgentConfig(node_name=node, run_dir=directory)
     pipeline = Pipeline(ring, ring.statistics, flows.tables(), config, node)
+    for other in ("n1", "n2"):
+        if other != node:  # nobody is to dial addresses that are not there
+            pipeline.flows.tables.nodes.delete(other)
     records = flows.sample()
     # The last one is a minute old: --since and rates have something to tell apart.
     records["time"] += time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 73_000_000_000

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.compat
+# Building what is tested against takes minutes the first time.
+pytestmark = [pytest.mark.compat, pytest.mark.timeout(900)]
 
 FILTERS = [
     [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 
 from podwire.base.aio import eventually
 
-pytestmark = pytest.mark.compat
+# Building what is tested against takes minutes the first time.
+pytestmark = [pytest.mark.compat, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 
 
@@ -39,12 +41,12 @@ def nodes(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
 
 @pytest.fixture
 def relay(nodes: dict[str, subprocess.Popen[str]], tmp_path: Path) -> Iterator[str]:
-    socket = tmp_path / "relay.sock"
+    path = tmp_path / "relay.sock"
     peers = [f"default/{name}=unix://{tmp_path}/{name}/hubble.sock" for name in nodes]
-    process = subprocess.Popen([sys.executable, "-m", "podwire.hubble.relay", "--socket", socket, *peers])
+    process = subprocess.Popen([sys.executable, "-m", "podwire.hubble.relay", "--socket", path, *peers])
     try:
-        asyncio.run(eventually(socket.exists, timeout=10, what="the relay's socket"))
-        yield f"unix://{socket}"
+        asyncio.run(eventually(path.exists, timeout=10, what="the relay's socket"))
+        yield f"unix://{path}"
     finally:
         process.terminate()
         process.wait()
@@ -105,3 +107,42 @@ def test_following_both(hubble: Path, relay: str) -> None:
         follow.wait()
         follow.stdout.close()
     assert {line["node_name"] for line in lines} == {"default/n1", "default/n2"}
+
+
+def test_ciliums_own_relay_on_our_peer_service(
+    hubble: Path, hubble_relay: Path, nodes, tmp_path: Path
+) -> None:
+    listen, health = free_port(), free_port()
+    arguments = [
+        "--peer-service",
+        f"unix://{tmp_path}/n1/hubble.sock",
+        "--listen-address",
+        f"127.0.0.1:{listen}",
+    ]
+    arguments += ["--health-listen-address", f"127.0.0.1:{health}", "--metrics-listen-address", ""]
+    arguments += ["--disable-client-tls", "--disable-server-tls", "--retry-timeout", "1s", "--gops=false"]
+    with (tmp_path / "relay.log").open("w") as log:
+        process = subprocess.Popen([hubble_relay, "serve", *arguments], stdout=log, stderr=log)
+    try:
+        relay = f"127.0.0.1:{listen}"
+
+        def up() -> bool:
+            # It says that it serves some seconds after it does.
+            return ask([str(hubble)], relay, "status").returncode == 0
+
+        asyncio.run(eventually(up, timeout=30, what="the relay to serve", interval=0.3))
+        assert "Connected Nodes: 1" in ask([str(hubble)], relay, "status").stdout
+        listed = ask([str(hubble)], relay, "list", "nodes").stdout
+        assert [line.split()[:2] for line in listed.splitlines()[1:]] == [["default/n1", "Connected"]]
+        answer = ask([str(hubble)], relay, "observe", "--all", "--verdict", "DROPPED", "-o", "json")
+        assert len(answer.stdout.splitlines()) == 4
+        assert '"pod_name":"unauthorized"' in answer.stdout
+    finally:
+        process.kill()  # it does not end on SIGTERM
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
