@@ -6,56 +6,19 @@
 
 #include "address.h"
 #include "fragment.h"
+#include "packet.h"
 
 #define EXTENSIONS_MAX    8
 #define IPV4_OPTIONS_MAX  40
 #define IPV4_LOOSE_ROUTE  131
 #define IPV4_STRICT_ROUTE 137
-#define TRANSPORT_MAX     512  /* no sane chain of headers reaches further */
-#define TRANSPORT_MASK    1023 /* what the verifier is shown of it */
+#define TRANSPORT_MAX     512 /* no sane chain of headers reaches further */
 #define TCP_HEADER_MIN    20
 #define TCP_DATA_OFFSET   12
 #define TCP_FLAGS_OFFSET  13
 #define PORTS_HEADER_MIN  8 /* UDP's and ICMP's */
-#define IPV4_HEADER_MIN   20
 #define IPV6_HEADER       40
 #define ND_HOP_LIMIT      255
-
-/* In assembly, for clang-16 otherwise adds to the context pointer first, which the verifier
- * (6.18) refuses.
- */
-static __always_inline void *packet_begin(const struct __sk_buff *skb)
-{
-	void *begin;
-
-	asm volatile("%[begin] = *(u32 *)(%[skb] + %[at])"
-		     : [begin] "=r"(begin)
-		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data)));
-	return begin;
-}
-
-static __always_inline void *packet_end(const struct __sk_buff *skb)
-{
-	void *end;
-
-	asm volatile("%[end] = *(u32 *)(%[skb] + %[at])"
-		     : [end] "=r"(end)
-		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data_end)));
-	return end;
-}
-
-/* `length` bytes at `offset`, or NULL if the packet ends before. Earlier pointers die. */
-static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, __u32 length)
-{
-	void *start = packet_begin(skb) + offset;
-
-	if (start + length <= packet_end(skb))
-		return start;
-	if (bpf_skb_pull_data(skb, offset + length))
-		return NULL;
-	start = packet_begin(skb) + offset;
-	return start + length <= packet_end(skb) ? start : NULL;
-}
 
 /* The sender may not choose the way: the address policy was asked about must be the last hop. */
 __noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 length)

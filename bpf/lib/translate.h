@@ -6,6 +6,7 @@
 
 #include "address.h"
 #include "flow.h"
+#include "packet.h"
 
 enum translate_side {
 	TRANSLATE_SOURCE,
@@ -51,15 +52,17 @@ static __always_inline __u64 checksum_flags(const struct flow *flow)
 	return flow->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 }
 
+/* The header's own checksum takes up the change, so the sum over the packet stays as it is. */
 static __always_inline int translate_ipv4(struct __sk_buff *skb, const struct flow *flow,
 					  enum translate_side side, __be32 from, __be32 to)
 {
 	__u32 checksum = flow->protocol == IPPROTO_ICMP ? 0 : checksum_offset(flow);
+	__u8 *ip = packet_header(skb, ETH_HLEN, IPV4_HEADER_MIN);
 
-	if (bpf_skb_store_bytes(skb, ETH_HLEN + address_offset(false, side), &to, sizeof(to), 0))
+	if (!ip)
 		return DROP_WRITE_ERROR;
-	if (bpf_l3_csum_replace(skb, ETH_HLEN + IPV4_CHECKSUM, from, to, sizeof(to)))
-		return DROP_L3_CHECKSUM;
+	*(__be32 *)(ip + (side == TRANSLATE_SOURCE ? IPV4_SOURCE : IPV4_DESTINATION)) = to;
+	*(__u16 *)(ip + IPV4_CHECKSUM) = checksum_after(*(__u16 *)(ip + IPV4_CHECKSUM), from, to);
 	if (checksum && bpf_l4_csum_replace(skb, checksum, from, to,
 					    BPF_F_PSEUDO_HDR | checksum_flags(flow) | sizeof(to)))
 		return DROP_L4_CHECKSUM;
@@ -90,12 +93,15 @@ static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct fl
 static __always_inline int translate_port(struct __sk_buff *skb, const struct flow *flow,
 					  enum translate_side side, __be16 from, __be16 to)
 {
-	__u32 at = flow->transport + (side == TRANSLATE_SOURCE ? 0 : 2);
+	__u32 at = (flow->transport + (side == TRANSLATE_SOURCE ? 0 : 2)) & TRANSPORT_MASK;
+	__be16 *place;
 
 	if (from == to || !flow_has_ports(flow) || flow->flags & FLOW_FRAGMENT)
 		return 0;
-	if (bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0))
+	place = packet_header(skb, at, sizeof(to));
+	if (!place)
 		return DROP_WRITE_ERROR;
+	*place = to;
 	if (bpf_l4_csum_replace(skb, checksum_offset(flow), from, to,
 				checksum_flags(flow) | sizeof(to)))
 		return DROP_L4_CHECKSUM;

@@ -251,3 +251,42 @@ def test_a_service_that_is_gone_does_not_leak_its_backends(world: World, family:
     outcome = world.from_pod(server, bytes(family.tcp(server, client, 8080, 4000, "SA")))
     assert kit.drops(outcome) == [DropReason.UNROUTABLE]
     assert not kit.of_kind(outcome, EventKind.VERDICT).size
+
+
+def test_fragments_to_a_service_and_back(world: World, family: Any, kit: Any) -> None:
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
+    from scapy.layers.l2 import Ether
+    from scapy.packet import Raw
+
+    client, server = world.pod(1, 1001), world.pod(2, 1002)
+    world.service(family.service, 53, 17, {31: (family.of(server), 5353)})
+
+    def parts(source: Any, to: Any, sport: int, dport: int) -> list[Any]:
+        whole = bytes(family.udp(source, to, sport, dport, b"x" * 72).payload.payload)
+        made = []
+        for offset, data, more in ((0, whole[:40], 1), (40, whole[40:], 0)):
+            if family.ipv6:
+                head = IPv6ExtHdrFragment(nh=17, id=9, offset=offset // 8, m=more)
+                made.append(family.frame(source, to, head / Raw(data)))
+            else:
+                fields = {"id": 9, "frag": offset // 8, "flags": "MF" if more else 0, "proto": 17}
+                made.append(family.frame(source, to, Raw(data), **fields))
+        return made
+
+    def arrives(pod: Pod, sent: list[Any]) -> tuple[str, str, bytes]:
+        """(source, destination, UDP datagram) that the parts make at the other end."""
+        got = [world.from_pod(pod, bytes(one)) for one in sent]
+        assert [one.verdict for one in got] == [REDIRECTED] * 2
+        seen = [Ether(one.packet)[IPv6 if family.ipv6 else IP] for one in got]
+        data = b"".join(bytes(one)[48:] if family.ipv6 else bytes(one)[20:] for one in seen)
+        return seen[1].src, seen[1].dst, data
+
+    def wanted(source: Any, to: Any, sport: int, dport: int) -> bytes:
+        return bytes(family.udp(source, to, sport, dport, b"x" * 72).payload.payload)
+
+    there = arrives(client, parts(client, family.service, 4000, 53))
+    assert there == (family.of(client), family.of(server), wanted(client, family.of(server), 4000, 5353))
+    back = arrives(server, parts(server, client, 5353, 4000))
+    assert back == (family.service, family.of(client), wanted(family.service, client, 53, 4000))
+    assert UDP(back[2]).sport == 53

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packet: bytes in place. What is not in the linear part is pulled there first; writing
+ * through these pointers is allowed, the verifier sees to it that nobody else shares them.
+ */
+#pragma once
+
+#include "net.h"
+
+#define TRANSPORT_MASK  1023 /* what the verifier is shown of an offset */
+#define IPV4_HEADER_MIN 20
+
+/* In assembly, for clang-16 otherwise adds to the context pointer first, which the verifier
+ * (6.18) refuses.
+ */
+static __always_inline void *packet_begin(const struct __sk_buff *skb)
+{
+	void *begin;
+
+	asm volatile("%[begin] = *(u32 *)(%[skb] + %[at])"
+		     : [begin] "=r"(begin)
+		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data)));
+	return begin;
+}
+
+static __always_inline void *packet_end(const struct __sk_buff *skb)
+{
+	void *end;
+
+	asm volatile("%[end] = *(u32 *)(%[skb] + %[at])"
+		     : [end] "=r"(end)
+		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data_end)));
+	return end;
+}
+
+/* `length` bytes at `offset`, or NULL if the packet ends before. Earlier pointers die. */
+static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *start = packet_begin(skb) + offset;
+
+	if (start + length <= packet_end(skb))
+		return start;
+	if (bpf_skb_pull_data(skb, offset + length))
+		return NULL;
+	start = packet_begin(skb) + offset;
+	return start + length <= packet_end(skb) ? start : NULL;
+}
+
+/* An Internet checksum after the 32 bits `from` became `to` (RFC 1624, equation 3). */
+static __always_inline __u16 checksum_after(__u16 checksum, __be32 from, __be32 to)
+{
+	__u32 sum = (__u16)~checksum;
+
+	sum += (__u16)~from + (__u16) ~(from >> 16) + (__u16)to + (to >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
