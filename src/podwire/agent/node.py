@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from podwire.agent import dumps
-from podwire.agent.attachments import Attachments
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest
+from podwire.agent.stages import Stages
 from podwire.base.config import AgentConfig
 from podwire.base.errors import NotFound
-from podwire.base.telemetry import Metrics
-from podwire.datapath.endpoints import Plumbing
-from podwire.datapath.programs import Programs
-from podwire.datapath.write import Writer
 from podwire.hubble.message import Messages
-from podwire.hubble.pipeline import Pipeline
-from podwire.ipam.pools import Pools
-from podwire.loadbalancer.frontends import Frontends
 from podwire.sources import nodes
-from podwire.sources.report import Reporter
-from podwire.sources.watch import Sources
-from podwire.state.tables import EndpointRow, Tables
+from podwire.state.tables import EndpointRow
 
 Component = tuple[str, str]
 
@@ -30,55 +21,29 @@ Component = tuple[str, str]
 class Node:
     """Everything that is asked of a node; nothing here decides."""
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        tables: Tables,
-        *,
-        pools: Pools,
-        attachments: Attachments,
-        plumbing: Plumbing,
-        programs: Programs,
-        writer: Writer,
-        sources: Sources,
-        reporter: Reporter,
-        frontends: Frontends,
-        pipeline: Pipeline,
-        metrics: Metrics,
-        problems: Callable[[], Mapping[str, str]],
-    ) -> None:
+    def __init__(self, config: AgentConfig, stages: Stages) -> None:
         self.config = config
-        self.tables = tables
-        self._pools = pools
-        self._attachments = attachments
-        self._plumbing = plumbing
-        self._programs = programs
-        self._writer = writer
-        self._sources = sources
-        self._reporter = reporter
-        self._frontends = frontends
-        self._pipeline = pipeline
-        self._metrics = metrics
-        self._problems = problems
+        self.tables = stages.tables
+        self._stages = stages
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
-        given = self._pools.allocate(owner, family, expiration=expiration)
+        given = self._stages.pools.allocate(owner, family, expiration=expiration)
         return Addresses(given.ipv4, given.ipv6, given.expires)
 
     async def release(self, address: str) -> None:
-        self._pools.release(address)
+        self._stages.pools.release(address)
 
     def allocations(self) -> Mapping[str, str]:
-        return self._pools.allocations()
+        return self._stages.pools.allocations()
 
     async def attach(self, request: EndpointRequest) -> EndpointRow:
-        return await self._attachments.attach(request)
+        return await self._stages.attachments.attach(request)
 
     async def detach(self, container_id: str) -> None:
-        await self._attachments.detach(container_id)
+        await self._stages.attachments.detach(container_id)
 
     def mtu(self) -> int:
-        return self._plumbing.mtu
+        return self._stages.kernel.plumbing.mtu
 
     def status(self) -> Mapping[str, Component]:
         return {
@@ -87,17 +52,17 @@ class Node:
             "policy": self._policy(),
             "services": self._services(),
             "hubble": self._hubble(),
-            **{name: (WARNING, problem) for name, problem in self._problems().items() if problem},
+            **{name: (WARNING, problem) for name, problem in self._stages.problems().items() if problem},
         }
 
     def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        return dumps.DUMPS[name](self._programs.maps, self.tables)
+        return dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables)
 
     def metrics(self) -> str:
-        return self._metrics.text()
+        return self._stages.metrics.text()
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:
-        found = self._pipeline.explain_json(uuid)
+        found = self._stages.pipeline.explain_json(uuid)
         if found is None:
             raise NotFound(
                 f"no flow {uuid} is stored on node {self.config.node_name}",
@@ -112,7 +77,7 @@ class Node:
     async def _events(self) -> AsyncIterator[Mapping[str, Any]]:
         from google.protobuf.json_format import MessageToDict
 
-        messages, store = Messages(self._pipeline.flows), self._pipeline.store
+        messages, store = Messages(self._stages.pipeline.flows), self._stages.pipeline.store
         cursor = store.end
         while True:
             await store.wait(cursor)
@@ -124,31 +89,31 @@ class Node:
     # Components
 
     def _kubernetes(self) -> Component:
-        if self._reporter.api.away:
-            return WARNING, f"{self._reporter.api.away}; what was known is in force"
-        errors = self._sources.errors()
+        if self._stages.reporter.api.away:
+            return WARNING, f"{self._stages.reporter.api.away}; what was known is in force"
+        errors = self._stages.sources.errors()
         if errors:
             return FAILURE, "; ".join(f"{name}: {error}" for name, error in errors.items())
-        waiting = self._sources.waiting()
+        waiting = self._stages.sources.waiting()
         if waiting:
             return WARNING, f"waiting for {', '.join(waiting)}"
-        malformed = self._sources.malformed()
+        malformed = self._stages.sources.malformed()
         if malformed:
             return WARNING, "; ".join(f"{name}: {error}" for name, error in malformed.items())
         if clashes := nodes.clashes(self.tables.nodes):
             return WARNING, "; ".join(clashes)
-        if self._reporter.error:
-            return WARNING, self._reporter.error
+        if self._stages.reporter.error:
+            return WARNING, self._stages.reporter.error
         return OK, "all objects known"
 
     def _datapath(self) -> Component:
-        errors = self._writer.errors()
+        errors = self._stages.writer.errors()
         if errors:
             (name, row), error = next(iter(errors.items()))
             return FAILURE, f"{len(errors)} rows are not in the kernel, first {name} {row}: {error}"
-        if not self._writer.synced:
+        if not self._stages.writer.synced:
             return WARNING, "not all tables are known yet; what an earlier agent wrote is in force"
-        return OK, f"{len(self._programs.attached())} programs attached, maps equal to tables"
+        return OK, f"{len(self._stages.kernel.programs.attached())} programs attached, maps equal to tables"
 
     def _policy(self) -> Component:
         refused = [row for row in self.tables.policies if row.error]
@@ -160,7 +125,7 @@ class Node:
         return OK, f"{len(self.tables.policies)} policies in force"
 
     def _services(self) -> Component:
-        problems = self._frontends.problems
+        problems = self._stages.frontends.problems
         if problems:
             (address, problem), *_ = problems.items()
             return (
@@ -170,7 +135,7 @@ class Node:
         return OK, f"{len(self.tables.frontends)} frontends, {len(self.tables.backends)} backends"
 
     def _hubble(self) -> Component:
-        statistics = self._pipeline.statistics()
+        statistics = self._stages.pipeline.statistics()
         accounts = statistics.accounts
         return OK, (
             f"{statistics.stored}/{statistics.capacity} flows, "

@@ -1,0 +1,62 @@
+"""What this node has in the kernel: its devices, programs on their hooks, and what pods are plumbed with."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from podwire.base.config import AgentConfig
+from podwire.datapath import routes
+from podwire.datapath.endpoints import Plumbing
+from podwire.datapath.programs import Programs, plan
+from podwire.datapath.write import Writer
+from podwire.state.tables import NodeRow
+
+log = logging.getLogger(__name__)
+
+
+class Kernel:
+    """The node's devices, programs on their hooks, and what pods are plumbed with."""
+
+    def __init__(self, config: AgentConfig, me: NodeRow) -> None:
+        self.prepared = prepared = routes.prepare(config, me)
+        self.programs = programs = Programs.load(
+            plan(
+                config,
+                me.addresses,
+                tunnel_device=prepared.tunnel_device,
+                tunnel_mtu=prepared.route_mtu,
+            )
+        )
+        self.config = config
+        if not programs.made_new:
+            self.take_over()
+        self.plumbing = Plumbing(
+            programs, gateways=me.router_addresses, mtu=prepared.mtu, route_mtu=prepared.route_mtu
+        )
+        self.routes = routes.RouteTarget(prepared)
+
+    def take_over(self) -> None:
+        """Our programs on every hook, in the place of an earlier agent's where there are any."""
+        prepared, programs = self.prepared, self.programs
+        programs.replace_all()
+        programs.attach_network(prepared.device, prepared.ifindex)
+        if prepared.tunnel_device:
+            programs.attach_overlay(routes.TUNNEL, prepared.tunnel_device)
+        if self.config.socket_lb and self.config.cgroup:
+            programs.attach_cgroup(self.config.cgroup)
+        programs.drop_old()
+
+    async def take_over_when_filled(self, writer: Writer) -> None:
+        """Maps of another layout than an earlier agent had begin empty: its programs run until then."""
+        while self.programs.made_new and not writer.synced:
+            await asyncio.sleep(0.05)
+        if self.programs.made_new:
+            self.take_over()
+            log.info("took over with new maps: %s", ", ".join(self.programs.made_new))
+
+    def close(self) -> None:
+        """Close descriptors; what is in the kernel goes on."""
+        self.routes.close()
+        self.plumbing.close()
+        self.programs.close()

@@ -1,0 +1,98 @@
+"""All stages of an agent, made in walk order and connected by tables; `wiring` starts them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from podwire.abi import dtypes
+from podwire.agent import meters
+from podwire.agent.attachments import Attachments
+from podwire.agent.kernel import Kernel
+from podwire.agent.labeling import Labeling
+from podwire.agent.registry import Registry
+from podwire.base.config import AgentConfig
+from podwire.base.telemetry import Metrics
+from podwire.bpf.events import Ring
+from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes
+from podwire.datapath.write import Writer
+from podwire.hubble.pipeline import Pipeline
+from podwire.identity.allocate import Allocator
+from podwire.identity.ipcache import Ipcache
+from podwire.identity.prefixes import Prefixes
+from podwire.identity.select import Select
+from podwire.ipam.pools import Pools
+from podwire.kube import Client
+from podwire.loadbalancer.frontends import Frontends
+from podwire.policy.compute import Compute
+from podwire.policy.parse import parse
+from podwire.sources.report import Reporter
+from podwire.sources.watch import Sources
+from podwire.state.reconcile import Reconciler
+from podwire.state.tables import NodeRow, Tables
+
+
+class Stages:
+    """One agent's stages, not running yet. What an earlier life left in the kernel is read here."""
+
+    def __init__(self, config: AgentConfig, client: Client, me: NodeRow, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.tables = tables = Tables()
+        self.maps = maps = kernel.programs.maps
+        tables.nodes.put(me)
+        families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
+        tunnel = bool(kernel.prepared.tunnel_device)
+        backends, services = restore_numbers(maps)
+
+        self.sources = Sources(
+            tables, node_name=config.node_name, parse=partial(parse, cluster=config.cluster_name)
+        )
+        self.labeling = Labeling(tables, config.cluster_name)
+        self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
+        self.select = Select(tables)
+        self.ipcache = Ipcache(tables, tunnel=tunnel, **families)
+        self.compute = Compute(tables, enable=config.enable_policy)
+        self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
+        self.routes = Reconciler(tables.nodes, kernel.routes)
+        self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger)
+        self.pools = Pools(me.pod_cidrs, me.router_addresses)
+        self.attachments = Attachments(
+            tables,
+            kernel.plumbing,
+            maps,
+            self.writer,
+            self.pools,
+            Registry(Path(config.run_dir) / "endpoints"),
+            self.labeling,
+        )
+        ring = Ring.open(maps.path("podwire_events"), dtypes.EVENT)
+        self.pipeline = Pipeline(ring, partial(event_stats, maps), tables, config, config.node_name)
+        self.reporter = Reporter(client, tables, node_name=config.node_name)
+        self.metrics = Metrics()
+        meters.declare(self.metrics, tables, maps, partial(flow_counts, self.pipeline))
+
+    def problems(self) -> dict[str, str]:
+        """Component → what it cannot do now; empty = nothing."""
+        return {
+            "identity": "; ".join(self.allocator.errors.values()),
+            "routes": "; ".join(self.routes.errors().values()),
+        }
+
+
+def event_stats(maps: Maps) -> list[tuple[int, int]]:
+    """(emitted, lost) of each CPU."""
+    return [(each.emitted, each.lost) for each in maps["podwire_event_stats"].per_cpu(0) or ()]
+
+
+def flow_counts(pipeline: Pipeline) -> dict[str, float]:
+    """What became of the datapath's events."""
+    statistics = pipeline.statistics()
+    accounts = statistics.accounts
+    return {
+        "emitted": accounts.emitted,
+        "received": accounts.received,
+        "lost": accounts.lost,
+        "waiting": accounts.waiting,
+        "stored": statistics.stored,
+        "overwritten": statistics.overwritten,
+    }
