@@ -87,6 +87,7 @@ lint: setup ## format check, lint, types, layers, generated files
 	@$(VENV)/bin/mypy --no-error-summary
 	@clang-format-16 --dry-run -Werror $(BPF_SOURCES) $(BPF_HEADERS)
 	@$(PY) tools/gen_abi.py --check
+	@$(PY) tools/gen_api.py --check
 	@$(PY) tools/gen_docs.py --check
 
 bench: setup ## measure, against peers built in the same run; prints ratios

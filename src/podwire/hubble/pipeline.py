@@ -27,7 +27,7 @@ from podwire.hubble.serve import Server
 from podwire.hubble.store import BYTES_PER_FLOW, Store
 from podwire.state.tables import Tables
 
-PACE = 0.01
+PACE = 0.02
 LOSS_CHECK = 1.0
 # How often the offset of the clocks is measured anew: wall time may be set meanwhile.
 CLOCK_CHECK = 10.0
