@@ -15,6 +15,7 @@ from podwire.client.agent import AgentClient
 
 HOST = Path("/run/podwire/podwire.sock")  # an agent that was started without a sandbox
 SANDBOXES = Path("/run/podwire/sandboxes")
+DEFAULT = "default"  # the name `podwire sandbox up` gives
 
 
 def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +25,10 @@ def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
         "--socket", "socket_path", envvar="PODWIRE_SOCKET", metavar="PATH", help="the agent's socket"
     )
     @click.option(
-        "--sandbox", envvar="PODWIRE_SANDBOX", metavar="NAME", help="a sandbox (default: the first)"
+        "--sandbox",
+        envvar="PODWIRE_SANDBOX",
+        metavar="NAME",
+        help="a sandbox (default: “default”, or the first)",
     )
     @click.option("--node", envvar="PODWIRE_NODE", metavar="NODE", help="a node of it (default: the first)")
     @functools.wraps(command)
@@ -55,7 +59,7 @@ def find(
             raise NotFound(
                 "no agent runs here", hint="`podwire sandbox up` starts a cluster; --socket names an agent"
             )
-        sandbox = next(iter(places))
+        sandbox = DEFAULT if DEFAULT in places else next(iter(places))
     if sandbox not in places:
         known = ", ".join(places) or "none"
         raise NotFound(f"there is no sandbox {sandbox}", hint=f"sandboxes here: {known}")

@@ -26,6 +26,13 @@ def test_the_first_node_of_the_first_sandbox(sandboxes: Path) -> None:
     assert agent.path == str(sandboxes / "a/nodes/n2/podwire.sock") and agent.node == "n2"
 
 
+def test_the_default_sandbox_comes_before_the_first(sandboxes: Path) -> None:
+    (sandboxes / "default" / "nodes" / "n1").mkdir(parents=True)
+    assert find(None, sandboxes=sandboxes, host=sandboxes / "none").path.endswith(
+        "default/nodes/n1/podwire.sock"
+    )
+
+
 def test_a_named_one(sandboxes: Path) -> None:
     assert find(None, "b", sandboxes=sandboxes).path.endswith("b/nodes/n1/podwire.sock")
     assert find(None, None, "n10", sandboxes=sandboxes).path.endswith("a/nodes/n10/podwire.sock")
