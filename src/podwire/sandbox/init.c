@@ -202,8 +202,9 @@ static int run(void)
 	if (child < 0)
 		fail("cannot start a process", NULL);
 	if (!child) {
-		dup2(pipes[0][1], 1);
-		dup2(pipes[1][1], 2);
+		/* With a terminal, whoever holds its other side keeps the log. */
+		dup2(opt.tty ? 0 : pipes[0][1], 1);
+		dup2(opt.tty ? 0 : pipes[1][1], 2);
 		become();
 	}
 	printf("%d\n", child);

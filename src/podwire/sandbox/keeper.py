@@ -39,8 +39,10 @@ _PR_SET_NAME = 15
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What the processes run; each never returns."""
+    """What the processes run; each never returns. `common` and `warm` import what children need:
+    the one what all of them do, before the first is forked, the other what agents do besides."""
 
+    common: Callable[[], None]
     control: Callable[[Plan, Places, list[socket.socket], int], None]
     warm: Callable[[], None]
     agent: Callable[[Path], None]
@@ -85,6 +87,7 @@ class Keeper:
     def run(self) -> None:
         """Until SIGTERM."""
         self._listen()
+        self.work.common()
         self.sockets = self.listening()
         wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (signal.SIGCHLD, signal.SIGTERM):

@@ -17,13 +17,18 @@ RELAY = "podwire.hubble.relay"
 
 def work() -> Work:
     """The processes of a sandbox."""
-    return Work(control=_control, warm=_warm, agent=_agent, relay=_relay)
+    return Work(common=_common, control=_control, warm=_warm, agent=_agent, relay=_relay)
 
 
 def _control(plan: Plan, places: Places, sockets: list[socket.socket], progress: int) -> None:
     from podwire.sandbox import control
 
     control.main(plan, places, sockets, progress)
+
+
+def _common() -> None:
+    for module in ("asyncio", "aiohttp.web", "yaml", "podwire.kube"):
+        importlib.import_module(module)
 
 
 def _warm() -> None:

@@ -16,7 +16,7 @@ def test_the_demo_shows_every_rule_at_work(cli: Callable[..., subprocess.Complet
     table = [
         line.split()
         for line in done.stdout.splitlines()
-        if line.startswith("  ") and "/TCP" in line or "/UDP " in line
+        if (line.startswith("  ") and "/TCP" in line) or "/UDP " in line
     ]
     assert len([row for row in table if "allowed" in row or "denied" in row]) >= 14
     assert "NOT AS EXPECTED" not in done.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,3 +222,34 @@ def test_deployments_scale_and_heal(kubectl: Kubectl) -> None:
     kubectl("wait", "--for=condition=Available", "deployment/many", "--timeout=30s")
     kubectl("delete", "deployment", "many")
     wait(lambda: not kubectl("get", "pods", "-l", "app=many", "-o", "name").split(), "no pods")
+
+
+def test_a_container_with_a_standard_input_can_be_typed_into(kubectl: Kubectl, kubeconfig: str) -> None:
+    run = ("run", "typed", "--image=busybox", "--restart=Never", "--rm", "-i", "--quiet", "--")
+    assert kubectl(*run, "cat", stdin="typed in\n").splitlines()[0] == "typed in"
+    shell = [
+        "kubectl",
+        "--kubeconfig",
+        kubeconfig,
+        "run",
+        "shell",
+        "--image=busybox",
+        "--restart=Never",
+        "--rm",
+        "-it",
+    ]
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen([*shell, "--quiet", "--", "sh"], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while b"# " not in seen:  # the prompt
+            seen += os.read(ours, 4096)
+        os.write(ours, b"echo in $HOSTNAME on $(tty); exit\n")
+        while b"in shell on /dev/pts/" not in seen:
+            seen += os.read(ours, 4096)
+        assert child.wait(30) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from podwire.base.aio import Supervised
 from podwire.sandbox.cluster import stamp
 from podwire.sandbox.runner import probes, spec, status, volumes
-from podwire.sandbox.runner.place import Place, Run
+from podwire.sandbox.runner.place import Place, Run, Setup
 from podwire.sandbox.runner.process import Process, ProcessError, ended
 from podwire.sandbox.runner.status import ContainerView
+from podwire.sandbox.runner.terminal import Input, input_of, stdin_of
 
 Object = dict[str, Any]
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # s between restarts; a kubelet begins with 10 and ends with 300
@@ -56,6 +57,7 @@ class ContainerWorker:
         if init or pod.body["spec"].get("initContainers"):
             self.view.state = status.waiting("PodInitializing")
         self.run: Run | None = None
+        self.input: Input | None = None  # of the run, if its spec wants one
         self.settled = (
             asyncio.Event()
         )  # init containers: the next one may start; others: it will not run again
@@ -140,7 +142,7 @@ class ContainerWorker:
             nobody = Process(0, 0)
             directory = self.spec.get("workingDir") or "/"
             run = Run(number, nobody, nobody, time.time(), environment, directory)
-            self.run = await self.pod.place.start(self.name, number, command, run, binds)
+            self.run = await self._start_with(number, command, run, binds)
         except spec.Refused as error:
             self._wait(error.reason, str(error))
             return None
@@ -161,6 +163,22 @@ class ContainerWorker:
         self.pod.changed()
         return self.run
 
+    async def _start_with(
+        self, number: int, command: list[str], run: Run, binds: list[tuple[str, str]]
+    ) -> Run:
+        self.input = input_of(self.spec)
+        tty = self.input is not None and self.input.tty
+        try:
+            setup = Setup(binds, stdin_of(self.input), tty)
+            return await self.pod.place.start(self.name, number, command, run, setup)
+        except BaseException:
+            if self.input is not None:
+                self.input.close()
+            raise
+        finally:
+            if self.input is not None:
+                self.input.started()
+
     def _wait(self, reason: str, message: str) -> None:
         event = "Failed" if reason != "RunContainerError" else "FailedStart"
         if status.waiting(reason, message) != self.view.state:
@@ -178,7 +196,15 @@ class ContainerWorker:
                     group.start(kind, self._probe(kind))
             if self.spec.get("startupProbe"):
                 group.once("probes after startup", self._after_startup(group))
+            logged = None
+            if self.input is not None and self.input.tty:
+                log = self.pod.place.log(self.name, run.number)
+                logged = group.once("terminal", self.input.keep_log(log))
             await ended(run.keeper)
+            if logged is not None:
+                await asyncio.wait((logged,), timeout=1)  # what the terminal still holds
+        if self.input is not None:
+            self.input.close()
         self._note_end(run)
         self.pod.changed()
 

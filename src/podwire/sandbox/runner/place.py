@@ -34,6 +34,14 @@ class Run(msgspec.Struct):
     directory: str
 
 
+class Setup(msgspec.Struct, frozen=True):
+    """How a run is set up: (source, target) of its mounts, its standard input, whether that is a terminal."""
+
+    binds: list[tuple[str, str]] = []
+    stdin: int = subprocess.DEVNULL
+    tty: bool = False
+
+
 class Saved(msgspec.Struct):
     """What ``pod.json`` holds."""
 
@@ -108,9 +116,7 @@ class Place:
     def exit_file(self, container: str, number: int) -> Path:
         return self.directory / container / f"{number}.exit"
 
-    async def start(
-        self, container: str, number: int, command: list[str], run: Run, binds: list[tuple[str, str]]
-    ) -> Run:
+    async def start(self, container: str, number: int, command: list[str], run: Run, setup: Setup) -> Run:
         """Start a container; `run` says with what. Its log and its end are written by podwire-init."""
         assert self.saved.first
         (self.directory / container).mkdir(exist_ok=True)
@@ -118,9 +124,10 @@ class Place:
             stale.unlink(missing_ok=True)
         words = [self.init, "run", "--pid", str(self.saved.first.pid), "--cgroup", str(self.cgroup)]
         words += ["--log", str(self.log(container, number)), "--exit", str(self.exit_file(container, number))]
-        words += [part for source, target in binds for part in ("--bind", f"{source}:{target}")]
+        words += [part for source, target in setup.binds for part in ("--bind", f"{source}:{target}")]
+        words += ["--tty"] if setup.tty else []
         words += ["--dir", run.directory, "--", *command]
-        keeper, printed = await ask(words, run.environment)
+        keeper, printed = await ask(words, run.environment, setup.stdin)
         run.keeper, run.process = process(keeper), process(int(printed))
         self.saved.runs[container] = run
         self.save()

@@ -97,7 +97,22 @@ async def readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-async def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+async def writable(fd: int) -> None:
+    """Until something can be written to `fd`."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, lambda: None if future.done() else future.set_result(None))
+    try:
+        await future
+    finally:
+        loop.remove_writer(fd)
+
+
+async def ask(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> tuple[int, str]:
     """Run podwire-init, which prints and goes on or ends: (its pid, what it printed).
 
     Returns at the end of its output. ProcessError carries its error line if it printed none.
@@ -105,7 +120,7 @@ async def ask(command: Sequence[str], environment: Mapping[str, str] | None = No
     child = subprocess.Popen(
         command,
         env=None if environment is None else dict(environment),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

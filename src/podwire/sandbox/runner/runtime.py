@@ -12,7 +12,8 @@ from podwire.sandbox.runner.container import ContainerWorker
 from podwire.sandbox.runner.node import NodeRunner
 from podwire.sandbox.runner.pod import PodWorker
 from podwire.sandbox.runner.process import Process
-from podwire.sandbox.runner.streams import Attachment, ExecProcess, PortConnection, no_input
+from podwire.sandbox.runner.streams import ExecProcess, PortConnection
+from podwire.sandbox.runner.terminal import Attachment
 
 KILLED = 137
 
@@ -36,20 +37,24 @@ class Runtime:
     async def attach(
         self, namespace: str, pod: str, container: str | None, *, stdin: bool, tty: bool
     ) -> ExecStream:
-        """The output of a container from now on. NotSupported with `stdin`."""
-        if stdin:
-            raise no_input()
+        """The main process of a container, as it goes on; typing needs `stdin: true` in its spec."""
         worker = self._pod(namespace, pod)
         chosen = self._running(worker, container)
         run = worker.place.saved.runs[chosen.name]
         path = worker.place.log(chosen.name, run.number)
-        wanted = logs.Wanted(follow=True, tail=0)
+        wanted = logs.Wanted(follow=True, tail=None if chosen.input else 0)
 
         def exit_code() -> int:
             outcome = worker.place.outcome(chosen.name, run.number)
             return outcome[0] if outcome else KILLED
 
-        return Attachment(logs.lines(path, wanted, lambda: run.keeper.alive), run.keeper, exit_code)
+        if stdin and chosen.input is None:
+            raise Conflict(
+                f'container "{chosen.name}" has no standard input: its spec does not say stdin: true'
+            )
+        lines = logs.lines(path, wanted, lambda: run.keeper.alive)
+        once = bool(chosen.spec.get("stdinOnce"))
+        return Attachment(chosen.input, lines, run.keeper, exit_code, once=once)
 
     async def logs(
         self,

@@ -1,4 +1,4 @@
-"""exec, attach and port-forward: processes and connections inside pods, as `PodRuntime` wants them."""
+"""exec and port-forward: processes and connections inside pods, as `PodRuntime` wants them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from podwire.apiserver.streams import STDERR, STDOUT
 from podwire.base.aio import Channel, Supervised
-from podwire.base.errors import NotSupported, Unreachable
+from podwire.base.errors import Unreachable
 from podwire.net import namespaces
-from podwire.sandbox.runner.process import Process, ended, process, readable
+from podwire.sandbox.runner.process import Process, process, readable, writable
 
 PIECE = 64 << 10
 
@@ -73,7 +73,7 @@ class ExecProcess:
             try:
                 data = data[os.write(self._stdin, data) :]
             except BlockingIOError:
-                await _writable(self._stdin)
+                await writable(self._stdin)
 
     async def close_stdin(self) -> None:
         if self._stdin is None:
@@ -144,44 +144,6 @@ async def _close_after(readers: list[asyncio.Task[None]], pieces: Channel[tuple[
     pieces.close()
 
 
-async def _writable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(fd, lambda: None if future.done() else future.set_result(None))
-    try:
-        await future
-    finally:
-        loop.remove_writer(fd)
-
-
-class Attachment:
-    """The output of a container's main process from now on; its input is not connected here."""
-
-    def __init__(
-        self, lines: AsyncIterator[tuple[int, bytes]], main: Process, exit_code: Callable[[], int]
-    ) -> None:
-        self._lines, self._main, self._exit_code = lines, main, exit_code
-
-    async def write_stdin(self, data: bytes) -> None:
-        raise BrokenPipeError
-
-    async def close_stdin(self) -> None:
-        return
-
-    async def resize(self, columns: int, rows: int) -> None:
-        return
-
-    def output(self) -> AsyncIterator[tuple[int, bytes]]:
-        return self._lines
-
-    async def wait(self) -> int:
-        await ended(self._main)
-        return self._exit_code()
-
-    async def close(self) -> None:
-        return
-
-
 class PortConnection:
     """One TCP connection into a pod, made inside its network namespace."""
 
@@ -220,7 +182,3 @@ class PortConnection:
 
     async def close(self) -> None:
         self._writer.close()
-
-
-def no_input() -> NotSupported:
-    return NotSupported("attaching to the standard input of a container", hint="use exec -i instead")
