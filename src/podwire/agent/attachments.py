@@ -17,14 +17,14 @@ import msgspec
 from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
-from podwire.base.aio import eventually
-from podwire.base.errors import NotFound, Unreachable
+from podwire.base.aio import Backoff, eventually
+from podwire.base.errors import NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
 from podwire.datapath.maps import Maps
 from podwire.datapath.write import Writer
 from podwire.ipam.pools import Pools
-from podwire.state.table import Watch
+from podwire.state.table import Batch, Watch
 from podwire.state.tables import EndpointRow, Tables
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 POD_KNOWN_WITHIN = 10.0  # s until the API has told of a pod that is to be attached
 REALIZED_WITHIN = 10.0  # s until the kernel has its rows
 GONE_WITHIN = 2.0
+SAVE_AGAIN = 5.0
+SETTLING = Backoff(0.01, 0.5)
 
 
 class Attachments:
@@ -68,6 +70,7 @@ class Attachments:
                 continue
             self._tables.endpoints.put(row)
             restored += 1
+        self._remove_orphans({row.interface for row in self._tables.endpoints})
         self._numbers = Numbers(self._tables.endpoints)
         self._pools.restore(
             {
@@ -80,26 +83,49 @@ class Attachments:
         self._tables.endpoints.mark_ready()
         return restored
 
+    def _remove_orphans(self, known: set[str]) -> None:
+        """Devices that an agent was killed over, between making them and knowing them (or the reverse)."""
+        for interface in self._plumbing.linked() - known:
+            log.warning("device %s belongs to no endpoint; removing it", interface)
+            self._plumbing.detach(interface)
+
     async def remember(self) -> None:
-        """Keep the endpoint files equal to the table, until cancelled."""
+        """Keep the endpoint files equal to the table, until cancelled. A full disk is no reason to end."""
+        unsaved: dict[int, EndpointRow] = {}
         with Watch(self._tables.endpoints) as watch:
             while True:
-                (changes,) = await watch.next()
+                try:
+                    async with asyncio.timeout(SAVE_AGAIN if unsaved else None):
+                        (changes,) = await watch.next()
+                except TimeoutError:
+                    changes = Batch((), ready=True, revision=0)
                 for change in changes:
                     if change.new is not None:
-                        self._registry.save(change.new)
+                        unsaved[change.new.id] = change.new
                     elif change.old is not None:
+                        unsaved.pop(change.old.id, None)
                         self._registry.forget(change.old.id)
+                unsaved = {number: row for number, row in unsaved.items() if not self._saved(row)}
+
+    def _saved(self, row: EndpointRow) -> bool:
+        try:
+            self._registry.save(row)
+        except StorageError as error:
+            log.warning("%s; trying again in %g s", error, SAVE_AGAIN)
+            return False
+        return True
 
     async def settle(self) -> None:
         """Follow endpoints that changed their identity until the kernel has it, and say so."""
         with Watch(self._tables.endpoints, self._tables.endpoint_policies) as watch:
             while True:
                 await watch.next()
+                rounds = 0
                 while waiting := [row for row in self._tables.endpoints if row.state != "ready"]:
                     for row in waiting:
                         self._advance(row.id)
-                    await asyncio.sleep(0.01)
+                    rounds += 1
+                    await asyncio.sleep(SETTLING.after(rounds))
 
     async def attach(self, request: EndpointRequest) -> EndpointRow:
         """Plumb a pod and wait until it can talk."""

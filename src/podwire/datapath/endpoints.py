@@ -136,6 +136,10 @@ class Plumbing:
         with self._turn:
             return {link.name for link in self._stack.links() if link.name.startswith(PREFIX)}
 
+    def linked(self) -> set[str]:
+        """Host-side devices of pods that have our links."""
+        return self.programs.pods()
+
     def _check(self, addresses: Sequence[str]) -> None:
         for address in addresses:
             if text.family(address) not in self.gateways:

@@ -54,6 +54,7 @@ class Loading(msgspec.Struct, frozen=True):
     objects: tuple[str, ...]
     constants: dict[str, int | bytes]
     sizes: dict[str, int]
+    growth_max: int  # entries beyond which no map grows
 
 
 def plan(
@@ -80,6 +81,7 @@ def plan(
             "config_policy_audit": int(config.policy_audit_mode),
         },
         sizes=sizes(config),
+        growth_max=config.map_growth_max,
     )
 
 
@@ -225,8 +227,12 @@ class Programs:
 
     def bigger(self, name: str, entries: int) -> Map[bytes, bytes] | None:
         """For a writer: the map with room for `entries` and more; None, with a reason in the log, if not."""
+        limit = self.loading.growth_max
+        if entries > limit:
+            log.warning("map %s does not grow beyond map-growth-max: it would need %d entries", name, entries)
+            return None
         try:
-            self.grow(name, 1 << entries.bit_length())
+            self.grow(name, min(1 << entries.bit_length(), limit))
         except PodwireError as error:
             log.warning("map %s cannot grow: %s", name, error)
             return None
@@ -235,6 +241,10 @@ class Programs:
     def drop_old(self) -> None:
         """Remove older generations of maps: call when every link has our programs."""
         generations.drop_older(self.loading.bpf_dir)
+
+    def pods(self) -> set[str]:
+        """Devices of pods that have a pinned link."""
+        return {pin.rsplit("-", 1)[0] for pin in os.listdir(os.path.join(self._links, "pods"))}
 
     def attached(self) -> dict[str, int]:
         """Name of the link → id of the program on it, as the kernel says."""
