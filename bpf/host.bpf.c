@@ -55,11 +55,23 @@ int podwire_from_network(struct __sk_buff *skb)
 	return reason ? drop(skb, flow, reason) : receive(skb, flow, receiver);
 }
 
+/* What is for a pod of another node leaves by the tunnel or not at all, also where the stack
+ * has no route for it yet and would send it the default way.
+ */
 SEC("tc")
 int podwire_to_network(struct __sk_buff *skb)
 {
-	metrics_count(0, DIRECTION_EGRESS, skb->len);
-	return TC_ACT_OK;
+	struct flow *flow = flow_begin(skb, DIRECTION_EGRESS);
+	struct ipcache_entry *there;
+
+	if (!flow)
+		return drop(skb, flow, DROP_INVALID_PACKET);
+	if (!config_tunnel_device || parse_network(skb, flow))
+		return TC_ACT_OK;
+	there = ipcache_find(&flow->destination);
+	if (!there || address_is_zero(&there->tunnel))
+		return TC_ACT_OK;
+	return drop(skb, flow, DROP_NO_TUNNEL_ENDPOINT);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

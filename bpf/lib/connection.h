@@ -92,6 +92,7 @@ __noinline int connection_open(struct __sk_buff *skb, struct flow *flow,
 		entry.identity = flow->source_identity;
 		return ct_create(flow, key, &entry, side);
 	}
+	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
 	if (policy_is_asked(endpoint, side)) {
 		int reason;
 

@@ -115,6 +115,14 @@ def test_the_tunnel(kit: Any, family: Any) -> None:
         assert outcome.verdict == REDIRECTED
         (trace,) = outcome.events
         assert trace["point"] == 4 and trace["destination_identity"] == 2002
+        # Beside the tunnel nothing leaves for another node's pod, whoever routed it there.
+        bare = bytes(family.udp(family.node, family.remote, 4000, 53))
+        leaving = world.run("to_network", bare, world.device("pw2"))
+        assert kit.drops(leaving) == [DropReason.NO_TUNNEL_ENDPOINT]
+        assert (
+            world.run("to_network", bytes(family.udp(family.node, family.node[:-1] + "2", 1, 2)), 1).verdict
+            == PASS
+        )
         # What does not fit goes to the stack, which answers or cuts; one that will be cut fits by its parts.
         large = bytes(family.udp(pod, family.remote, 4000, 53, b"x" * 1400))
         assert world.from_pod(pod, large).verdict == PASS
