@@ -57,6 +57,8 @@ class Family(Generic[Row]):
         name = name_of(item)
         self._known.add(name)
         try:
+            if not name[1]:
+                raise InvalidObject("metadata.name", "must be given")
             row = self.row_of(item)
         except InvalidObject as error:
             if self.malformed.get(name) != str(error):
