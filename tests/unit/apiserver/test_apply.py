@@ -91,7 +91,7 @@ def test_an_update_takes_fields_it_changes(world: Any) -> None:
     apply(world, "anna", {"a": "1", "b": "1"})
     changed = world.patch("configmaps", "c", MERGE_PATCH, {"data": {"a": "9"}}, Options("carl"))
     assert owners(changed) == {"anna": {".data.b"}, "carl": {".data.a"}}
-    with pytest.raises(StatusError, match='conflict with "carl" using v1: .data.a'):
+    with pytest.raises(StatusError, match=r'conflict with "carl" using v1: \.data\.a'):
         apply(world, "anna", {"a": "1", "b": "1"})
 
 

@@ -38,14 +38,10 @@ def finish(world: Any, seen: dict[str, int], name: str = "web") -> list[int]:
         status = world.get("deployments", name)["status"]
         available.append(status.get("availableReplicas", 0))
         wanted = world.get("deployments", name)["spec"]["replicas"]
-        if (
-            status.get("updatedReplicas")
-            == status.get("replicas")
-            == status.get("availableReplicas", 0)
-            == wanted
-        ):
-            if not any(pod["metadata"].get("deletionTimestamp") for pod in world.all("pods")):
-                return available
+        counts = [status.get(name, 0) for name in ("updatedReplicas", "replicas", "availableReplicas")]
+        ending = any(pod["metadata"].get("deletionTimestamp") for pod in world.all("pods"))
+        if counts == [wanted] * 3 and not ending:
+            return available
     raise AssertionError(f"not finished: {status}")
 
 

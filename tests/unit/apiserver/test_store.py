@@ -48,7 +48,7 @@ def test_revisions_never_come_again(tmp_path: Path) -> None:
     assert again.revision == 2400
     with pytest.raises(TooOld):
         again.since("things", 1)
-    assert list(again.since("things", 2399))[0].kind == "DELETED"
+    assert next(iter(again.since("things", 2399))).kind == "DELETED"
     again.close()
 
 

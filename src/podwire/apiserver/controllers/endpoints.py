@@ -51,8 +51,8 @@ class EndpointSlices(Controller):
             if change.kind != "DELETED":
                 self._learn(stored)
                 return []
-            service = _service_of(stored.object)
-            return [(stored.namespace, service)] if service else []
+            named = _service_of(stored.object)
+            return [(stored.namespace, named)] if named else []
         if change.previous is not None and change.kind == "MODIFIED" and _same(stored, change.previous):
             return ()
         found: dict[tuple[str, str], None] = {}

@@ -150,7 +150,7 @@ def remove(schema: Object, body: Any, path: Path) -> None:
             return
         if not rest:
             del body[index]
-        elif rest[0][2:] not in schema.get("x-kubernetes-list-map-keys", ()):  # the item's name goes with the item
+        elif rest[0][2:] not in schema.get("x-kubernetes-list-map-keys", ()):  # a key goes with its item
             remove(resolve(schema.get("items") or {}), body[index], rest)
     elif isinstance(body, list):
         body[:] = [one for one in body if "v:" + _text(one) != step]
