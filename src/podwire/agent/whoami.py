@@ -54,10 +54,14 @@ class Whoami:
             await asyncio.sleep(backoff.after(failures))
 
     def remember(self, row: NodeRow) -> None:
-        self._copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Keep a copy. Without one the node still works; only a start without the API would wait."""
         beside = self._copy.with_suffix(".tmp")
-        beside.write_bytes(msgspec.json.encode(row))
-        beside.replace(self._copy)
+        try:
+            self._copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            beside.write_bytes(msgspec.json.encode(row))
+            beside.replace(self._copy)
+        except OSError as error:
+            log.warning("cannot keep a copy of node %s: %s", row.name, error.strerror)
 
     def _remembered(self) -> NodeRow | None:
         try:

@@ -1,0 +1,79 @@
+"""Endpoint files: what is saved is loaded; what cannot be read is left alone; ids go round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from podwire.agent.registry import ID_LAST, Numbers, Registry
+from podwire.base.errors import Conflict, StorageError
+from podwire.state.tables import ContainerPort, EndpointRow, Tables
+
+
+def row(number: int) -> EndpointRow:
+    return EndpointRow(
+        id=number,
+        namespace="prod",
+        pod=f"web-{number}",
+        uid="u",
+        container_id=f"c{number}",
+        netns="/run/netns/x",
+        interface="lxc1",
+        ifindex=7,
+        mac="02:00:00:00:00:01",
+        host_mac="02:00:00:00:00:02",
+        ipv4="10.0.1.1",
+        ipv6="",
+        labels=("k8s:app=web",),
+        identity=1234,
+        ports=(ContainerPort("http", 80, 6),),
+        state="ready",
+        created=1.5,
+    )
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "endpoints")
+    registry.save(row(1))
+    registry.save(row(2))
+    registry.save(msgspec.structs.replace(row(1), identity=99))
+    registry.forget(2)
+    assert Registry(tmp_path / "endpoints").load() == [msgspec.structs.replace(row(1), identity=99)]
+
+
+def test_a_file_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.save(row(1))
+    (tmp_path / "2.json").write_text("{")
+    assert registry.load() == [row(1)]
+    assert (tmp_path / "2.json").exists()
+
+
+def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.save(row(1))
+    (tmp_path / "1.tmp").symlink_to("/dev/full")  # a disk without room
+    with pytest.raises(StorageError, match="endpoint 1"):
+        registry.save(msgspec.structs.replace(row(1), identity=5))
+    assert registry.load() == [row(1)]
+
+
+def test_an_id_is_not_soon_used_again() -> None:
+    tables = Tables()
+    tables.endpoints.put(row(7))
+    numbers = Numbers(tables.endpoints)
+    assert numbers.next() == 8
+    assert numbers.next() == 9
+
+
+def test_ids_go_round_and_end() -> None:
+    tables = Tables()
+    tables.endpoints.put(row(ID_LAST))
+    numbers = Numbers(tables.endpoints)
+    assert numbers.next() == 1
+    for number in range(1, ID_LAST):
+        tables.endpoints.put(row(number))
+    with pytest.raises(Conflict):
+        numbers.next()
