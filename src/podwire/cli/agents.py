@@ -75,6 +75,15 @@ def find(
     return AgentClient(sandboxes / sandbox / "nodes" / node / "podwire.sock", node=node)
 
 
+def siblings(agent: AgentClient) -> list[AgentClient]:
+    """The agents of the other nodes of its sandbox; none for an agent outside a sandbox."""
+    own = Path(agent.path)
+    nodes = own.parent.parent
+    if nodes.name != "nodes" or own.parent.name != agent.node:
+        return []
+    return [AgentClient(nodes / node / own.name, node=node) for node in _nodes(nodes) if node != agent.node]
+
+
 def _sandboxes(place: Path) -> dict[str, list[str]]:
     """Name → its nodes, in order of name (n2 before n10)."""
     try:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import NotFound
+from podwire.base.errors import NotFound, Unreachable
 from podwire.cli import output as printing
-from podwire.cli.agents import with_agent
+from podwire.cli.agents import siblings, with_agent
 from podwire.client.agent import AgentClient
 from podwire.client.http import part
 
@@ -21,17 +21,30 @@ def explain(agent: AgentClient, uuid: str, output: str) -> None:
     """Why a flow was allowed or dropped: the policy, its namespace and the rule in it.
 
     The UUID is what `podwire hubble observe -o json` shows. A flow is known to the agent of the
-    node that saw it.
+    node that saw it: in a sandbox all nodes are asked.
     """
-    try:
-        found = agent.get(f"/podwire/v1/explain/{part(uuid)}")
-    except NotFound as error:
-        hint = "flows are kept for a while only, by the node that saw them: try --node"
-        raise NotFound(str(error), hint=error.hint or hint) from error
+    found = _found(agent, f"/podwire/v1/explain/{part(uuid)}")
     if output == "json":
         printing.as_json(found)
     else:
         click.echo("\n".join(_lines(found)))
+
+
+def _found(agent: AgentClient, path: str) -> dict[str, Any]:
+    """The answer of the first agent that knows the flow; NotFound as the first one said it."""
+    missing: NotFound | None = None
+    for one in (agent, *siblings(agent)):
+        try:
+            answer: dict[str, Any] = one.get(path)
+            return answer
+        except NotFound as error:
+            missing = missing or error
+        except Unreachable:
+            if one is agent:
+                raise
+    assert missing is not None
+    hint = "flows are kept for a while only, by the node that saw them: try --node"
+    raise NotFound(str(missing), hint=missing.hint or hint) from missing
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
