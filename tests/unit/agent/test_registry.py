@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from podwire.agent.registry import ID_LAST, Numbers, Registry
+from podwire.agent import registry
+from podwire.agent.registry import Numbers, Registry
 from podwire.base.errors import Conflict, StorageError
 from podwire.state.tables import ContainerPort, EndpointRow, Tables
 
@@ -35,29 +36,29 @@ def row(number: int) -> EndpointRow:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    registry = Registry(tmp_path / "endpoints")
-    registry.save(row(1))
-    registry.save(row(2))
-    registry.save(msgspec.structs.replace(row(1), identity=99))
-    registry.forget(2)
+    files = Registry(tmp_path / "endpoints")
+    files.save(row(1))
+    files.save(row(2))
+    files.save(msgspec.structs.replace(row(1), identity=99))
+    files.forget(2)
     assert Registry(tmp_path / "endpoints").load() == [msgspec.structs.replace(row(1), identity=99)]
 
 
 def test_a_file_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    registry.save(row(1))
+    files = Registry(tmp_path)
+    files.save(row(1))
     (tmp_path / "2.json").write_text("{")
-    assert registry.load() == [row(1)]
+    assert files.load() == [row(1)]
     assert (tmp_path / "2.json").exists()
 
 
 def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
-    registry.save(row(1))
+    files = Registry(tmp_path)
+    files.save(row(1))
     (tmp_path / "1.tmp").symlink_to("/dev/full")  # a disk without room
     with pytest.raises(StorageError, match="endpoint 1"):
-        registry.save(msgspec.structs.replace(row(1), identity=5))
-    assert registry.load() == [row(1)]
+        files.save(msgspec.structs.replace(row(1), identity=5))
+    assert files.load() == [row(1)]
 
 
 def test_an_id_is_not_soon_used_again() -> None:
@@ -68,12 +69,13 @@ def test_an_id_is_not_soon_used_again() -> None:
     assert numbers.next() == 9
 
 
-def test_ids_go_round_and_end() -> None:
+def test_ids_go_round_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "ID_LAST", 50)
     tables = Tables()
-    tables.endpoints.put(row(ID_LAST))
+    tables.endpoints.put(row(50))
     numbers = Numbers(tables.endpoints)
     assert numbers.next() == 1
-    for number in range(1, ID_LAST):
+    for number in range(1, 50):
         tables.endpoints.put(row(number))
     with pytest.raises(Conflict):
         numbers.next()
