@@ -108,6 +108,8 @@ async def a_drop_is_explained(lab: Cluster) -> None:
     assert "prod/unauthorized" in output and "CiliumNetworkPolicy prod/backend" in output
     assert "efault deny" in output
     code, output = await podwire(lab, f"explain {flow['uuid']}", node="n2")
+    assert code == 0 and "prod/unauthorized" in output, "asked of another node, too"
+    code, output = await podwire(lab, "explain no-such-flow")
     assert code == 1 and output.startswith("Error: ")
 
 
