@@ -46,7 +46,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Namespaces, links, pins, cgroups and our processes are the same after the test as before."""
     marked = any(request.node.get_closest_marker(name) for name in NEEDS_ROOT)
     # The comparison is of the whole machine: beside somebody's sandbox it has to be left out.
-    if not marked or os.environ.get("PODWIRE_LEAK_CHECK") == "off" or find_spec("podwire.testing.leaks") is None:
+    if (
+        not marked
+        or os.environ.get("PODWIRE_LEAK_CHECK") == "off"
+        or find_spec("podwire.testing.leaks") is None
+    ):
         yield
         return
     from podwire.testing import leaks

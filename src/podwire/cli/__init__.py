@@ -14,7 +14,11 @@ from podwire.base.errors import PodwireError
 # name → (module, attribute, one line of help); the order is that of `podwire --help`.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("podwire.cli.demo", "demo", "bring up a cluster, try a policy and a service, show the flows"),
-    "sandbox": ("podwire.cli.sandbox", "sandbox", "clusters on this machine: up, down, list, env, exec, node"),
+    "sandbox": (
+        "podwire.cli.sandbox",
+        "sandbox",
+        "clusters on this machine: up, down, list, env, exec, node",
+    ),
     "status": ("podwire.cli.status", "status", "how a node's agent is"),
     "endpoint": ("podwire.cli.endpoint", "endpoint", "endpoints (pods) of a node"),
     "identity": ("podwire.cli.identity", "identity", "security identities"),

@@ -87,7 +87,9 @@ class Load:
         one.setblocking(False)
         failure = one.connect_ex(self.target)
         if failure not in (0, errno.EINPROGRESS):
-            self.errors[f"connect {errno.errorcode[failure]}"] = self.errors.get(f"connect {errno.errorcode[failure]}", 0) + 1
+            self.errors[f"connect {errno.errorcode[failure]}"] = (
+                self.errors.get(f"connect {errno.errorcode[failure]}", 0) + 1
+            )
         self.open_now[one.fileno()] = (one, time.monotonic())
         self.poller.register(one, select.EPOLLOUT)
 
