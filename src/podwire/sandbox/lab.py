@@ -3,7 +3,7 @@
 ::
 
     name: first-light        # of the sandbox, unless --name is given
-    nodes: 2                 # n1, n2, …; or a list of names
+    nodes: 2                 # n1, n2, …; or a list of names, or of {name: a, podCIDRs: [10.9.0.0/24]}
     ipFamily: ipv4           # ipv4 | ipv6 | dual
     routing: native          # native | tunnel (VXLAN)
     mtu: 1500                # of the underlay
@@ -36,6 +36,13 @@ Routing = Literal["native", "tunnel"]
 RESERVED = ("net", "system")  # names of the sandbox's own namespace and cgroup
 
 
+class NodeSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node with a name, and pod CIDRs, of its own choice; one CIDR for each family of the lab."""
+
+    name: str
+    pod_cidrs: tuple[str, ...] = msgspec.field(default=(), name="podCIDRs")
+
+
 class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A host outside the cluster, on the underlay, with `addresses` of its own."""
 
@@ -52,7 +59,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """A topology. `manifests` are absolute once read from a file."""
 
     name: str = "default"
-    nodes: int | tuple[str, ...] = 2
+    nodes: int | tuple[str | NodeSpec, ...] = 2
     ip_family: Family = "ipv4"
     routing: Routing = "native"
     mtu: int = 1500
@@ -61,10 +68,14 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     manifests: tuple[str, ...] = ()
 
     @property
-    def node_names(self) -> tuple[str, ...]:
+    def node_specs(self) -> tuple[NodeSpec, ...]:
         if isinstance(self.nodes, int):
-            return tuple(f"n{number}" for number in range(1, self.nodes + 1))
-        return self.nodes
+            return tuple(NodeSpec(f"n{number}") for number in range(1, self.nodes + 1))
+        return tuple(NodeSpec(one) if isinstance(one, str) else one for one in self.nodes)
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.node_specs)
 
     @property
     def ipv4(self) -> bool:

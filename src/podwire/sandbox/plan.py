@@ -14,12 +14,15 @@ from pathlib import Path
 import msgspec
 
 from podwire.base.errors import InvalidObject
-from podwire.sandbox.lab import Lab, World
+from podwire.sandbox.lab import Lab, NodeSpec, World
 
 INDEX_MAX = 250
 SERVICE_CIDRS = {4: "10.96.0.0/16", 6: "fd00:10:96::/112"}
 DNS_ADDRESSES = {4: "10.96.0.10", 6: "fd00:10:96::a"}
+LOCAL = ("127.0.0.0/8", "169.254.0.0/16", "fe80::/10", "::1/128")
 API_PORT = 6443
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ def families(lab: Lab) -> tuple[int, ...]:
 def plan(lab: Lab, name: str, index: int) -> Plan:
     """The addresses of `lab` as sandbox `name` with `index`; InvalidObject where they would clash."""
     kinds = families(lab)
-    nodes = tuple(_node(node, number, index, kinds) for number, node in enumerate(lab.node_names, start=1))
+    nodes = tuple(_node(node, number, index, kinds) for number, node in enumerate(lab.node_specs, start=1))
     worlds = tuple(
         Outside(world, tuple(_underlay(family, index, 100 + number) for family in _families_of(world)))
         for number, world in enumerate(lab.worlds, start=1)
@@ -84,14 +87,34 @@ def plan(lab: Lab, name: str, index: int) -> Plan:
     return result
 
 
-def _node(name: str, number: int, index: int, kinds: tuple[int, ...]) -> Node:
-    cidrs = tuple(f"10.0.{number}.0/24" if family == 4 else f"fd00:10:0:{number:x}::/64" for family in kinds)
-    routers = tuple(
-        f"10.0.{number}.254" if family == 4 else f"fd00:10:0:{number:x}:ffff:ffff:ffff:fffe"
-        for family in kinds
-    )
+def _node(spec: NodeSpec, number: int, index: int, kinds: tuple[int, ...]) -> Node:
+    usual = {4: f"10.0.{number}.0/24", 6: f"fd00:10:0:{number:x}::/64"}
+    path = f"nodes[{number - 1}].podCIDRs"
+    chosen: dict[int, Network] = {network.version: network for network in _networks(spec.pod_cidrs, path)}
+    if spec.pod_cidrs and sorted(chosen) != sorted(kinds):
+        families = " and ".join(f"IPv{family}" for family in kinds)
+        raise InvalidObject(path, f"one CIDR is needed for each of {families}")
+    cidrs = tuple(str(chosen.get(family, usual[family])) for family in kinds)
+    routers = tuple(str(_last_usable(ipaddress.ip_network(cidr))) for cidr in cidrs)
     addresses = tuple(_underlay(family, index, 10 + number) for family in kinds)
-    return Node(name, addresses, cidrs, routers)
+    return Node(spec.name, addresses, cidrs, routers)
+
+
+def _networks(cidrs: tuple[str, ...], path: str) -> list[Network]:
+    found: list[Network] = []
+    for number, text in enumerate(cidrs):
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError as error:
+            raise InvalidObject(f"{path}[{number}]", f"{text} is not a CIDR: {error}") from error
+        if network.max_prefixlen - network.prefixlen < 3:
+            raise InvalidObject(f"{path}[{number}]", f"{text} has no room for pods", hint="/24 is usual")
+        found.append(network)
+    return found
+
+
+def _last_usable(network: Network) -> IPAddress:
+    return network[-2]
 
 
 def _underlay(family: int, index: int, host: int) -> str:
@@ -103,25 +126,31 @@ def _families_of(world: World) -> tuple[int, ...]:
 
 
 def _check_overlaps(plan: Plan) -> None:
-    """A world must not have an address that the cluster uses."""
-    used = [*plan.service_cidrs, *(cidr for node in plan.nodes for cidr in node.pod_cidrs)]
-    used += ["172.30.0.0/16", "fd00:30::/32", "127.0.0.0/8", "169.254.0.0/16", "fe80::/10", "::1/128"]
-    networks = [ipaddress.ip_network(cidr) for cidr in used]
+    """Nothing of the cluster overlaps anything else of it, and no world has one of its addresses."""
+    used = [(cidr, "which services use") for cidr in plan.service_cidrs]
+    used += [(cidr, "which the underlay uses") for cidr in ("172.30.0.0/16", "fd00:30::/32")]
+    used += [(cidr, "which is local to each host") for cidr in LOCAL]
+    for number, node in enumerate(plan.nodes):
+        for cidr in node.pod_cidrs:
+            _check_free(f"nodes[{number}].podCIDRs", cidr, used)
+        used += [(cidr, f"which node {node.name} uses for its pods") for cidr in node.pod_cidrs]
     for number, outside in enumerate(plan.worlds):
         for place, text in enumerate(outside.world.addresses):
-            address = ipaddress.ip_address(text)
             path = f"worlds[{number}].addresses[{place}]"
-            if address.version not in plan.families:
+            version = ipaddress.ip_address(text).version
+            if version not in plan.families:
                 raise InvalidObject(
-                    path, f"{text} needs ipFamily {'ipv6' if address.version == 6 else 'ipv4'} or dual"
+                    path, f"{text} needs ipFamily {'ipv6' if version == 6 else 'ipv4'} or dual"
                 )
-            for network in networks:
-                if address in network:
-                    raise InvalidObject(
-                        path,
-                        f"{text} is inside {network}, which the cluster uses",
-                        hint="take one of 203.0.113.0/24",
-                    )
+            _check_free(path, text, used, hint="take one of 203.0.113.0/24")
+
+
+def _check_free(path: str, cidr: str, used: list[tuple[str, str]], hint: str | None = None) -> None:
+    wanted = ipaddress.ip_network(cidr)
+    for other, whose in used:
+        network = ipaddress.ip_network(other)
+        if network.version == wanted.version and wanted.overlaps(network):
+            raise InvalidObject(path, f"{cidr} overlaps {other}, {whose}", hint=hint)
 
 
 def save(plan: Plan, path: Path) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from podwire.base.aio import eventually
+from podwire.sandbox.places import cgroup2_mount
 from podwire.testing import leaks
 
 pytestmark = pytest.mark.cluster
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 TRIES = 6
+TWO_NODES = Path(__file__).resolve().parents[3] / "labs" / "two-nodes"
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 15) -> None:
@@ -123,6 +125,35 @@ def test_up_killed_at_any_moment_leaves_what_down_removes(cli: Run, name: str) -
         assert not [one for one in left if name in one], (delay, left)
 
 
+@pytest.mark.timeout(300)
+def test_processes_killed_in_any_order_leave_what_down_removes(cli: Run, name: str) -> None:
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    before = leaks.snapshot()
+    cgroup = cgroup2_mount() / "podwire" / name
+    for _ in range(TRIES // 2):
+        up = cli("sandbox", "up", "--name", name, "-f", str(TWO_NODES))
+        assert up.returncode == 0, up.stderr
+        members = [int(pid) for path in cgroup.rglob("cgroup.procs") for pid in path.read_text().split()]
+        assert len(members) > 10
+        for pid in chance.sample(members, k=chance.randint(1, len(members))):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it went with another
+        for _ in range(2):  # the first down is killed, too
+            command = [sys.executable, "-m", "podwire.cli", "sandbox", "down", "--name", name]
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.1, 0.4))  # the moment is what is tested
+            child.kill()
+            child.wait()
+        if Path(f"/run/podwire/sandboxes/{name}").exists():
+            down = cli("sandbox", "down", "--name", name)
+            assert down.returncode == 0, down.stderr
+        assert not [one for one in leaks.difference(before, leaks.snapshot()) if name in one]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_up_leaves_nothing(name: str, number: int) -> None:
     command = [sys.executable, "-m", "podwire.cli", "sandbox", "up", "--name", name]
@@ -130,8 +161,8 @@ def test_an_interrupted_up_leaves_nothing(name: str, number: int) -> None:
     directory = Path(f"/run/podwire/sandboxes/{name}/logs")
     wait_for(directory.exists, "the beginning of up")
     child.send_signal(number)
-    child.communicate(timeout=30)
-    assert child.returncode == 130
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == 130, told.decode()
     assert not directory.parent.exists()
 
 
@@ -141,7 +172,7 @@ def test_bad_input_is_refused_in_a_sentence(cli: Run, tmp_path: Path) -> None:
         "nodes: 0": "nodes: 0 nodes are not possible",
         "nodes: [n1, n1]": "nodes[1]: “n1” is taken already",
         "colour: red": "colour",
-        "worlds: [{name: w, addresses: [10.0.1.7]}]": "is inside 10.0.1.0/24, which the cluster uses",
+        "worlds: [{name: w, addresses: [10.0.1.7]}]": "10.0.1.7 overlaps 10.0.1.0/24, which node n1",
         "manifests: [nothing.yaml]": "there is no file nothing.yaml",
         "nodes: [": "is not YAML",
     }.items():

@@ -105,8 +105,41 @@ def test_no_two_things_of_a_plan_share_an_address(nodes: int, family: str, index
 
 @pytest.mark.parametrize("address", ["10.0.1.9", "10.96.0.1", "172.30.200.1", "127.0.0.1"])
 def test_a_world_must_not_use_the_clusters_addresses(address: str) -> None:
-    with pytest.raises(InvalidObject, match="which the cluster uses"):
+    with pytest.raises(InvalidObject, match="overlaps"):
         plan(lab.parse({"worlds": [{"name": "w", "addresses": [address]}]}), "x", 1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "path", "problem"),
+    [
+        (
+            [{"name": "a", "podCIDRs": ["10.9.0.0/24"]}, {"name": "b", "podCIDRs": ["10.9.0.128/25"]}],
+            "nodes[1].podCIDRs",
+            "which node a uses",
+        ),
+        ([{"name": "a", "podCIDRs": ["10.96.4.0/24"]}], "nodes[0].podCIDRs", "which services use"),
+        ([{"name": "a", "podCIDRs": ["10.9.0.1/24"]}], "nodes[0].podCIDRs[0]", "has host bits set"),
+        ([{"name": "a", "podCIDRs": ["10.9.0.0/30"]}], "nodes[0].podCIDRs[0]", "no room for pods"),
+        (
+            [{"name": "a", "podCIDRs": ["fd09::/64"]}],
+            "nodes[0].podCIDRs",
+            "one CIDR is needed for each of IPv4",
+        ),
+        ([{"name": "a", "podCIDRs": ["10.0.2.0/24"]}, "n2"], "nodes[1].podCIDRs", "which node a uses"),
+    ],
+)
+def test_pod_cidrs_that_cannot_be(nodes: list[object], path: str, problem: str) -> None:
+    with pytest.raises(InvalidObject, match=problem) as caught:
+        plan(lab.parse({"nodes": nodes}), "x", 1)
+    assert caught.value.path == path
+
+
+def test_pod_cidrs_of_ones_own_choice() -> None:
+    made = plan(lab.parse({"nodes": [{"name": "a", "podCIDRs": ["10.9.0.0/25"]}, "b"]}), "x", 1)
+    assert [(node.name, node.pod_cidrs, node.routers) for node in made.nodes] == [
+        ("a", ("10.9.0.0/25",), ("10.9.0.126",)),
+        ("b", ("10.0.2.0/24",), ("10.0.2.254",)),
+    ]
 
 
 def test_a_world_needs_a_family_the_lab_has() -> None:
