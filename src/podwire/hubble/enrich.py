@@ -68,6 +68,11 @@ class Enricher:
         self._revisions: tuple[int, ...] = ()
         self._sweep_pause = 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether the tables hold all the names there were when the agent started."""
+        return all(table.ready for table in (*self._watched, self._tables.frontends))
+
     def enrich(self, columns: Columns) -> None:
         """Fill the columns of `NAMED`, and identities the kernel did not know."""
         self._refresh()

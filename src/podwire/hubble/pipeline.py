@@ -31,6 +31,11 @@ PACE = 0.02
 LOSS_CHECK = 1.0
 # How often the offset of the clocks is measured anew: wall time may be set meanwhile.
 CLOCK_CHECK = 10.0
+# A new agent finds events in the ring before it knows their names. It waits for the tables, but not
+# for ever (the API may be away), and shorter when the ring fills meanwhile.
+NAMES_AFTER = 5.0
+NAMES_AFTER_BUSY = 1.0
+BUSY = 1 << 20  # bytes that wait
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -116,6 +121,12 @@ class Pipeline:
         return len(records)
 
     async def _read(self) -> None:
+        started = time.monotonic()
+        while not self._enricher.ready:
+            patience = NAMES_AFTER_BUSY if self.reader.waiting() > BUSY else NAMES_AFTER
+            if time.monotonic() - started > patience:
+                break
+            await asyncio.sleep(PACE)
         while True:
             await self._until_readable()
             while self._batch() == self.reader.most:

@@ -26,6 +26,8 @@ class RingLike(Protocol):
 
     def fileno(self) -> int: ...
 
+    def waiting(self) -> int: ...
+
 
 class Loss(msgspec.Struct, frozen=True):
     """Events of one CPU (-1: of several) that were emitted and never stored."""
@@ -70,6 +72,10 @@ class Reader:
     def fileno(self) -> int:
         """Readable while records wait."""
         return self._ring.fileno()
+
+    def waiting(self) -> int:
+        """Bytes in the ring now."""
+        return self._ring.waiting()
 
     def read(self) -> Records:
         """Up to `most` records, oldest first; empty when none waits."""

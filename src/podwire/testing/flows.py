@@ -77,6 +77,9 @@ class MemoryRing:
             os.read(self._fd, 1 << 16)
         return first[:most]
 
+    def waiting(self) -> int:
+        return sum(records.nbytes for records in self._waiting)
+
     def statistics(self) -> list[tuple[int, int]]:
         return list(zip(self._emitted.tolist(), self._lost.tolist(), strict=True))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 
 from podwire.base import addresses
+from podwire.base.aio import cancelling, eventually
 from podwire.hubble.intern import Interner, NameCache
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
@@ -179,3 +181,34 @@ def test_a_socket_belongs_to_the_pod_of_its_cgroup(tmp_path: Path, make) -> None
     six = stored(pipeline, ring, **at, cgroup=pod.stat().st_ino, destination="fd00::1:2", flags=1)
     assert six.IP.source == "fd00::1:1"
     assert stored(pipeline, ring, **at, cgroup=1).source.pod_name == ""
+
+
+def test_what_waited_in_the_ring_gets_its_names_once_they_are_known(make) -> None:
+    pipeline, ring = make()
+    tables = pipeline.flows.tables
+    endpoint = tables.endpoints.delete(11)
+
+    async def main() -> None:
+        ring.emit(flows.event())
+        async with cancelling("pipeline", pipeline.run()):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(pipeline.store) == 0
+            tables.endpoints.put(endpoint)
+            for table in tables:
+                table.mark_ready()
+            await eventually(lambda: len(pipeline.store), timeout=5, what="the flow")
+
+    asyncio.run(main())
+    assert Messages(pipeline.flows).flow(0).source.pod_name == "frontend"
+
+
+def test_too_many_are_not_left_waiting_for_their_names(make) -> None:
+    pipeline, ring = make(capacity=1 << 14)
+
+    async def main() -> None:
+        ring.emit(flows.joined([flows.event()] * 9000))
+        async with cancelling("pipeline", pipeline.run()):
+            await eventually(lambda: len(pipeline.store) == 9000, timeout=4, what="the flows")
+
+    asyncio.run(main())
