@@ -36,7 +36,7 @@ def decoded(**fields: Any) -> dict[str, Any]:
         ({"kind": 5, "point": 2}, Verdict.DROPPED, 133, 0, Reply.UNKNOWN),
         ({"kind": 7, "point": 1}, Verdict.TRACED, 0, 1, Reply.UNKNOWN),
         ({"kind": 7, "point": 4}, Verdict.TRANSLATED, 0, 4, Reply.UNKNOWN),
-        ({"kind": 200, "point": 255}, Verdict.UNKNOWN, 0, 255, Reply.UNKNOWN),
+        ({"kind": 200, "point": 255, "direction": 9}, Verdict.UNKNOWN, 0, 255, Reply.UNKNOWN),
     ],
 )
 def test_what_happened(fields: dict[str, Any], verdict: int, reason: int, sub: int, reply: int) -> None:
@@ -58,7 +58,7 @@ def test_addresses_come_back_as_they_went_in(address: str) -> None:
 
 
 def test_members_that_are_columns_as_they_are() -> None:
-    given = {name: 7 + i for i, name in enumerate(decode.PLAIN) if name not in ("flags", "tcp_flags")}
+    given = {name: 7 + i for i, name in enumerate(decode.PLAIN) if name not in ("flags", "direction")}
     row = decoded(**given)
     assert {name: row[name] for name in given} == given
 
