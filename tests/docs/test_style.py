@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 GENERATED = (ROOT / "src/podwire/api", ROOT / "src/podwire/abi")
 PROGRAM_LINES, HEADER_LINES, C_FUNCTION_LINES, C_PARAMETERS = 300, 400, 60, 5
@@ -20,6 +18,8 @@ PYTHON_LINES, PYTHON_FUNCTION_LINES = 400, 60
 # The walk is told in one function, top to bottom; cutting it would hide its order.
 ONE_LIST = {"src/podwire/agent/wiring.py": "_walk"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+
+CONDITIONAL = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif|else|endif)\b.*", re.M)
 
 BPF = sorted([*ROOT.glob("bpf/*.c"), *ROOT.glob("bpf/lib/*.h"), *ROOT.glob("bpf/abi/*.h")])
 PYTHON = sorted(
@@ -58,49 +58,60 @@ def c_functions(text: str) -> Iterator[tuple[str, int, int]]:
             opened = None
 
 
-@pytest.mark.parametrize("path", BPF, ids=_name)
-def test_c_sizes(path: Path) -> None:
-    text = path.read_text()
-    limit = PROGRAM_LINES if path.suffix == ".c" else HEADER_LINES
-    assert len(text.splitlines()) <= limit, f"longer than {limit} lines: give a noun its own header"
-    for name, lines, parameters in c_functions(text):
-        assert lines <= C_FUNCTION_LINES, f"{name}() has {lines} lines, more than {C_FUNCTION_LINES}"
-        assert parameters <= C_PARAMETERS, f"{name}() has {parameters} parameters: pass one struct flow *"
+def test_c_sizes() -> None:
+    wrong = []
+    for path in BPF:
+        text, name = path.read_text(), _name(path)
+        limit = PROGRAM_LINES if path.suffix == ".c" else HEADER_LINES
+        if len(text.splitlines()) > limit:
+            wrong.append(f"{name} is longer than {limit} lines: give a noun its own header")
+        for function, lines, parameters in c_functions(text):
+            if lines > C_FUNCTION_LINES:
+                wrong.append(f"{name}: {function}() has {lines} lines, more than {C_FUNCTION_LINES}")
+            if parameters > C_PARAMETERS:
+                wrong.append(f"{name}: {function}() has {parameters} parameters: pass one struct flow *")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", BPF, ids=_name)
-def test_c_has_no_conditional_compilation(path: Path) -> None:
+def test_c_has_no_conditional_compilation() -> None:
     """Features are `const volatile` constants: one object per hook, and the verifier removes what is off."""
-    text = _without_comments(path.read_text())
-    assert not re.findall(r"^\s*#\s*(?:if|ifdef|ifndef|elif|else|endif)\b.*", text, flags=re.M)
-    if path.suffix == ".h":
-        assert re.search(r"^#pragma once$", text, flags=re.M), "a header begins with #pragma once"
+    wrong = []
+    for path in BPF:
+        text = _without_comments(path.read_text())
+        wrong += [f"{_name(path)}: {line.strip()}" for line in CONDITIONAL.findall(text)]
+        if path.suffix == ".h" and not re.search(r"^#pragma once$", text, flags=re.M):
+            wrong.append(f"{_name(path)}: a header begins with #pragma once")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", BPF, ids=_name)
-def test_only_drop_h_drops(path: Path) -> None:
+def test_only_drop_h_drops() -> None:
     """A packet is dropped with a reason, in one function that counts it and emits the event."""
-    if path.name == "drop.h":
-        return
-    assert not re.findall(r"return\s+(?:TC_ACT_SHOT|XDP_DROP)\b", _without_comments(path.read_text()))
+    dropping = re.compile(r"return\s+(?:TC_ACT_SHOT|XDP_DROP)\b")
+    wrong = [_name(path) for path in BPF if dropping.search(_without_comments(path.read_text()))]
+    assert wrong == ["bpf/lib/drop.h"]
 
 
-@pytest.mark.parametrize("path", BPF, ids=_name)
-def test_c_names_its_license(path: Path) -> None:
-    first = path.read_text().splitlines()[0]
-    assert "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause" in first
+def test_c_names_its_license() -> None:
+    spdx = "SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause"
+    assert not [_name(path) for path in BPF if spdx not in path.read_text().splitlines()[0]]
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=_name)
-def test_python_sizes(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= PYTHON_LINES, f"longer than {PYTHON_LINES} lines: split it"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno and _decides(node):
-            if ONE_LIST.get(_name(path)) == node.name:
+def test_python_sizes() -> None:
+    wrong = []
+    for path, text, tree in _python():
+        lines = len(text.splitlines())
+        if lines > PYTHON_LINES:
+            wrong.append(f"{path} has {lines} lines, more than {PYTHON_LINES}: split it")
+        for node in ast.walk(tree):
+            if (
+                not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                or ONE_LIST.get(path) == node.name
+            ):
                 continue
-            lines = node.end_lineno - node.lineno + 1
-            assert lines <= PYTHON_FUNCTION_LINES, f"{node.name}() has {lines} lines"
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > PYTHON_FUNCTION_LINES:
+                wrong.append(f"{path}: {node.name}() has {lines} lines, more than {PYTHON_FUNCTION_LINES}")
+    assert not wrong, "\n".join(wrong)
 
 
 def _decides(function: ast.AST) -> bool:
@@ -109,17 +120,26 @@ def _decides(function: ast.AST) -> bool:
     return any(isinstance(node, branching) for node in ast.walk(function))
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=_name)
-def test_python_modules_say_what_they_are(path: Path) -> None:
-    text = path.read_text()
-    assert path.stem not in EMPTY_NAMES, f"{path.stem} says nothing: name it after what it holds"
-    assert not text.strip() or ast.get_docstring(ast.parse(text)), "no module docstring"
+def _python() -> Iterator[tuple[str, str, ast.Module]]:
+    for path in PYTHON:
+        text = path.read_text()
+        yield _name(path), text, ast.parse(text)
 
 
-@pytest.mark.parametrize("path", [*PYTHON, *BPF], ids=_name)
-def test_nothing_is_left_to_do(path: Path) -> None:
-    found = re.findall(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b", path.read_text())
-    assert not found, "finish it or say in an issue what is missing"
+def test_python_modules_say_what_they_are() -> None:
+    wrong = []
+    for path, text, tree in _python():
+        if Path(path).stem in EMPTY_NAMES:
+            wrong.append(f"{path}: the name says nothing: name it after what it holds")
+        if text.strip() and not ast.get_docstring(tree):
+            wrong.append(f"{path} has no module docstring")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_left_to_do() -> None:
+    """Finish it, or say in an issue what is missing."""
+    promise = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
+    assert not [_name(path) for path in [*PYTHON, *BPF] if promise.search(path.read_text())]
 
 
 def test_the_counting_counts() -> None:
