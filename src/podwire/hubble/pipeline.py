@@ -90,7 +90,8 @@ class Pipeline:
             for part, columns in self.store.room(len(batch)):
                 decode(batch[part], self._boot_to_wall, columns)
                 self._enricher.enrich(columns)
-            self.store.commit(len(batch))
+                # Before the next part: names may be given free there that this part has.
+                self.store.commit(part.stop - part.start)
 
     def check_losses(self) -> None:
         """Tell the store what the kernel lost since this was last asked."""

@@ -65,11 +65,11 @@ class Store:
     def room(self, count: int) -> Iterator[tuple[slice, Columns]]:
         """Where the next `count` rows go: slices of the batch with their columns, two at a wrap.
 
-        At most `capacity` rows at once.
+        At most `capacity` rows at once. Each part is filled and committed before the next.
         """
-        done = 0
+        begin, done = self.end, 0
         while done < count:
-            place = (self.end + done) % self.capacity
+            place = (begin + done) % self.capacity
             part = min(count - done, self.capacity - place)
             yield slice(done, done + part), self._view(place, part)
             done += part

@@ -15,9 +15,10 @@ from podwire.hubble.store import Store
 
 def fill(store: Store, count: int) -> None:
     """Rows whose sequence is their number."""
+    numbers = store.end + np.arange(count)
     for part, columns in store.room(count):
-        columns["sequence"][:] = store.end + np.arange(count)[part]
-    store.commit(count)
+        columns["sequence"][:] = numbers[part]
+        store.commit(part.stop - part.start)
 
 
 @settings(deadline=None)
