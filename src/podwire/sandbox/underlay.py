@@ -59,7 +59,7 @@ def _bridge(plan: Plan, places: Places) -> list[str]:
             f"link add {port} mtu {plan.lab.mtu} type veth {peer}",
             f"link set {port} master {BRIDGE} up",
         ]
-    return lines
+    return lines + _to_pods(plan, BRIDGE)  # pods reach the API, and it answers them
 
 
 def _member(plan: Plan, addresses: Iterable[str], own: Iterable[str]) -> list[str]:
@@ -78,9 +78,9 @@ def _to_worlds(plan: Plan) -> list[str]:
     ]
 
 
-def _to_pods(plan: Plan) -> list[str]:
+def _to_pods(plan: Plan, device: str = DEVICE) -> list[str]:
     return [
-        f"route add {cidr} via {_same_family(cidr, node.addresses)} dev {DEVICE}"
+        f"route add {cidr} via {_same_family(cidr, node.addresses)} dev {device}"
         for node in plan.nodes
         for cidr in node.pod_cidrs
     ]

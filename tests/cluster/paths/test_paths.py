@@ -71,6 +71,7 @@ async def test_every_path_works(sandbox: Callable[..., Cluster], setup: str) -> 
         pods = {name: lab[name] for name in ("n1p1", "n1p2", "n2p1", "n3p1")}
         await pods_reach_pods(pods)
         await pods_reach_services(lab, pods["n1p1"])
+        await pods_reach_the_api(lab, pods)
         await nodes_and_pods_reach_each_other(lab, pods)
         await sizes_are_right(lab, pods, tunnel=setup == "tunnel.yaml")
 
@@ -109,6 +110,14 @@ async def pods_reach_services(lab: Cluster, client: Pod) -> None:
         for question in unserved:
             assert "error" in found[question], (question, ask.__name__)
     assert (await lab.flows(drop_reason="SERVICE_BACKEND_NOT_FOUND").first()) is not None
+
+
+async def pods_reach_the_api(lab: Cluster, pods: dict[str, Pod]) -> None:
+    """By the Service every cluster has; without a certificate they learn nothing there."""
+    for name in ("n1p1", "n2p1"):
+        command = ["curl", "-sk", "-m", "3", "-w", "%{http_code}", "https://kubernetes.default/api/v1/pods"]
+        result = await pods[name].exec(*command)
+        assert result.stdout.endswith("401"), (name, result)
 
 
 async def nodes_and_pods_reach_each_other(lab: Cluster, pods: dict[str, Pod]) -> None:
