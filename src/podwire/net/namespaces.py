@@ -123,7 +123,7 @@ def create(name: str) -> str:
     try:
         _in_thread(f"make network namespace {name}", make)
     except BaseException:
-        os.unlink(path)
+        delete(name)  # an interrupted wait comes here with the mount made
         raise
     return path
 

@@ -44,8 +44,9 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
         record = Record(places.record)
         record.will_make("directory", places.directory)
         try:
-            made = _lay_out(lab, places, record)
-            reader = _start(made, places, record, work)
+            with undisturbed():
+                made = _lay_out(lab, places, record)
+                reader = _start(made, places, record, work)
             _await_ready(reader, timeout, tell)
             places.complete.touch()
         except BaseException:
@@ -75,16 +76,26 @@ def _remove(places: Places) -> list[str]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is done: what is being removed is removed whole."""
+    """Ctrl-C and SIGTERM wait until the block is done: what it makes or removes, it does whole.
+
+    An exception in the middle of a fork or of work in another namespace would leave what no record
+    tells apart from what was not made yet.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    came: list[int] = []
+    before = [
+        (number, signal.signal(number, lambda number, _: came.append(number)))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
     try:
         yield
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+    for missed in came:
+        signal.raise_signal(missed)
 
 
 @contextmanager
