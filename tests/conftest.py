@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 NEEDS_ROOT = ("kernel", "cluster", "compat")
-ORDER = ("unit", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
+ORDER = ("unit", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,11 +45,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Namespaces, links, pins, cgroups and our processes are the same after the test as before."""
     marked = any(request.node.get_closest_marker(name) for name in NEEDS_ROOT)
     # The comparison is of the whole machine: beside somebody's sandbox it has to be left out.
-    if (
-        not marked
-        or os.environ.get("PODWIRE_LEAK_CHECK") == "off"
-        or find_spec("podwire.testing.leaks") is None
-    ):
+    if not marked or os.environ.get("PODWIRE_LEAK_CHECK") == "off":
         yield
         return
     from podwire.testing import leaks
