@@ -40,6 +40,10 @@ class Strategy:
         """What the schema cannot say."""
         return ()
 
+    def protected(self, body: Object) -> str:
+        """Why the object must not be deleted; empty: it may be."""
+        return ""
+
     def deleted(self, body: Object, objects: Objects) -> None:
         """After the object is gone."""
 

@@ -207,6 +207,8 @@ class Objects:
             raise method_not_allowed("DELETE")
         current = self.get(kind, namespace, name)
         meta = current.object["metadata"]
+        if why := kind.strategy.protected(current.object):
+            raise forbidden(kind.plural, kind.group, name, why)
         if options.uid and options.uid != meta["uid"]:
             why = _other_uid(options.uid, meta["uid"])
             raise conflict(kind.plural, kind.group, name, why)

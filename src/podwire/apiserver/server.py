@@ -295,7 +295,7 @@ def _endpoints(sockets: list[socket.socket]) -> list[tuple[str, int]]:
 def _verb(request: web.BaseRequest, route: Route) -> str:
     watching = request.query.get("watch") in ("true", "1")
     match request.method:
-        case "GET" | "HEAD":
+        case "GET":
             if watching:
                 return "watch"
             return "get" if route.name else "list"

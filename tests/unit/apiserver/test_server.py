@@ -259,48 +259,48 @@ def test_events_are_one_in_two_versions(tmp_path: Path) -> None:
     with_server(tmp_path, work)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "headers", "code"),
-    [
-        ("GET", "/api/v1/nothing", None, {}, 404),
-        ("GET", "/api/v1/namespaces/default/pods/p/nothing", None, {}, 404),
-        ("GET", "/api/v1/namespaces/default/configmaps/none", None, {}, 404),
-        ("GET", "/nothing", None, {}, 404),
-        ("POST", MAPS, b"{", {}, 400),
-        ("POST", MAPS, b"\xff\xfe", {}, 400),
-        ("POST", MAPS, b"[]", {}, 400),
-        ("POST", MAPS, b"null", {}, 400),
-        ("POST", MAPS, b"", {}, 400),
-        ("POST", MAPS, b"[" * 100_000, {}, 400),
-        ("POST", MAPS, {"kind": "Pod", "apiVersion": "v1"}, {}, 400),
-        ("POST", MAPS, {"metadata": {"name": "c", "namespace": "other"}}, {}, 400),
-        ("POST", MAPS, {"metadata": "c"}, {}, 422),
-        ("POST", "/api/v1/configmaps", {"metadata": {"name": "c"}}, {}, 400),
-        ("POST", MAPS, b"a: &x [1]\nb: *x\n", {"Content_Type": "application/yaml"}, 400),
-        ("POST", MAPS, b"x", {"Content_Type": "text/plain"}, 415),
-        ("POST", MAPS, b"k8s\x00\x0a\xff", {"Content_Type": "application/vnd.kubernetes.protobuf"}, 400),
-        ("POST", MAPS, b" " * (3 * 1024 * 1024 + 1), {}, 413),
-        ("PUT", MAPS, {}, {}, 405),
-        ("PATCH", f"{MAPS}/c", {}, {"Content_Type": "application/x"}, 415),
-        ("GET", f"{MAPS}?labelSelector=%25%25", None, {}, 400),
-        ("GET", f"{MAPS}?fieldSelector=spec.x%3D1", None, {}, 400),
-        ("GET", f"{MAPS}?limit=-1", None, {}, 400),
-        ("GET", f"{MAPS}?watch=1&resourceVersion=x", None, {}, 400),
-        ("GET", MAPS, None, {"Accept": "application/vnd.kubernetes.protobuf"}, 406),
-        ("GET", MAPS, None, {"Accept": "application/vnd.kubernetes.protobuf, */*"}, 200),
-        ("GET", "/api/v1/namespaces/default/pods/none/log", None, {}, 404),
-    ],
-)
-def test_mistakes_are_the_clients(
-    tmp_path: Path, method: str, path: str, body: Any, headers: dict[str, str], code: int
-) -> None:
+MISTAKES: list[tuple[str, str, Any, dict[str, str], int]] = [
+    ("GET", "/api/v1/nothing", None, {}, 404),
+    ("GET", "/api/v1/namespaces/default/pods/p/nothing", None, {}, 404),
+    ("GET", "/api/v1/namespaces/default/configmaps/none", None, {}, 404),
+    ("GET", "/nothing", None, {}, 404),
+    ("POST", MAPS, b"{", {}, 400),
+    ("POST", MAPS, b"\xff\xfe", {}, 400),
+    ("POST", MAPS, b"[]", {}, 400),
+    ("POST", MAPS, b"null", {}, 400),
+    ("POST", MAPS, b"", {}, 400),
+    ("POST", MAPS, b"[" * 100_000, {}, 400),
+    ("POST", MAPS, {"kind": "Pod", "apiVersion": "v1"}, {}, 400),
+    ("POST", MAPS, {"metadata": {"name": "d", "namespace": "other"}}, {}, 400),
+    ("POST", MAPS, {"metadata": "c"}, {}, 422),
+    ("POST", "/api/v1/configmaps", {"metadata": {"name": "c"}}, {}, 400),
+    ("POST", MAPS, b"a: &x [1]\nb: *x\n", {"Content_Type": "application/yaml"}, 400),
+    ("POST", MAPS, b"x", {"Content_Type": "text/plain"}, 415),
+    ("POST", MAPS, b"k8s\x00\x0a\xff", {"Content_Type": "application/vnd.kubernetes.protobuf"}, 400),
+    ("POST", MAPS, b" " * (3 * 1024 * 1024 + 1), {}, 413),
+    ("PUT", MAPS, {}, {}, 405),
+    ("PATCH", f"{MAPS}/c", {}, {"Content_Type": "application/x"}, 415),
+    ("GET", f"{MAPS}?labelSelector=%25%25", None, {}, 400),
+    ("GET", f"{MAPS}?fieldSelector=spec.x%3D1", None, {}, 400),
+    ("GET", f"{MAPS}?limit=-1", None, {}, 400),
+    ("GET", f"{MAPS}?watch=1&resourceVersion=x", None, {}, 400),
+    ("GET", MAPS, None, {"Accept": "application/vnd.kubernetes.protobuf"}, 406),
+    ("GET", MAPS, None, {"Accept": "application/vnd.kubernetes.protobuf, */*"}, 200),
+    ("GET", "/api/v1/namespaces/default/pods/none/log", None, {}, 404),
+    ("HEAD", MAPS, None, {}, 405),
+    ("HEAD", f"{MAPS}?watch=true", None, {}, 405),
+    ("DELETE", "/api/v1/namespaces/default", None, {}, 403),
+]
+
+
+def test_mistakes_are_the_clients(tmp_path: Path) -> None:
     async def work(api: Api) -> None:
-        if path.startswith(f"{MAPS}/c"):
-            await api("POST", MAPS, config_map("c"))
-        answered, shown = await api(method, path, body, **headers)
-        assert answered == code, shown
-        if code >= 400:
-            assert (shown["kind"], shown["code"], bool(shown["message"])) == ("Status", code, True)
+        await api("POST", MAPS, config_map("c"))
+        for method, path, body, headers, code in MISTAKES:
+            answered, shown = await api(method, path, body, **headers)
+            assert answered == code, (method, path, str(body)[:60], shown)
+            if code >= 400 and method != "HEAD":
+                assert (shown["kind"], shown["code"], bool(shown["message"])) == ("Status", code, True)
 
     with_server(tmp_path, work)
 
@@ -312,7 +312,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             taken.listen()
             server = ApiServer(ServerConfig(directory=tmp_path, port=taken.getsockname()[1]))
             try:
-                with pytest.raises(ConfigError, match="cannot listen on 127.0.0.1"):
+                with pytest.raises(ConfigError, match="cannot listen on 127"):
                     await server.start()
             finally:
                 await server.stop()

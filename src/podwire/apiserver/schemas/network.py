@@ -6,7 +6,7 @@ Read by `language`; names, numbers and keys are Kubernetes'.
 DEFINITIONS = r"""
 Service :: One name and address for a set of pods.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec ServiceSpec #2 :: What the service should be.
+    spec! ServiceSpec #2 :: What the service should be.
     status ServiceStatus #3 :: Addresses of its load balancer.
 
 ServiceSpec :: What a service should be.
@@ -124,7 +124,7 @@ SlicePort :: A port of all endpoints of a slice.
 
 NetworkPolicy :: Which traffic pods may receive and send.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec NetworkPolicySpec #2 :: The policy.
+    spec! NetworkPolicySpec #2 :: The policy.
 
 NetworkPolicySpec :: A policy. Pods it selects get only what some policy allows, in the directions it
       speaks of.

@@ -6,7 +6,7 @@ Read by `language`; names, numbers and keys are Kubernetes'.
 DEFINITIONS = r"""
 Pod :: One or more containers that share a network namespace and an address.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec PodSpec #2 :: What the pod should be.
+    spec! PodSpec #2 :: What the pod should be.
     status PodStatus #3 :: What the pod is, written by the node that runs it.
 
 PodTemplateSpec :: What pods made from this template look like.

@@ -7,7 +7,7 @@ DEFINITIONS = r"""
 Deployment :: Keeps a number of equal pods running and replaces them step by step when the template
       changes.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec DeploymentSpec #2 :: What is wanted.
+    spec! DeploymentSpec #2 :: What is wanted.
     status DeploymentStatus #3 :: What there is.
 
 DeploymentSpec :: What a Deployment should be.
@@ -51,7 +51,7 @@ DeploymentCondition :: One aspect of a Deployment.
 
 ReplicaSet :: Keeps a number of equal pods running.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec ReplicaSetSpec #2 :: What is wanted.
+    spec! ReplicaSetSpec #2 :: What is wanted.
     status ReplicaSetStatus #3 :: What there is.
 
 ReplicaSetSpec :: What a ReplicaSet should be.
@@ -77,7 +77,7 @@ ReplicaSetCondition :: One aspect of a ReplicaSet.
 
 DaemonSet :: Keeps one pod running on each node that fits.
     metadata ObjectMeta #1 :: Standard metadata.
-    spec DaemonSetSpec #2 :: What is wanted.
+    spec! DaemonSetSpec #2 :: What is wanted.
     status DaemonSetStatus #3 :: What there is.
 
 DaemonSetSpec :: What a DaemonSet should be.

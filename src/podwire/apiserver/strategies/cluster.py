@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 _KEY = re.compile(r"^[-._a-zA-Z0-9]+$")
 _MOST = 1024 * 1024
+_KEPT = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 class ConfigMaps(Strategy):
@@ -57,6 +58,9 @@ class Secrets(ConfigMaps):
 
 
 class Namespaces(Strategy):
+    def protected(self, body: Object) -> str:
+        return "this namespace may not be deleted" if body["metadata"]["name"] in _KEPT else ""
+
     def create(self, body: Object, objects: Objects) -> None:
         body["spec"] = {"finalizers": ["kubernetes"]}
         body["status"] = {"phase": "Active"}
