@@ -84,7 +84,7 @@ def _attach(one: Sandbox, count: int) -> list[Row]:
     network namespaces are ours.
     """
     names = [f"bulk-{number}" for number in range(count)]
-    asyncio.run(_create(one, [pod(name, "elsewhere", ["true"]) for name in names]))
+    asyncio.run(create(one, [pod(name, "elsewhere", ["true"]) for name in names]))
     agent = AgentClient(one.places.node("n1") / "podwire.sock")
     samples = []
     with ExitStack() as stack:
@@ -114,23 +114,21 @@ def _attach_one(agent: AgentClient, name: str, space: Namespace) -> float:
     return time.perf_counter() - begin
 
 
-async def _create(one: Sandbox, bodies: Sequence[dict[str, Any]]) -> None:
+async def create(one: Sandbox, bodies: Sequence[dict[str, Any]]) -> None:
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def create(client: Client, body: dict[str, Any]) -> None:
+    async def post(client: Client, body: dict[str, Any]) -> None:
         async with places:
             await client.create(KINDS[body["kind"]], body)
 
     async with one.client() as client:
-        await asyncio.gather(*(create(client, body) for body in bodies))
+        await asyncio.gather(*(post(client, body) for body in bodies))
 
 
 def _pods(one: Sandbox, count: int) -> float:
     """Whole pods per second on one node: created, scheduled, their processes started, ready."""
     begin = time.monotonic()
-    asyncio.run(
-        _create(one, [pod(f"whole-{number}", "n1", ["sleep", "infinity"]) for number in range(count)])
-    )
+    asyncio.run(create(one, [pod(f"whole-{number}", "n1", ["sleep", "infinity"]) for number in range(count)]))
     return count / (asyncio.run(_all_ready(one, "whole-", count)) - begin)
 
 
@@ -152,16 +150,16 @@ def _ready(body: dict[str, Any]) -> bool:
 
 def _load(one: Sandbox) -> None:
     """Services whose endpoints are slices of our own making, until the agent serves them all."""
-    asyncio.run(_create(one, [_bulk_service(number) for number in range(SERVICES)]))
-    asyncio.run(_create(one, [_bulk_slice(number) for number in range(SERVICES)]))
+    asyncio.run(create(one, [bulk_service(number) for number in range(SERVICES)]))
+    asyncio.run(create(one, [bulk_slice(number) for number in range(SERVICES)]))
     deadline = time.monotonic() + 60
-    while podwire(one.name, "service", "list").count("10.1.") < SERVICES * ENDPOINTS_EACH:
+    while podwire(one.name, "service", "list").count("=> 10.10") < SERVICES * ENDPOINTS_EACH:
         if time.monotonic() > deadline:
             raise BenchError("the agent does not serve all services after 60 s")
         time.sleep(0.2)
 
 
-def _bulk_service(number: int) -> dict[str, Any]:
+def bulk_service(number: int) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -170,9 +168,10 @@ def _bulk_service(number: int) -> dict[str, Any]:
     }
 
 
-def _bulk_slice(number: int) -> dict[str, Any]:
+def bulk_slice(number: int) -> dict[str, Any]:
     addresses = [
-        f"10.1.{number >> 2}.{(number & 3) * ENDPOINTS_EACH + one + 1}" for one in range(ENDPOINTS_EACH)
+        f"10.{100 + (number >> 10)}.{number >> 2 & 255}.{(number & 3) * ENDPOINTS_EACH + one + 1}"
+        for one in range(ENDPOINTS_EACH)
     ]
     return {
         "apiVersion": "discovery.k8s.io/v1",
