@@ -135,7 +135,7 @@ class Keeper:
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             self.server.close()
-            name_process(f"podwire-{child.name.replace(' ', '-')}")
+            name_process(f"podwire-{child.name.rpartition(' ')[2]}")  # podwire-control, podwire-n1
             log_to(log_path(self.places, child.name))
             child.start()
             code = 0

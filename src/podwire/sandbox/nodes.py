@@ -26,12 +26,14 @@ RENEW = 10.0  # s
 # s an agent may be away before its node is not ready: the datapath goes on without it, so a restart
 # must not take a node's pods out of their Services. As long as Kubernetes waits for a node.
 GRACE = 40.0
+PATIENCE = 8.0  # s without an answer until a node that was ready counts as not ready
 QUICK, SLOW = 0.03, 2.0  # s between questions to an agent that is not ready yet, and to one that is
 
 
 def register(cluster: Cluster, plan: Plan, node: Node) -> None:
-    """Node and CiliumNode, whole, but not Ready yet."""
-    cluster.ensure("nodes", "", _node(plan, node))
+    """Node and CiliumNode, whole, but not Ready yet; those of an earlier control process stay as they are."""
+    if cluster.find("nodes", "", node.name) is None:
+        cluster.ensure("nodes", "", _node(plan, node))
     cluster.ensure("ciliumnodes.cilium.io", "", _cilium_node(node))
     _renew(cluster, node)
 
@@ -57,6 +59,12 @@ async def keep(cluster: Cluster, places: Places, node: Node, ready: asyncio.Even
             said = why
         (ready.set if well else ready.clear)()
         await asyncio.sleep(SLOW if well else QUICK)
+
+
+def _is_ready(cluster: Cluster, node: Node) -> bool:
+    """What the object says, from an earlier control process."""
+    conditions = (cluster.find("nodes", "", node.name) or {}).get("status", {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 async def _ask(agent: AsyncAgentClient) -> tuple[bool, str]:
