@@ -72,6 +72,16 @@ static __always_inline bool flow_is_ipv6(const struct flow *flow)
 	return flow->flags & FLOW_IPV6;
 }
 
+static __always_inline bool flow_is_echo_request(const struct flow *flow)
+{
+	return flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST);
+}
+
+static __always_inline bool flow_is_echo_reply(const struct flow *flow)
+{
+	return flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY);
+}
+
 static __always_inline bool flow_has_ports(const struct flow *flow)
 {
 	return flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP;

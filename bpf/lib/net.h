@@ -44,6 +44,7 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
+#define ICMP_NO_ECHO         0xffff /* a port, of messages that are no echo */
 #define ICMP_ECHO_REPLY      0
 #define ICMP_UNREACHABLE     3
 #define ICMP_ECHO_REQUEST    8

@@ -183,16 +183,23 @@ static __always_inline bool icmp_is_error(bool ipv6, __u8 type)
 	return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER;
 }
 
-/* Echo: the identifier stands in the port of the side that asked. */
+/* Echo: the identifier stands in the port of the side that asked. Any other message has two
+ * ports, its kind and one that no echo has with it: what was allowed for one kind, in one
+ * direction, must not pass for another.
+ */
 static __always_inline void parse_echo(struct flow *flow, const __u8 *header)
 {
 	__be16 identifier;
 
 	__builtin_memcpy(&identifier, header + 4, sizeof(identifier));
-	if (flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST))
+	if (flow_is_echo_request(flow)) {
 		flow->source_port = identifier;
-	else if (flow->icmp_type == (flow_is_ipv6(flow) ? ICMPV6_ECHO_REPLY : ICMP_ECHO_REPLY))
+	} else if (flow_is_echo_reply(flow)) {
 		flow->destination_port = identifier;
+	} else if (!icmp_is_error(flow_is_ipv6(flow), flow->icmp_type)) {
+		flow->source_port = ICMP_NO_ECHO;
+		flow->destination_port = bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
+	}
 }
 
 /* An inner packet's header: what was sent, so its source is where the error goes to. */

@@ -47,8 +47,10 @@ static __always_inline __be16 policy_icmp(const struct flow *flow, const struct 
 					  __u8 direction)
 {
 	__be16 asks = direction == DIRECTION_EGRESS ? key->local_port : key->remote_port;
+	bool echo =
+		flow_is_echo_request(flow) || flow_is_echo_reply(flow) || flow->flags & FLOW_ERROR;
 
-	if (!(key->local_port | key->remote_port))
+	if (!echo || !(key->local_port | key->remote_port))
 		return bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
 	if (flow_is_ipv6(flow))
 		return bpf_htons((asks ? ICMPV6_ECHO_REQUEST : ICMPV6_ECHO_REPLY) << 8);

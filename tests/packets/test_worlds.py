@@ -158,8 +158,8 @@ class InKernel:
         return verdict, int(event["match"]), int(event["rule"])
 
 
-# ICMP messages that begin a connection of their own; others are about other packets, or share one.
-ICMP_BEGINNINGS = {1: (0x0800,), 58: (0x8000,)}
+# ICMP messages that are asked about for what they are; others are about other packets.
+ICMP_BEGINNINGS = {1: (0x0800, 0x2A00, 0xFF00), 58: (0x8000, 0xFF00)}
 SCTP = 132  # the datapath lets none of it pass, whatever policy says
 
 
@@ -197,3 +197,27 @@ def check(compiled: Compiled, packet: Packet, found: tuple[int, int, int]) -> No
     assert found[1:] == (cell.match, cell.rule), about
     if decision.outcome in (Outcome.ALLOWED, Outcome.DENIED):
         assert found[2] in reasons(compiled, decision, packet), about
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_what_allows_one_kind_of_icmp_answers_for_no_other(loaded: kernel.World, ipv6: bool) -> None:
+    loaded.reset()
+    both = EndpointFlags.ENFORCE_INGRESS | EndpointFlags.ENFORCE_EGRESS
+    pod = loaded.pod(1, 1000, policy=7, flags=both)
+    protocol, allowed, other = 58 if ipv6 else 1, 0xA000, 0xA100
+    loaded.rule(7, Direction.EGRESS, protocol=protocol, port=allowed)
+    here, there = pod.address(ipv6), "2001:db8::1" if ipv6 else "8.8.8.8"
+    ours = pod.host_mac + pod.mac
+
+    def sent(kind: int, number: int) -> list[int]:
+        outcome = loaded.from_pod(pod, frame(here, there, protocol, kind, number, ours))
+        return [int(event["reason"]) for event in outcome.events if event["kind"] == EventKind.DROP]
+
+    def received(kind: int, number: int) -> list[int]:
+        came = frame(there, here, protocol, kind, number, ETHERNET)
+        outcome = loaded.to_pod(pod, came, received_on=loaded.device(kernel.UNDERLAY))
+        return [int(event["reason"]) for event in outcome.events if event["kind"] == EventKind.DROP]
+
+    assert sent(allowed, 1) == []
+    assert sent(other, 1) == [DropReason.POLICY_DENIED]
+    assert received(allowed, 1) == received(other, 1) == [DropReason.POLICY_DENIED]
