@@ -44,17 +44,21 @@ static __always_inline bool connection_is_settled(const struct connection *conne
 	return entry->direction != connection->side || entry->flags & CT_SEEN_REPLY;
 }
 
-/* The other side's identity, as policy must see it: what the walk knows, else its address'. */
+/* The other side's identity, as policy must see it: what the walk knows, else its address'.
+ * Where the walk has asked for an endpoint of the address it knows its identity, or there
+ * is none and the ipcache knows.
+ */
 static __always_inline __u32 connection_peer(struct flow *flow, const struct ct_key *key)
 {
-	__u32 identity;
+	bool source = address_equal(&key->remote, &flow->source);
+	__u32 identity = source ? flow->source_identity : flow->destination_identity;
 
-	if (flow->source_identity && address_equal(&key->remote, &flow->source))
-		return flow->source_identity;
-	if (flow->destination_identity && address_equal(&key->remote, &flow->destination))
-		return flow->destination_identity;
+	if (!source && !address_equal(&key->remote, &flow->destination))
+		return identity_of(&key->remote);
+	if (identity)
+		return identity;
+	identity = ipcache_identity(&key->remote);
 	/* The node's own name from outside is worth nothing. */
-	identity = identity_of(&key->remote);
 	return identity == IDENTITY_HOST && flow->flags & FLOW_OUTSIDE ? IDENTITY_WORLD : identity;
 }
 
