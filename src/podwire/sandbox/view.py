@@ -97,7 +97,8 @@ def pod_command(
             f"there is no pod {pod} in namespace {namespace} of sandbox “{name}”",
             hint=f"pods that run: {there}",
         )
-    chosen = container or next(iter(saved.runs), "")
+    running = (one for one, run in saved.runs.items() if run.process.alive)  # init containers have ended
+    chosen = container or next(running, "")
     run = saved.runs.get(chosen)
     if run is None or not run.process.alive:
         raise Conflict(f"container {chosen or '(none)'} of pod {namespace}/{pod} is not running")

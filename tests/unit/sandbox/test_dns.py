@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import dns.message
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podwire.sandbox.dns import server
 from podwire.sandbox.dns.server import Answerer
 from podwire.sandbox.dns.zone import SLICES, Zone, pointed_at
 
@@ -132,6 +134,26 @@ def test_a_name_without_that_type_exists() -> None:
 def test_other_names_are_refused_without_an_upstream() -> None:
     assert ask("example.com").rcode() == dns.rcode.REFUSED
     assert ask("1.2.0.192.in-addr.arpa", "PTR").rcode() == dns.rcode.REFUSED
+
+
+def test_other_names_are_asked_of_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask_through() -> tuple[bytes | None, bytes]:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as upstream:
+            upstream.bind(("127.0.0.1", 0))
+            upstream.setblocking(False)
+            monkeypatch.setattr(server, "PORT", upstream.getsockname()[1])
+            query = dns.message.make_query("example.com", "A")
+            asked = loop.create_task(
+                Answerer(Zone(find, every), ("127.0.0.1",)).answer(query.to_wire(), udp=True)
+            )
+            wire, client = await loop.sock_recvfrom(upstream, 512)
+            await loop.sock_sendto(upstream, b"the answer", client)
+            return await asked, wire
+
+    answer, asked = asyncio.run(ask_through())
+    assert answer == b"the answer"
+    assert dns.message.from_wire(asked).question[0].name.to_text() == "example.com."
 
 
 def test_an_answer_that_does_not_fit_is_truncated_on_udp_only() -> None:

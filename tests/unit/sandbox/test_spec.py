@@ -128,3 +128,8 @@ def test_what_has_no_effect_is_told() -> None:
         "spec": {"securityContext": {"runAsUser": 1}, "containers": [{"resources": {"limits": {"cpu": 1}}}]}
     }
     assert spec.ignored(pod) == ["spec.securityContext", "spec.containers[0].resources"]
+    container = {
+        "ports": [{"containerPort": 1, "hostPort": 1}],
+        "lifecycle": {"postStart": {}, "preStop": {"exec": {}}},
+    }
+    assert spec.ignored({"spec": {"containers": [container]}}) == ["spec.containers[0].ports[0].hostPort"]

@@ -188,7 +188,9 @@ class PodWorker:
         aliases = [
             (one["ip"], one.get("hostnames") or []) for one in self.body["spec"].get("hostAliases") or []
         ]
-        self.place.write_hosts(hostname, aliases)
+        subdomain = self.body["spec"].get("subdomain")
+        full = f"{hostname}.{subdomain}.{self.namespace}.svc.cluster.local\t" if subdomain else ""
+        self.place.write_hosts(f"{full}{hostname}", aliases)
         self.place.save()
         if ignored := spec.ignored(self.body):
             self.tell("Normal", "SandboxIgnores", f"has no effect in a sandbox: {', '.join(ignored)}")

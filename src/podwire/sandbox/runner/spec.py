@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # What a pod may ask for and does not get here: it shares the host's file system and runs as root.
-IGNORED = ("securityContext", "runtimeClassName")
+IGNORED = ("securityContext", "runtimeClassName", "hostPID", "hostIPC")
 IGNORED_IN_CONTAINER = ("resources", "securityContext", "volumeDevices")
 
 
@@ -188,5 +188,16 @@ def ignored(pod: Object) -> list[str]:
     spec = pod["spec"]
     found = [f"spec.{name}" for name in IGNORED if spec.get(name)]
     for number, container in enumerate(spec.get("containers") or []):
-        found += [f"spec.containers[{number}].{name}" for name in IGNORED_IN_CONTAINER if container.get(name)]
+        path = f"spec.containers[{number}]"
+        found += [f"{path}.{name}" for name in IGNORED_IN_CONTAINER if container.get(name)]
+        found += [
+            f"{path}.ports[{place}].hostPort"
+            for place, port in enumerate(container.get("ports") or [])
+            if port.get("hostPort") and not spec.get("hostNetwork")
+        ]
+        hooks = container.get("lifecycle") or {}
+        found += [f"{path}.lifecycle.postStart"] if hooks.get("postStart") else []
+        found += (
+            [f"{path}.lifecycle.preStop"] if hooks.get("preStop") and "exec" not in hooks["preStop"] else []
+        )
     return found
