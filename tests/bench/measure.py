@@ -23,7 +23,7 @@ MODES = {
     "udp": (2000, 1000),
     "stream": (192, 64),
 }
-ROUNDS, QUICK_ROUNDS = 15, 3
+ROUNDS, QUICK_ROUNDS = 11, 3
 
 # metric → (mode, key in netbench's line, unit, what one unit is of the printed one)
 METRICS = {

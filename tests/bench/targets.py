@@ -140,7 +140,9 @@ TARGETS: tuple[Target, ...] = (
         3.9,
         "s",
     ),
-    Target("services", "one endpoint changed → in the map, p99", "services: one endpoint changed, p99", 20, "ms"),
+    Target(
+        "services", "one endpoint changed → in the map, p99", "services: one endpoint changed, p99", 20, "ms"
+    ),
     Target("control", "1,000 rules × 3,000 identities resolved", "policy 1k × 3k: resolve", 2.15, "ms"),
     Target("control", "one identity added", "policy 1k × 3k: add identity", 0.2, "ms"),
     Target("control", "pods attached per second", "attach: rate", 20, "/s", at_least=True),
@@ -155,7 +157,14 @@ TARGETS: tuple[Target, ...] = (
         "events/s",
         at_least=True,
     ),
-    Target("flows", "flows, cost on connect-request-close", "flows: crr cost", 3, "%"),
+    Target(
+        "flows",
+        "flows, cost on connect-request-close",
+        "flows: crr cost",
+        3,
+        "%",
+        not_yet="an agent always reads flows in this version: there is nothing to compare with",
+    ),
     Target(
         "flows",
         "100M flows on disk queried",
