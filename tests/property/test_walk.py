@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import random
+from types import SimpleNamespace
 
+import pytest
 from tests.property.test_worlds import VERDICTS
 from tests.property.worlds import NAMESPACES, Packet, Peer, Pod, World
 
 from podwire.abi.enums import PolicyVerdict
 from podwire.model import identity
 from podwire.model.rule import Direction
+from podwire.policy import number, resolve
 from podwire.policy.model import Outcome
 from podwire.state.tables import ContainerPort, PodRow
 from podwire.testing.walk import Walk
@@ -158,8 +161,8 @@ class Story:
 
 def test_the_tables_follow() -> None:
     print(f"PODWIRE_SEED={SEED}")
-    for number in range(STORIES):
-        story = Story(SEED + number)
+    for one in range(STORIES):
+        story = Story(SEED + one)
         try:
             for _ in range(STEPS):
                 for _ in range(story.random.randint(1, 3)):
@@ -168,14 +171,31 @@ def test_the_tables_follow() -> None:
                 story.check()
                 story.check_leftovers()
         except BaseException:
-            print(f"the story of seed {SEED + number}")
+            print(f"the story of seed {SEED + one}")
             raise
+
+
+def test_numbers_that_collide_change_nothing_but_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 5 bits for the numbers of policies and classes these collide all the time."""
+    print(f"PODWIRE_SEED={SEED}")
+    few = SimpleNamespace(of=lambda content, salt=0: number.of(content, salt) & 31 or 1, digest=number.digest)
+    monkeypatch.setattr(resolve, "number", few)
+    collisions = 0
+    for one in range(60):
+        story = Story(SEED + one)
+        for _ in range(STEPS):
+            story.step()
+            story.walk.settle()
+            story.check()
+            story.check_leftovers()
+            collisions += sum(live.policy.salt > 0 for live in story.walk.compute._live.values())
+    assert collisions > 20, "the test tests nothing"
 
 
 def test_in_the_end_nothing_is_left() -> None:
     print(f"PODWIRE_SEED={SEED}")
-    for number in range(50):
-        story = Story(SEED + number)
+    for one in range(50):
+        story = Story(SEED + one)
         for _ in range(10):
             story.step()
             story.walk.settle()
@@ -196,8 +216,8 @@ def test_in_the_end_nothing_is_left() -> None:
 def test_the_order_of_changes_makes_no_difference() -> None:
     """Who starts now has the same numbers as who was there all the time."""
     print(f"PODWIRE_SEED={SEED}")
-    for number in range(60):
-        story = Story(SEED + number)
+    for one in range(60):
+        story = Story(SEED + one)
         for _ in range(15):
             story.step()
             story.walk.settle()

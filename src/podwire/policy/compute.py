@@ -44,8 +44,7 @@ class Compute:
         self._enable = enable
         self._numbers = RuleNumbers(tables.rules)
         self._always = prepare(ALWAYS, lambda clause: 0)
-        for clause in LOCALHOST.clauses:
-            self._numbers.of_clause(LOCALHOST, clause)
+        self._localhost = prepare(LOCALHOST, self._number_of(LOCALHOST))
         for clause in LOCALHOST.clauses:  # what holds without being written has rows as well
             self._numbers.of_clause(LOCALHOST, clause)
         self._prepared: dict[str, dict[PolicyKey, tuple[Prepared, ...]]] = {}  # namespace, or "" → rules
@@ -208,7 +207,7 @@ class Compute:
         ]
         if self._enable == "always":
             found.append(self._always)
-        return select(found, labels)
+        return select(found, labels, self._localhost)
 
     def _assign(self, group: Group, out: Difference) -> None:
         """Give a group the policy its rules make now."""

@@ -58,8 +58,10 @@ class Prepared(NamedTuple):
     restricts: frozenset[Direction]  # and what it does not allow in these is denied
 
 
-def select(prepared: Iterable[Prepared], labels: Labels) -> tuple[Prepared, ...]:
-    """The rules that an endpoint with `labels` obeys, those that nobody wrote included."""
+def select(
+    prepared: Iterable[Prepared], labels: Labels, localhost: Prepared | None = None
+) -> tuple[Prepared, ...]:
+    """The rules that an endpoint with `labels` obeys, and the one that nobody wrote."""
     matching: dict[Selector, bool] = {}
     chosen: list[Prepared] = []
     ingress = False
@@ -71,7 +73,7 @@ def select(prepared: Iterable[Prepared], labels: Labels) -> tuple[Prepared, ...]
             chosen.append(one)
             ingress = ingress or Direction.INGRESS in one.enforced
     if ingress:
-        chosen.append(PREPARED_LOCALHOST)
+        chosen.append(localhost or PREPARED_LOCALHOST)
     return tuple(chosen)
 
 
