@@ -18,7 +18,7 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES))
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
                -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
 
-.PHONY: help setup build demo test test-unit lint bench gen clean soak
+.PHONY: help setup build demo peers test test-unit lint bench gen clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,11 @@ demo: setup ## bring up a cluster, try a policy and a service in it, show the fl
 
 test: setup ## run all tests (as root; without root only the unit tests)
 	@$(PY) -m pytest $(TESTS)
+
+peers: ## build the unmodified third-party programs that tests/compat drives (Go modules; about 15 minutes once)
+	@if ! command -v go >/dev/null; then echo "Go is not installed: the tests that need these programs are skipped"; exit 0; fi; \
+	for each in "hubble hubble" "hubble hubble-relay" "cilium cilium-dbg" "cilium cilium-cni" "kube-proxy"; do \
+	  tools/build-$$each || echo "build-$$each failed; the tests that need it are skipped"; done
 
 test-unit: setup ## run the tests that need neither root nor a kernel
 	@$(PY) -m pytest tests/unit tests/docs

@@ -7,6 +7,7 @@ is taken, and a difference fails the test that made it.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 NEEDS_ROOT = ("kernel", "cluster", "compat")
+SKIPS = Path(__file__).parent / "expected-skips.txt"
 ORDER = ("unit", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
 
 
@@ -33,6 +35,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if needing:
             config.hook.pytest_deselected(items=needing)
             items[:] = [item for item in items if item not in needing]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skip that `expected-skips.txt` does not list is a failure: what nobody counts is not tested."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    listed = [
+        line.partition("|")[0].strip() for line in SKIPS.read_text().splitlines() if line[:1] not in "#"
+    ]
+    for report in reporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not any(fnmatch.fnmatchcase(reason, pattern) for pattern in listed):
+            reporter.write_line(f"unexpected skip: {report.nodeid}: {reason}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _place(item: pytest.Item) -> int:
