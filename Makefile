@@ -88,12 +88,13 @@ test-unit: setup ## run the tests that need neither root nor a kernel
 lint: setup ## format check, lint, types, layers, generated files
 	@$(VENV)/bin/ruff format --check -q src tests tools
 	@$(VENV)/bin/ruff check -q src tests tools
-	@$(VENV)/bin/lint-imports -q || $(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports >$(BUILD)/imports.log 2>&1 || { cat $(BUILD)/imports.log >&2; exit 1; }
 	@$(VENV)/bin/mypy --no-error-summary
 	@clang-format-16 --dry-run -Werror $(BPF_SOURCES) $(BPF_HEADERS)
 	@$(PY) tools/gen_abi.py --check
 	@$(PY) tools/gen_api.py --check
 	@$(PY) tools/gen_docs.py --check
+	@echo "format, lint, layers, types and generated files: as they should be"
 
 bench: setup ## measure, against peers built in the same run; prints ratios
 	@$(PY) tests/bench/run.py $(BENCH)
