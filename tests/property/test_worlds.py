@@ -11,7 +11,7 @@ from podwire.model.rule import Direction
 from podwire.policy.model import Decision, Outcome
 
 WORLDS = 2_500
-PACKETS = 20
+PACKETS = 8
 BATCHES = 4
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
 

@@ -344,13 +344,8 @@ class Compiled:
         """What the ipcache answers."""
         if not peer.address:
             return peer.identity
-        address = ipaddress.ip_address(peer.address)
-        holding = [ipaddress.ip_network(prefix) for prefix in self.prefixes]
-        best = max(
-            (one for one in holding if one.version == address.version and address in one),
-            key=lambda one: one.prefixlen,
-        )
-        return self.prefixes[str(best)]
+        holding = (prefix for prefix in self.prefixes if holds(prefix, peer.address))
+        return self.prefixes[max(holding, key=lambda prefix: int(prefix.split("/")[1]))]
 
     def verdict(self, packet: Packet) -> Cell:
         """Both lookups, as the kernel makes them."""
@@ -360,6 +355,12 @@ class Compiled:
         table = self.tables[policy.number]
         peer_class = table.peers[packet.direction].get(self.identity_of(packet.peer), 0)
         return lookup(table.cells[packet.direction, peer_class], packet.protocol, packet.port)
+
+
+@cache
+def holds(prefix: str, address: str) -> bool:
+    network, parsed = ipaddress.ip_network(prefix), ipaddress.ip_address(address)
+    return network.version == parsed.version and parsed in network
 
 
 def lookup(cells: tuple[Cell, ...], protocol: int, port: int) -> Cell:

@@ -38,9 +38,9 @@ class Requirement(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         found = self._values_in(labels)
         match self.operator:
             case Operator.IN:
-                return any(value in self.values for value in found)
+                return not set(found).isdisjoint(self.values)
             case Operator.NOT_IN:
-                return not any(value in self.values for value in found)
+                return set(found).isdisjoint(self.values)
             case Operator.EXISTS:
                 return bool(found)
             case Operator.NOT_EXISTS:
@@ -85,7 +85,10 @@ class Selector(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         if self.nothing:
             return False
         known = values(labels)
-        return all(requirement.matches(known) for requirement in self.requirements)
+        for requirement in self.requirements:  # asked often: no generator  # noqa: SIM110
+            if not requirement.matches(known):
+                return False
+        return True
 
     def __str__(self) -> str:
         if self.nothing:

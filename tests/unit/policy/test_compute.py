@@ -48,9 +48,8 @@ def test_endpoints_get_identities_and_addresses() -> None:
     assert walk.identity_at("10.0.1.1") == identity(walk, 1)
     assert walk.identity_at("10.0.1.2") == identity(walk, 2)
     assert walk.identity_at("8.8.8.8") == 2
-    assert all(
-        table.ready for table in walk.tables if table.name not in ("backends", "frontends", "progress")
-    )
+    written = "identities selections ipcache rules endpoint_policies policy_peers policy_entries"
+    assert all(walk.tables.named(name).ready for name in written.split())
 
 
 def test_without_policies_nothing_is_enforced() -> None:
