@@ -50,6 +50,11 @@ class Places(msgspec.Struct, frozen=True):
         return self.directory / "sandbox.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the command that brings the sandbox up or down."""
+        return RUN.parent / f"{self.name}.lock"
+
+    @property
     def complete(self) -> Path:
         """There once `up` has succeeded; without it the sandbox is what an interrupted `up` left."""
         return self.directory / "complete"

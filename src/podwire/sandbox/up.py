@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -39,8 +40,9 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
     """
     places = Places(check_name(name), checks.machine())
     checks.init_program()
-    with _locked(places, make=True):
+    with _locked(places):
         _clear_leftovers(places, tell)
+        _make_directory(places)
         record = Record(places.record)
         record.will_make("directory", places.directory)
         try:
@@ -63,7 +65,7 @@ def down(name: str) -> list[str]:
     if not places.directory.is_dir():
         known = ", ".join(names()) or "none"
         raise NotFound(f"there is no sandbox “{name}”", hint=f"sandboxes here: {known}")
-    with _locked(places, make=False), undisturbed():
+    with _locked(places), undisturbed():
         return _remove(places)
 
 
@@ -99,25 +101,38 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(places: Places, *, make: bool) -> Iterator[None]:
-    """Nobody else brings this sandbox up or down meanwhile. The lock is on its directory."""
-    if make:
-        try:
-            places.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StorageError(f"cannot make {places.directory}: {error.strerror}") from error
-    fd = os.open(places.directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+def _locked(places: Places) -> Iterator[None]:
+    """Nobody else brings this sandbox up or down meanwhile.
+
+    The lock is on a file beside the sandboxes (one on the sandbox's directory would go with it), which
+    is removed before it is given free: who has opened it meanwhile finds that it is not the one there.
+    """
+    RUN.mkdir(parents=True, exist_ok=True)
+    while True:
+        fd = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(places.lock, fd):
+                break
         except BlockingIOError as error:
+            os.close(fd)
             raise Conflict(
                 f"another command is bringing sandbox “{places.name}” up or down",
                 hint="wait for it, or choose another name with --name",
             ) from error
+        os.close(fd)
+    try:
         yield
     finally:
+        places.lock.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _is(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _clear_leftovers(places: Places, tell: Tell) -> None:
@@ -131,7 +146,13 @@ def _clear_leftovers(places: Places, tell: Tell) -> None:
     tell(f"removing what an earlier sandbox “{places.name}” left behind")
     if failures := remove_all(Record(places.record)):
         raise StorageError(f"what an earlier sandbox left cannot be removed: {failures[0]}")
-    places.directory.mkdir(exist_ok=True, mode=0o700)
+
+
+def _make_directory(places: Places) -> None:
+    try:
+        places.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StorageError(f"cannot make {places.directory}: {error.strerror}") from error
 
 
 def _lay_out(lab: Lab, places: Places, record: Record) -> Plan:
