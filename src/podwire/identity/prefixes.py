@@ -11,6 +11,7 @@ kernel before a restart keeps its number.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -24,6 +25,8 @@ from podwire.state.table import Batch, Watch
 from podwire.state.tables import IdentityRow, IpcacheRow, NodeRow, PolicyRow, SliceRow, Tables
 
 LOCAL, RETIRED = "local", "retired"
+TOO_MANY = "rules name more prefixes than there are numbers for (65,536)"
+log = logging.getLogger(__name__)
 
 
 class Prefixes:
@@ -45,6 +48,15 @@ class Prefixes:
         self._users: Counter[str] = Counter()
         self._apiservers: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}  # of the prefixes that are wanted
+        self._unnumbered: dict[str, str] = {}  # prefix that is wanted → why it has no number
+
+    @property
+    def error(self) -> str:
+        """What is wrong; empty = every prefix has its number. A rule selects nobody by one without."""
+        if not self._unnumbered:
+            return ""
+        first, why = next(iter(self._unnumbered.items()))
+        return f"{len(self._unnumbered)} prefixes are not known to policies, first {first}: {why}"
 
     def watch(self) -> Watch:
         """What `step` reads, in its order."""
@@ -75,6 +87,8 @@ class Prefixes:
         for prefix in sorted(concerned):
             self._settle(prefix)
         self._forget(entry.old for entry in ipcache if entry.old is not None)
+        for prefix in sorted(self._unnumbered):  # a number may be free now
+            self._settle(prefix)
         self.ready = policies.ready and slices.ready and nodes.ready
 
     def _named(self, rules: Iterable[Rule]) -> list[str]:
@@ -103,8 +117,16 @@ class Prefixes:
         if known is not None and (not wanted or known.labels != self._labels(prefix)):
             del self._numbers[prefix]
             self._retire(known, prefix)
+        self._unnumbered.pop(prefix, None)
         if wanted and prefix not in self._numbers:
-            self._numbers[prefix] = number = self._number(prefix)
+            try:
+                number = self._number(prefix)
+            except PodwireError as error:  # whoever writes policies must not end the agent with it
+                if not self._unnumbered:
+                    log.warning("%s: %s", prefix, error)
+                self._unnumbered[prefix] = str(error)
+                return
+            self._numbers[prefix] = number
             self.tables.identities.put(IdentityRow(number, self._labels(prefix), LOCAL))
 
     def _number(self, prefix: str) -> int:
@@ -115,11 +137,13 @@ class Prefixes:
         number = self._restored.pop(prefix, None)
         if number is not None and number not in self.tables.identities:
             return number
+        if len(self._numbers) > LOCAL_LAST - LOCAL_FIRST:  # all taken: do not look for one, once per prefix
+            raise PodwireError(TOO_MANY)
         for _ in range(LOCAL_LAST - LOCAL_FIRST + 1):  # round and round: a number rests before its next use
             self._last = self._last + 1 if self._last < LOCAL_LAST else LOCAL_FIRST
             if self._last not in self.tables.identities:
                 return self._last
-        raise PodwireError("rules name more prefixes than there are numbers for", hint="65,536 are possible")
+        raise PodwireError(TOO_MANY)
 
     def _retire(self, row: IdentityRow, prefix: str) -> None:
         self.tables.identities.put(IdentityRow(row.number, row.labels, RETIRED))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from podwire.identity import prefixes
 from podwire.model.identity import LOCAL_FIRST
 from podwire.state.tables import NodeRow, SliceEndpoint, SliceRow
 from podwire.testing.walk import Walk
@@ -94,3 +97,17 @@ def test_the_api_server_on_a_node_and_outside() -> None:
     walk.tables.slices.put(apiserver("172.18.0.3"))
     walk.settle()
     assert local(walk)[walk.identity_at("172.18.0.9")] == ("cidr:172.18.0.9/32", "reserved:world")
+
+
+def test_more_prefixes_than_numbers_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "LOCAL_LAST", LOCAL_FIRST + 1)
+    walk = Walk()
+    walk.apply(egress("a", "10.1.0.0/16", "10.2.0.0/16"), egress("b", "10.3.0.0/16"))
+    walk.settle()
+    assert [labels[0] for labels in local(walk).values()] == ["cidr:10.1.0.0/16", "cidr:10.2.0.0/16"]
+    assert "first 10.3.0.0/16: rules name more prefixes" in walk.prefixes.error
+    assert walk.identity_at("10.3.0.1") == 2  # of the world, and of no rule
+    walk.tables.policies.delete(("CiliumNetworkPolicy", "default", "a"))
+    walk.settle()
+    assert [labels[0] for labels in local(walk).values()] == ["cidr:10.3.0.0/16"]
+    assert not walk.prefixes.error
