@@ -19,6 +19,7 @@ from podwire.kube.resources import CILIUM_IDENTITIES
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
 from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
 
+NOT_OF_PODS = ("cidr", "reserved")  # sources of labels that an object of the API cannot give
 log = logging.getLogger(__name__)
 
 
@@ -117,6 +118,9 @@ def read(body: Any) -> Known | None:
         log.warning("CiliumIdentity %s is ignored: it is no number of a cluster's identity with labels", name)
         return None
     found = [label(*split(f"{key}=")[:2], str(value)) for key, value in texts.items()]
+    if claims := [one for one in found if split(one)[0] in NOT_OF_PODS]:
+        log.warning("CiliumIdentity %s is ignored: no pod has the label %s", name, claims[0])
+        return None
     return Known(number, canonical(found))
 
 

@@ -32,6 +32,8 @@ def test_an_identity_survives_being_an_object() -> None:
         {"metadata": {"name": "300"}},
         {"metadata": {"name": 300}, "security-labels": {}},
         {"metadata": {"name": "300"}, "security-labels": ["k8s:app=web"]},
+        {"metadata": {"name": "300"}, "security-labels": {"cidr:nowhere": ""}},
+        {"metadata": {"name": "300"}, "security-labels": {"k8s:app": "web", "reserved:host": ""}},
     ],
 )
 def test_objects_that_are_no_identities_are_ignored(body: Any) -> None:
