@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from podwire.base.errors import InvalidObject
@@ -96,19 +96,27 @@ def protocol(parent: Object, path: str = "") -> int:
 
 
 def address(value: str, path: str) -> str:
-    """Canonical text of an address."""
+    """Canonical text of an address.
+
+    IPv4 in IPv6 form is the very key that IPv4 has in the kernel, and would take its place there.
+    """
     try:
-        return str(ip_address(value))
+        found = ip_address(value)
     except ValueError as error:
         raise InvalidObject(path, f"{value!r} is no IP address") from error
+    if isinstance(found, IPv6Address) and (found.scope_id is not None or found.ipv4_mapped):
+        raise InvalidObject(path, f"{value!r} is no address of a cluster: write IPv4 as such, and no zone")
+    return str(found)
 
 
 def prefix(value: str, path: str) -> str:
     """Canonical text of a prefix."""
     try:
-        return str(ip_network(value, strict=False))
+        found = ip_network(value, strict=False)
     except ValueError as error:
         raise InvalidObject(path, f"{value!r} is no CIDR") from error
+    address(str(found.network_address), path)
+    return str(found)
 
 
 def name_of(item: Object) -> tuple[str, str]:
