@@ -211,7 +211,7 @@ def test_a_wrong_policy_is_a_row_that_says_why() -> None:
     [
         (pods.row_of, pod(status={"podIPs": [{"ip": "10.0.0.300"}]}), "status.podIPs[0].ip"),
         (pods.row_of, pod(status={"podIPs": [{"ip": "::ffff:10.0.2.3"}]}), "status.podIPs[0].ip"),
-        (pods.row_of, pod(status={"podIP": "fe80::1%eth0"}), "status.podIP"),
+        (pods.row_of, pod(status={"podIPs": [{"ip": "fe80::1%eth0"}]}), "status.podIPs[0].ip"),
         (pods.row_of, pod(metadata={"labels": {"a": 1}}), "metadata.labels.a"),
         (pods.row_of, {"metadata": {}, "spec": []}, "spec"),
         (services.row_of, service(ports=[{"port": 70000}]), "spec.ports[0].port"),
