@@ -14,111 +14,35 @@ from typing import Any
 import msgspec
 
 from podwire.model.labels import Labels
-from podwire.model.rule import Direction, Origin, Rule
+from podwire.model.rule import Direction, Origin
 from podwire.model.selector import Selector
+from podwire.state.objects import (
+    ContainerPort,
+    NamespaceRow,
+    NodeRow,
+    PodRow,
+    PolicyRow,
+    RemoteEndpointRow,
+    ServicePort,
+    ServiceRow,
+    SliceEndpoint,
+    SliceRow,
+)
 from podwire.state.table import Table
 
-# --- sources: objects of the Kubernetes API, as rows ------------------------------------------
-
-
-class NamespaceRow(msgspec.Struct, frozen=True):
-    name: str
-    labels: dict[str, str]
-
-
-class NodeRow(msgspec.Struct, frozen=True):
-    """A node. `addresses` are its own (InternalIP first), `pod_cidrs` what its pods get."""
-
-    name: str
-    addresses: tuple[str, ...]
-    pod_cidrs: tuple[str, ...]
-    labels: dict[str, str]
-    local: bool
-    router_addresses: tuple[str, ...] = ()  # the gateway addresses in the pod CIDRs, held by the node
-
-
-class ContainerPort(msgspec.Struct, frozen=True):
-    name: str
-    port: int
-    protocol: int
-
-
-class PodRow(msgspec.Struct, frozen=True):
-    namespace: str
-    name: str
-    uid: str
-    node: str
-    addresses: tuple[str, ...]
-    labels: dict[str, str]
-    service_account: str
-    host_network: bool
-    phase: str
-    ports: tuple[ContainerPort, ...]  # named ones only
-    workload_kind: str = ""  # of the topmost known owner: Deployment, DaemonSet, …
-    workload_name: str = ""
-    deleting: bool = False
-
-
-class ServicePort(msgspec.Struct, frozen=True):
-    name: str
-    port: int
-    protocol: int
-    target_port: str
-    node_port: int = 0
-
-
-class ServiceRow(msgspec.Struct, frozen=True):
-    namespace: str
-    name: str
-    type: str
-    cluster_addresses: tuple[str, ...]  # empty for headless ones
-    ports: tuple[ServicePort, ...]
-    labels: dict[str, str]
-    selector: dict[str, str]
-    affinity_timeout: int = 0  # s; 0 = none
-    not_served: tuple[str, ...] = ()  # parts nothing answers for yet: NodePort 30080, …
-
-
-class SliceEndpoint(msgspec.Struct, frozen=True):
-    address: str
-    ready: bool
-    serving: bool
-    terminating: bool
-    node: str
-
-
-class SliceRow(msgspec.Struct, frozen=True):
-    """An EndpointSlice. `ports` are (name, port, protocol)."""
-
-    namespace: str
-    name: str
-    service: str
-    family: int
-    endpoints: tuple[SliceEndpoint, ...]
-    ports: tuple[tuple[str, int, int], ...]
-
-
-class PolicyRow(msgspec.Struct, frozen=True):
-    """A policy object. `error` says why it is not in force; its rules are then empty."""
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    generation: int
-    rules: tuple[Rule, ...]
-    error: str = ""
-
-
-class RemoteEndpointRow(msgspec.Struct, frozen=True):
-    """A CiliumEndpoint of another node."""
-
-    namespace: str
-    name: str
-    identity: int
-    addresses: tuple[str, ...]
-    node_address: str
-
+# Rows of what the API holds: all of a stage's rows come from this module.
+__all__ = [
+    "ContainerPort",
+    "NamespaceRow",
+    "NodeRow",
+    "PodRow",
+    "PolicyRow",
+    "RemoteEndpointRow",
+    "ServicePort",
+    "ServiceRow",
+    "SliceEndpoint",
+    "SliceRow",
+]
 
 # --- endpoints and identities ------------------------------------------------------------------
 
@@ -206,6 +130,18 @@ class EndpointPolicyRow(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class PolicyFailureRow(msgspec.Struct, frozen=True):
+    """A policy of which `rows` rows could not be written: no endpoint is switched to it.
+
+    Endpoints that obeyed it before (a peer was added) go on without those rows.
+    """
+
+    policy: int
+    rows: int
+    error: str
+    origins: tuple[Origin, ...]  # the objects it is made of
+
+
 class PeerRow(msgspec.Struct, frozen=True):
     """Stage one: identity → class of peers, for one policy and direction."""
 
@@ -278,6 +214,12 @@ class Tables:
     """All tables, in walk order."""
 
     def __init__(self) -> None:
+        self._declare_sources()
+        self._declare_identities()
+        self._declare_policy()
+        self._declare_services()
+
+    def _declare_sources(self) -> None:
         self.namespaces: Table[NamespaceRow] = Table(
             "namespaces", lambda row: row.name, help="namespaces and their labels"
         )
@@ -311,6 +253,8 @@ class Tables:
         self.remote_endpoints: Table[RemoteEndpointRow] = Table(
             "remote_endpoints", lambda row: (row.namespace, row.name), help="endpoints of other nodes"
         )
+
+    def _declare_identities(self) -> None:
         self.endpoints: Table[EndpointRow] = Table(
             "endpoints",
             lambda row: row.id,
@@ -335,6 +279,8 @@ class Tables:
         self.ipcache: Table[IpcacheRow] = Table(
             "ipcache", lambda row: row.prefix, help="who is behind an address"
         )
+
+    def _declare_policy(self) -> None:
         self.rules: Table[RuleRow] = Table(
             "rules", lambda row: row.number, help="rule numbers in the kernel and where they come from"
         )
@@ -358,12 +304,19 @@ class Tables:
         self.progress: Table[ProgressRow] = Table(
             "progress", lambda row: row.stage, help="how far a stage is with what it reads"
         )
+
+    def _declare_services(self) -> None:
         self.backends: Table[BackendRow] = Table("backends", lambda row: row.id, help="service backends")
         self.frontends: Table[FrontendRow] = Table(
             "frontends",
             lambda row: (row.address, row.port, row.protocol),
             help="service addresses",
             indexes={"service": lambda row: ((row.namespace, row.service),)},
+        )
+        self.policy_failures: Table[PolicyFailureRow] = Table(
+            "policy_failures",
+            lambda row: row.policy,
+            help="policies that are not whole in the kernel, and why",
         )
 
     def __iter__(self) -> Iterator[Table[Any]]:

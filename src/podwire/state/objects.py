@@ -1,0 +1,109 @@
+"""Rows of what the Kubernetes API holds: the first tables of the walk, written by sources.
+
+Others take them from `podwire.state.tables`, where all tables are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from podwire.model.rule import Rule
+
+
+class NamespaceRow(msgspec.Struct, frozen=True):
+    name: str
+    labels: dict[str, str]
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """A node. `addresses` are its own (InternalIP first), `pod_cidrs` what its pods get."""
+
+    name: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
+    labels: dict[str, str]
+    local: bool
+    router_addresses: tuple[str, ...] = ()  # the gateway addresses in the pod CIDRs, held by the node
+
+
+class ContainerPort(msgspec.Struct, frozen=True):
+    name: str
+    port: int
+    protocol: int
+
+
+class PodRow(msgspec.Struct, frozen=True):
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    addresses: tuple[str, ...]
+    labels: dict[str, str]
+    service_account: str
+    host_network: bool
+    phase: str
+    ports: tuple[ContainerPort, ...]  # named ones only
+    workload_kind: str = ""  # of the topmost known owner: Deployment, DaemonSet, …
+    workload_name: str = ""
+    deleting: bool = False
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    name: str
+    port: int
+    protocol: int
+    target_port: str
+    node_port: int = 0
+
+
+class ServiceRow(msgspec.Struct, frozen=True):
+    namespace: str
+    name: str
+    type: str
+    cluster_addresses: tuple[str, ...]  # empty for headless ones
+    ports: tuple[ServicePort, ...]
+    labels: dict[str, str]
+    selector: dict[str, str]
+    affinity_timeout: int = 0  # s; 0 = none
+    not_served: tuple[str, ...] = ()  # parts nothing answers for yet: NodePort 30080, …
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True):
+    address: str
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str
+
+
+class SliceRow(msgspec.Struct, frozen=True):
+    """An EndpointSlice. `ports` are (name, port, protocol)."""
+
+    namespace: str
+    name: str
+    service: str
+    family: int
+    endpoints: tuple[SliceEndpoint, ...]
+    ports: tuple[tuple[str, int, int], ...]
+
+
+class PolicyRow(msgspec.Struct, frozen=True):
+    """A policy object. `error` says why it is not in force; its rules are then empty."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    rules: tuple[Rule, ...]
+    error: str = ""
+
+
+class RemoteEndpointRow(msgspec.Struct, frozen=True):
+    """A CiliumEndpoint of another node."""
+
+    namespace: str
+    name: str
+    identity: int
+    addresses: tuple[str, ...]
+    node_address: str
