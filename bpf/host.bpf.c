@@ -47,7 +47,7 @@ int podwire_from_network(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	reason = parse_network(skb, flow);
 	/* Our own addresses do not come from outside. */
-	if (endpoint_at(&flow->source) || address_is_node(&flow->source))
+	if (address_is_ours(&flow->source))
 		return drop(skb, flow, DROP_INVALID_SOURCE_IP);
 	receiver = endpoint_at(&flow->destination);
 	if (!receiver || endpoint_is_host(receiver))

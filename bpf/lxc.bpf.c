@@ -8,12 +8,29 @@
 #define LINK_LOCAL_MASK bpf_htonl(0xffc00000)
 #define LINK_LOCAL      bpf_htonl(0xfe800000)
 
+static __always_inline bool is_link_local(const union address *address)
+{
+	return (address->words[0] & LINK_LOCAL_MASK) == LINK_LOCAL;
+}
+
 /* ICMPv6 with a source that is valid on this link only. */
 static __always_inline bool is_link_upkeep(const struct flow *flow)
 {
 	return flow->protocol == PROTOCOL_ICMPV6 && flow_is_ipv6(flow) &&
-	       (address_is_zero(&flow->source) ||
-		(flow->source.words[0] & LINK_LOCAL_MASK) == LINK_LOCAL);
+	       (address_is_zero(&flow->source) || is_link_local(&flow->source));
+}
+
+/* Does the stack keep it? It would forward a neighbour message to any other address, and
+ * policy would never have been asked.
+ */
+static __always_inline bool ends_on_link(const struct flow *flow)
+{
+	struct endpoint *there;
+
+	if (address_is_link_group(&flow->destination) || is_link_local(&flow->destination))
+		return true;
+	there = endpoint_at(&flow->destination);
+	return there && endpoint_is_host(there);
 }
 
 static __always_inline bool has_source_mac(struct __sk_buff *skb, const struct endpoint *endpoint)
@@ -49,6 +66,8 @@ static __always_inline int parse_from_pod(struct __sk_buff *skb, struct flow *fl
 		reason = parse_neighbour(flow);
 	if (reason)
 		return reason;
+	if (flow->flags & FLOW_NEIGHBOUR && !ends_on_link(flow))
+		flow->flags &= ~FLOW_NEIGHBOUR;
 	if (!own && !(flow->flags & FLOW_NEIGHBOUR))
 		return DROP_INVALID_SOURCE_IP;
 	/* Nor does it complain about what it was never sent. */
@@ -146,6 +165,8 @@ static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *fl
 {
 	struct endpoint *pod;
 
+	if (address_is_hairpin(&flow->source))
+		return DROP_INVALID_SOURCE_IP;
 	if (!skb->ingress_ifindex) {
 		flow->source_identity = IDENTITY_HOST;
 		return 0;

@@ -39,7 +39,7 @@ static __always_inline int parse_from_tunnel(struct __sk_buff *skb, struct flow 
 	if (reason)
 		return reason;
 	/* Our own addresses do not come from outside. */
-	if (endpoint_at(&flow->source) || address_is_node(&flow->source))
+	if (address_is_ours(&flow->source))
 		return DROP_INVALID_SOURCE_IP;
 	return identify_tunnel(skb, flow);
 }

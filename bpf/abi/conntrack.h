@@ -12,7 +12,9 @@ enum ct_scope {
 	CT_SERVICE = 1, /* client to frontend: remembers the backend it was given */
 };
 
-/* ICMP echo: the identifier stands in the port of the side that asked; the other is 0. */
+/* ICMP echo: the identifier stands in the port of the side that asked; the other is 0. Of
+ * other messages the sender has port 0xffff, the receiver type << 8 | code.
+ */
 struct ct_key {
 	union address local;
 	union address remote;

@@ -71,3 +71,9 @@ static __always_inline bool address_is_node(const union address *address)
 	return (address->halves[0] == ipv4->halves[0] && address->halves[1] == ipv4->halves[1]) ||
 	       (address->halves[0] == ipv6->halves[0] && address->halves[1] == ipv6->halves[1]);
 }
+
+/* This node's, a pod's of it, or what a pod sees itself come from: never from outside. */
+static __always_inline bool address_is_ours(const union address *address)
+{
+	return endpoint_at(address) || address_is_node(address) || address_is_hairpin(address);
+}

@@ -41,20 +41,19 @@ static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 
 }
 
 /* ICMP has its type and code where others have their port. For an echo the key says what
- * its opener sent, whichever packet we look at: the identifier is on the side that asks.
+ * its opener sent, whichever packet we look at: the identifier is on the side that asks. An
+ * identifier of 0 is taken for the request's.
  */
 static __always_inline __be16 policy_icmp(const struct flow *flow, const struct ct_key *key,
 					  __u8 direction)
 {
-	__be16 asks = direction == DIRECTION_EGRESS ? key->local_port : key->remote_port;
-	bool echo =
-		flow_is_echo_request(flow) || flow_is_echo_reply(flow) || flow->flags & FLOW_ERROR;
+	__be16 answers = direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
 
-	if (!echo || !(key->local_port | key->remote_port))
+	if (!flow_is_echo_request(flow) && !flow_is_echo_reply(flow) && !(flow->flags & FLOW_ERROR))
 		return bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
 	if (flow_is_ipv6(flow))
-		return bpf_htons((asks ? ICMPV6_ECHO_REQUEST : ICMPV6_ECHO_REPLY) << 8);
-	return bpf_htons((asks ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY) << 8);
+		return bpf_htons((answers ? ICMPV6_ECHO_REPLY : ICMPV6_ECHO_REQUEST) << 8);
+	return bpf_htons((answers ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST) << 8);
 }
 
 /* The port of the side that was called. */

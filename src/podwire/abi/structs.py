@@ -17,7 +17,8 @@ _Raw = bytes  # a member may be called bytes
 
 
 class CtKey(msgspec.Struct, frozen=True, gc=False):
-    """ICMP echo: the identifier stands in the port of the side that asked; the other is 0."""
+    """ICMP echo: the identifier stands in the port of the side that asked; the other is 0. Of other
+    messages the sender has port 0xffff, the receiver type << 8 | code."""
 
     NAME: ClassVar[str] = "ct_key"
     SIZE: ClassVar[int] = 40

@@ -110,7 +110,7 @@ def is_link_upkeep(frame: bytes) -> bool:
     """ARP, or ICMPv6 that lives on one link: the only things a closed pod may say to the node."""
     if frame[12:14] == b"\x08\x06":
         return True
-    if frame[12:14] != b"\x86\xdd":
+    if frame[12:14] != b"\x86\xdd" or not (frame[38:40] == b"\xff\x02" or frame[38:39] == b"\xfe"):
         return False
     next_header, at = frame[20], 54
     while next_header in (0, 43, 44, 60) and at + 8 <= len(frame):

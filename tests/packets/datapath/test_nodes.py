@@ -50,7 +50,7 @@ def test_the_nodes_name_from_elsewhere_is_a_lie(world: World, family: Any, kit: 
     packet = bytes(family.tcp(family.node, pod, 50000, 8080))
     forwarded = world.to_pod(pod, packet, received_on=world.device("pw4"))
     assert kit.drops(forwarded) == [DropReason.INVALID_SOURCE_IP]
-    for source in (family.node, family.of(other)):
+    for source in (family.node, family.of(other), family.hairpin):
         outside = world.from_network(bytes(family.tcp(source, pod, 50000, 8080)))
         assert kit.drops(outside) == [DropReason.INVALID_SOURCE_IP]
 

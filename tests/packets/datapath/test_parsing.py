@@ -209,6 +209,8 @@ def test_neighbour_discovery_is_the_stacks_own(world: World, kit: Any, pods: tup
     )
     for packet in forbidden:
         assert kit.drops(world.from_pod(client, bytes(link / packet))) == [DropReason.FORBIDDEN_ICMPV6]
+    away = IPv6(src="fe80::1", dst="fd00:10:2::9", hlim=255) / ICMPv6ND_NS(tgt="fe80::2")
+    assert kit.drops(world.from_pod(client, bytes(link / away))) == [DropReason.INVALID_SOURCE_IP]
     other = link / IPv6(src="fe80::1", dst="fd00:10:1::2") / TCP()
     assert kit.drops(world.from_pod(client, bytes(other))) == [DropReason.INVALID_SOURCE_IP]
 
@@ -227,3 +229,12 @@ def test_a_device_nobody_knows_is_closed(world: World, family: Any, kit: Any, po
     for program in ("from_pod", "to_pod"):
         outcome = world.run(program, packet, device)
         assert outcome.verdict == DROPPED and kit.drops(outcome) == [DropReason.ENDPOINT_NOT_READY]
+
+
+def test_a_neighbour_message_to_afar_is_asked_of_policy(world: World, kit: Any) -> None:
+    client = world.pod(1, 1001, policy=3, flags=EndpointFlags.ENFORCE_EGRESS)
+    family = kit.Family(True)
+    world.node(family.node)
+    for target, verdict in (("fd00:10:2::9", DROPPED), (family.node, PASS)):
+        packet = family.frame(client, target, ICMPv6ND_NS(tgt="fe80::2"), hops=255)
+        assert world.from_pod(client, bytes(packet)).verdict == verdict

@@ -96,6 +96,19 @@ def test_icmp_is_asked_by_type(world: World, family: Any, kit: Any) -> None:
     assert kit.drops(unasked) == [DropReason.POLICY_DENIED]
 
 
+def test_no_other_icmp_passes_as_part_of_an_echo(world: World, family: Any, kit: Any) -> None:
+    client = world.pod(1, CLIENT)
+    server = world.pod(2, SERVER, policy=POLICY, flags=EndpointFlags.ENFORCE_INGRESS)
+    world.rule(POLICY, INGRESS, protocol=family.icmp_protocol, port=family.echo_type << 8)
+    assert world.from_pod(client, bytes(family.echo(client, server, id=0))).verdict == REDIRECTED
+    world.bump()
+    assert world.from_pod(server, bytes(family.echo(server, client, id=0, reply=True))).verdict == REDIRECTED
+    packet = family.echo(client, server, id=0)
+    packet.payload.payload.type = 139 if family.ipv6 else 13
+    outcome = world.from_pod(client, bytes(kit.fresh(packet)))
+    assert kit.drops(outcome) == [DropReason.POLICY_DENIED]
+
+
 @pytest.mark.parametrize("how", ["epoch", "policy"])
 def test_a_revoked_policy_cuts_what_it_had_allowed(world: World, family: Any, kit: Any, how: str) -> None:
     client = world.pod(1, CLIENT)
