@@ -198,7 +198,12 @@ class Client:
                 raw = await response.read()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise self._away(error) from error
-            answered: Object = _decode(raw) if raw else {}
+            try:
+                answered = _decode(raw) if raw else {}
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise self._away(error) from error
+            if not isinstance(answered, dict):
+                raise self._away(TypeError("the answer is no object"))
             return answered
 
     def open(
@@ -255,11 +260,11 @@ class _Opened:
     async def __aenter__(self) -> aiohttp.ClientResponse:
         method, path, query, body, content_type, timeout = self._arguments
         client = self._client
-        headers = client._authorization()
-        if body is not None:
-            headers["Content-Type"] = content_type
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=10)
         try:
+            headers = client._authorization()  # reads the token's file, which may be away as well
+            if body is not None:
+                headers["Content-Type"] = content_type
             response = await client._connected().request(
                 method,
                 client.access.server + path,

@@ -73,6 +73,10 @@ class Watch:
                 await self._away(error)
             except (Unreachable, aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
                 await self._away(error)
+            except (KeyError, TypeError, AttributeError, RecursionError) as error:
+                # Valid JSON that is no list or event (a proxy's answer, say): as if nobody had answered.
+                self._revision = ""
+                await self._away(Unreachable(f"what was answered is no {self._resource.kind}: {error!r}"))
 
     async def _relist(self) -> list[Event]:
         selectors = (self._query.get("labelSelector", ""), self._query.get("fieldSelector", ""))

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Client, Event
 from podwire.kube import resources as known
+from podwire.kube.credentials import Access
 from podwire.kube.manifests import apply_manifests, delete_manifests, parse
 from podwire.kube.resources import Resource
 
@@ -102,6 +104,61 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         async with Client.from_kubeconfig(tmp_path / "admin.kubeconfig") as client:
             with pytest.raises(Unreachable, match="does not answer"):
                 await client.list(MAPS)
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def answering(*texts: str) -> AsyncIterator[str]:
+    """The address of a server that answers with each of `texts` in turn, the last one again and again."""
+    asked = 0
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(text=texts[min(asked, len(texts)) - 1])
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", '"text"', "[" * 100_000])
+def test_an_answer_that_is_no_object(text: str) -> None:
+    async def main() -> None:
+        async with answering(text) as server, Client(Access(server=server)) as client:
+            with pytest.raises(Unreachable, match="does not answer"):
+                await client.get(MAPS, "a", "default")
+
+    asyncio.run(main())
+
+
+def test_a_token_that_cannot_be_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        access = Access(server="http://127.0.0.1:1", token_file=str(tmp_path / "none"))
+        async with Client(access) as client:
+            with pytest.raises(Unreachable, match="No such file"):
+                await client.get(MAPS, "a", "default")
+
+    asyncio.run(main())
+
+
+def test_a_stream_goes_on_after_what_is_no_event() -> None:
+    whole = '{"metadata": {"resourceVersion": "5"}, "items": [{"metadata": {"name": "a"}}]}'
+
+    async def main() -> None:
+        texts = ('{"items": ["x"]}', whole, '{"type": "ADDED"}\n', whole)
+        async with answering(*texts) as server, Client(Access(server=server)) as client:
+            stream = client.watch(MAPS)
+            kinds = [(await asyncio.wait_for(anext(stream), 20)).kind for _ in range(4)]
+            assert kinds == ["ADDED", "SYNCED", "RESTARTED", "SYNCED"]
 
     asyncio.run(main())
 
