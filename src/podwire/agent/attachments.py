@@ -116,16 +116,26 @@ class Attachments:
         return True
 
     async def settle(self) -> None:
-        """Follow endpoints that changed their identity until the kernel has it, and say so."""
-        with Watch(self._tables.endpoints, self._tables.endpoint_policies) as watch:
+        """Follow endpoints that changed their identity until the kernel has it, and say so.
+
+        Also those whose new policy could not be written: they are not ready until it is.
+        """
+        tables = self._tables
+        with Watch(tables.endpoints, tables.endpoint_policies, tables.policy_failures) as watch:
             while True:
                 await watch.next()
                 rounds = 0
-                while waiting := [row for row in self._tables.endpoints if row.state != "ready"]:
+                while waiting := [row for row in tables.endpoints if row.state != "ready" or self._kept(row)]:
                     for row in waiting:
                         self._advance(row.id)
                     rounds += 1
                     await asyncio.sleep(SETTLING.after(rounds))
+
+    def _kept(self, row: EndpointRow) -> bool:
+        """Whether it is kept on the policy it had, because the one it is to obey is not whole."""
+        obeyed = self._tables.endpoint_policies.get(row.id)
+        failed = obeyed is not None and obeyed.policy in self._tables.policy_failures
+        return failed and self._writer.realized(row.id) != obeyed
 
     async def attach(self, request: EndpointRequest) -> EndpointRow:
         """Plumb a pod and wait until it can talk."""

@@ -14,8 +14,14 @@ from podwire.state.tables import Tables
 Samples = Iterable[tuple[dict[str, str], float]]
 
 
-def declare(metrics: Metrics, tables: Tables, maps: Maps, flows: Callable[[], dict[str, float]]) -> None:
-    """Declare all metrics of an agent."""
+def declare(
+    metrics: Metrics,
+    tables: Tables,
+    maps: Maps,
+    flows: Callable[[], dict[str, float]],
+    unwritten: Callable[[], Iterable[str]],
+) -> None:
+    """Declare all metrics of an agent. `unwritten`: the map of each row that is not in the kernel."""
     metrics.reading(
         "podwire_drop_count_total",
         "counter",
@@ -48,6 +54,12 @@ def declare(metrics: Metrics, tables: Tables, maps: Maps, flows: Callable[[], di
         "gauge",
         "Entries in a map, as a share of its capacity",
         lambda: usage(maps, lambda used, capacity: used / capacity),
+    )
+    metrics.reading(
+        "podwire_bpf_map_unwritten",
+        "gauge",
+        "Rows that could not be written to a map",
+        lambda: [({"map": name}, float(count)) for name, count in sorted(Counter(unwritten()).items())],
     )
     metrics.reading(
         "podwire_endpoint_state", "gauge", "Endpoints of this node by state", lambda: states(tables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, E
 from podwire.agent.stages import Stages
 from podwire.base.config import AgentConfig
 from podwire.base.errors import NotFound
+from podwire.datapath.maps import CATALOGUE
 from podwire.hubble.message import Messages
 from podwire.sources import nodes
 from podwire.state.tables import EndpointRow
@@ -109,13 +110,21 @@ class Node:
     def _datapath(self) -> Component:
         errors = self._stages.writer.errors()
         if errors:
-            (name, row), error = next(iter(errors.items()))
-            return FAILURE, f"{len(errors)} rows are not in the kernel, first {name} {row}: {error}"
+            named = f"{len(errors)} rows are not in the kernel: {_unwritten(errors)}"
+            # Once the tables were known, what was written stays: pods go on, only what is new waits.
+            synced = self._stages.writer.synced
+            return (WARNING, f"{named}; what was in force stays") if synced else (FAILURE, named)
         if not self._stages.writer.synced:
             return WARNING, "not all tables are known yet; what an earlier agent wrote is in force"
         return OK, f"{len(self._stages.kernel.programs.attached())} programs attached, maps equal to tables"
 
     def _policy(self) -> Component:
+        failed = list(self.tables.policy_failures)
+        if failed:
+            named = "; ".join(
+                f"{', '.join(map(str, row.origins)) or row.policy}: {row.error}" for row in failed[:5]
+            )
+            return WARNING, f"{len(failed)} not whole in the kernel, so not switched to: {named}"
         refused = [row for row in self.tables.policies if row.error]
         if refused:
             named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])
@@ -141,3 +150,16 @@ class Node:
             f"{statistics.stored}/{statistics.capacity} flows, "
             f"{accounts.emitted} emitted, {accounts.received} received, {accounts.lost} lost"
         )
+
+
+def _unwritten(errors: Mapping[tuple[str, Hashable], str]) -> str:
+    """By map: why its first row could not be written, and which option gives it room."""
+    first: dict[str, str] = {}
+    for (name, _), error in errors.items():
+        first.setdefault(name, error)
+    return "; ".join(error + _room(name) * ("is full" in error) for name, error in first.items())
+
+
+def _room(name: str) -> str:
+    option = CATALOGUE[name].size.replace("_", "-")
+    return f" (raise {option} or map-growth-max and restart the agent)"

@@ -69,7 +69,13 @@ class Stages:
         self.pipeline = Pipeline(ring, partial(event_stats, maps), tables, config, config.node_name)
         self.reporter = Reporter(client, tables, node_name=config.node_name)
         self.metrics = Metrics()
-        meters.declare(self.metrics, tables, maps, partial(flow_counts, self.pipeline))
+        meters.declare(
+            self.metrics,
+            tables,
+            maps,
+            partial(flow_counts, self.pipeline),
+            lambda: (name for name, _ in self.writer.errors()),
+        )
 
     def problems(self) -> dict[str, str]:
         """Component → what it cannot do now; empty = nothing."""

@@ -63,6 +63,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     lb_map_max: Annotated[int, Meta(description="frontends; backends and slots four times that", ge=64)] = (
         32768
     )
+    map_growth_max: Annotated[
+        int, Meta(description="a full map is replaced by a bigger one up to so many entries", ge=64)
+    ] = 1 << 22
     debug: Annotated[bool, Meta(description="log more")] = False
 
     @property

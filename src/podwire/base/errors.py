@@ -104,6 +104,7 @@ class MapFull(KernelError):
             _errno.E2BIG,
             hint="raise its size in the configuration and restart the agent; entries already written stay",
         )
+        self.message = self.action  # "Argument list too long" would add nothing
         self.name = name
         self.capacity = capacity
 

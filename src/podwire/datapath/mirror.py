@@ -111,13 +111,17 @@ class Mirror:
             del self.held[key]
         return bool(keys)
 
-    def prune(self) -> int:
-        """Give up what an earlier agent left and no row wants: the next `remove` takes it."""
-        stale = [key for key in self.held if key not in self._owner and key not in self._gone]
+    def prune(self, keep: Callable[[bytes], bool] = lambda key: False) -> bool:
+        """Give up what an earlier agent left and no row wants: the next `remove` takes it.
+
+        Keys that `keep` holds for stay; whether there are any.
+        """
+        unwanted = [key for key in self.held if key not in self._owner and key not in self._gone]
+        stale = [key for key in unwanted if not keep(key)]
         self._gone.update(stale)
         if stale:
             log.info("%s: removing %d entries that nothing wants any more", self.name, len(stale))
-        return len(stale)
+        return len(stale) < len(unwanted)
 
     def failed_rows(self) -> dict[RowKey, PodwireError]:
         """Rows with an entry that could not be written, and why."""
@@ -157,6 +161,7 @@ class Mirror:
             return
         self._owner.pop(key, None)
         self._dirty.pop(key, None)
+        self.failures.pop(key, None)
         self._gone.add(key)
 
     def _write_all(self, work: Mapping[bytes, bytes]) -> None:

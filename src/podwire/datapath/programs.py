@@ -105,6 +105,7 @@ class Programs:
         self._links = os.path.join(loading.bpf_dir, "links")
         # A pod attached while programs are replaced would keep the old ones.
         self._lock = threading.RLock()
+        self._at_limit: set[str] = set()  # maps whose writer has been told: it asks again and again
 
     # Load
 
@@ -229,7 +230,11 @@ class Programs:
         """For a writer: the map with room for `entries` and more; None, with a reason in the log, if not."""
         limit = self.loading.growth_max
         if entries > limit:
-            log.warning("map %s does not grow beyond map-growth-max: it would need %d entries", name, entries)
+            if name not in self._at_limit:
+                self._at_limit.add(name)
+                log.warning(
+                    "map %s does not grow beyond map-growth-max, %d entries are needed", name, entries
+                )
             return None
         try:
             self.grow(name, min(1 << entries.bit_length(), limit))

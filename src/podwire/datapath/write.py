@@ -6,7 +6,8 @@ and the endpoints last. A pod can talk at the moment its own row is there, under
 policy is there whole, under its new number, before the endpoint is switched to it by one write.
 
 What an earlier agent left in the maps stays in force until the tables are ready to say otherwise.
-A policy that could not be written whole is not switched to. When a map is full, a bigger one takes
+A policy that could not be written whole is not switched to, and the one an endpoint obeys until then
+stays as it is. When a map is full, a bigger one takes
 its place before anything is lost; if that fails, the rows it concerns say so in `errors`.
 """
 
@@ -21,10 +22,12 @@ from podwire.abi import structs
 from podwire.base.aio import Backoff
 from podwire.bpf.map import U32
 from podwire.datapath import rows
+from podwire.datapath.leaving import Leaving
 from podwire.datapath.maps import Maps
 from podwire.datapath.mirror import Grow, Mirror
+from podwire.model.rule import Origin
 from podwire.state.table import Batch, Table, Watch
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, PolicyFailureRow, Tables
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class Writer:
         # Endpoints to write, with their row and policy as they were together with all other rows.
         self._due: dict[int, Wanted] = {}
         self._written: dict[int, Wanted] = {}
+        self._leaving = Leaving(self._mirrors)
 
     # What others ask
 
@@ -116,6 +120,7 @@ class Writer:
         try:
             for mirror in self._mirrors.values():
                 mirror.load()
+            self.tables.policy_failures.mark_ready()
             await self._follow()
         finally:
             for mirror in self._mirrors.values():
@@ -159,8 +164,10 @@ class Writer:
         """Tell the mirrors what the changed rows want."""
         entries, peers, ipcache, backends, frontends, nodes, policies, endpoints = batches
         want = self._want
-        want("podwire_policy", entries, rows.policy_entry)
-        want("podwire_policy_peers", peers, rows.policy_peer)
+        self._leaving.note("podwire_policy", entries, rows.policy_entry)
+        self._leaving.note("podwire_policy_peers", peers, rows.policy_peer)
+        if self._leaving:  # peers come and go with the identities while their policy stays
+            self._leaving.release(self._wanted_policies())
         want("podwire_ipcache", ipcache, rows.ipcache_exact)
         want("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix)
         want("podwire_backends", backends, lambda row: rows.backend(row, self.node))
@@ -177,8 +184,24 @@ class Writer:
         for change in batch:
             mirror.want(change.key, entries(change.new) if change.new is not None else {})
 
+    def _obeyed(self) -> set[int]:
+        """Policies of the endpoints as the kernel has them."""
+        held = self._mirrors["podwire_devices"].held.values()
+        return {structs.Endpoint.unpack(raw).policy for raw in held}
+
+    def _wanted_policies(self) -> set[int]:
+        return {row.policy for row in self.tables.endpoint_policies}
+
     def _flush(self) -> None:
         """Write in order, remove in the opposite one, then have connections asked anew."""
+        changed = self._write_and_remove()
+        if self._due and self._leaving and self._leaving.would_make_room(self._wanted_policies()):
+            changed |= self._make_room()
+        if changed & set(DECIDING):
+            self._next_epoch()
+
+    def _write_and_remove(self) -> set[str]:
+        """The maps in which anything changed."""
         changed = set()
         for name in ORDER:
             if name == ENDPOINTS[0]:
@@ -186,10 +209,26 @@ class Writer:
             if self._mirrors[name].write():
                 changed.add(name)
         for name in reversed(ORDER):
+            if name == POLICY[-1] and self._leaving:
+                self._leaving.release_all_but(self._obeyed())
             if self._mirrors[name].remove():
                 changed.add(name)
-        if changed & set(DECIDING):
-            self._next_epoch()
+        return changed
+
+    def _make_room(self) -> set[str]:
+        """Old policy and new one do not fit side by side, but the new one fits: nothing passes between.
+
+        Rows of a policy that is still obeyed may not go one by one: without a denial, more would pass.
+        """
+        for row, _ in self._due.values():
+            if row is not None:
+                self._want_endpoint_value(row, rows.endpoint_value(row, None))
+        for name in ENDPOINTS:
+            self._mirrors[name].write()
+        self._leaving.release_all_but(self._obeyed())
+        for name in reversed(POLICY):
+            self._mirrors[name].remove()
+        return self._write_and_remove() | set(POLICY)
 
     def _want_endpoints(self) -> None:
         """Endpoints whose row or policy changed, but those whose policy could not be written whole."""
@@ -210,10 +249,12 @@ class Writer:
 
     def _want_endpoint(self, row: EndpointRow, policy: EndpointPolicyRow | None) -> None:
         value = rows.endpoint_value(row, policy)
-        device, at = U32.pack(row.ifindex), rows.endpoint_addresses(row)
         if policy is None or row.identity == 0:
-            value = self._known(value, device, at)
-        packed = value.pack()
+            value = self._known(value, U32.pack(row.ifindex), rows.endpoint_addresses(row))
+        self._want_endpoint_value(row, value)
+
+    def _want_endpoint_value(self, row: EndpointRow, value: structs.Endpoint) -> None:
+        device, at, packed = U32.pack(row.ifindex), rows.endpoint_addresses(row), value.pack()
         self._mirrors["podwire_endpoints"].want(row.id, {key: packed for key in at})
         self._mirrors["podwire_devices"].want(row.id, {device: packed} if row.ifindex else {})
 
@@ -248,8 +289,10 @@ class Writer:
         """Once all tables are ready, remove what an earlier agent left and nothing wants."""
         if self.synced or not all(table.ready for table in watched):
             return
-        for mirror in self._mirrors.values():
-            mirror.prune()
+        for name, mirror in self._mirrors.items():
+            if name not in POLICY:
+                mirror.prune()
+        self._leaving.unpruned = True
         self._flush()
         self.synced = True
         entries = sum(len(mirror.held) for mirror in self._mirrors.values())
@@ -264,5 +307,24 @@ class Writer:
             del self._written[number]
             if row is not None and row.identity and policy is not None:
                 self._realized[number] = row.identity, policy
+        self._tell_failures()
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
+
+    def _tell_failures(self) -> None:
+        """Table policy_failures: what whoever applied a policy should be told of it."""
+        failed: dict[int, list[str]] = {}
+        for name in POLICY:
+            for row, error in self._mirrors[name].failed_rows().items():
+                if isinstance(row, tuple):
+                    failed.setdefault(int(row[0]), []).append(str(error))
+        self.tables.policy_failures.replace(
+            PolicyFailureRow(policy, len(errors), errors[0], self._origins(policy))
+            for policy, errors in failed.items()
+        )
+
+    def _origins(self, policy: int) -> tuple[Origin, ...]:
+        """The objects that a policy is made of."""
+        rules = {entry.rule for entry in self.tables.policy_entries.by("policy", policy)}
+        rows = (self.tables.rules.get(rule) for rule in rules)
+        return tuple(sorted({origin for row in rows if row is not None for origin in row.origins}))

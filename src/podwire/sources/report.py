@@ -17,6 +17,7 @@ from podwire.base.aio import Backoff
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import resources
 from podwire.kube.resources import Resource
+from podwire.model.rule import Origin
 from podwire.sources import reports
 from podwire.sources.objects import items, mapping, name_of
 from podwire.state.table import Batch, Watch
@@ -75,7 +76,9 @@ class Reporter:
         """Until cancelled."""
         tables = self.tables
         pruned = False
-        with Watch(tables.endpoints, tables.endpoint_policies, tables.nodes, tables.policies) as watch:
+        with Watch(
+            tables.endpoints, tables.endpoint_policies, tables.nodes, tables.policies, tables.policy_failures
+        ) as watch:
             while True:
                 try:
                     async with asyncio.timeout(self._backoff.after(self._failures) if self.due else None):
@@ -88,7 +91,12 @@ class Reporter:
                 await self._write()
 
     def _note(
-        self, endpoints: Batch[Any], obeyed: Batch[Any], nodes: Batch[Any], policies: Batch[Any]
+        self,
+        endpoints: Batch[Any],
+        obeyed: Batch[Any],
+        nodes: Batch[Any],
+        policies: Batch[Any],
+        failures: Batch[Any],
     ) -> None:
         """What changed is due."""
         pods = {
@@ -103,6 +111,12 @@ class Reporter:
                 self.due["node"] = self._write_node
                 # An endpoint names the address of its node.
                 pods |= {(row.namespace, row.pod) for row in self.tables.endpoints}
+        for change in failures:
+            pods |= self._obeying(change.key)
+            origins = {one for row in (change.old, change.new) if row is not None for one in row.origins}
+            for origin in origins:
+                if origin.kind in POLICIES:
+                    self.due["enforced", origin] = partial(self._write_enforced, origin)
         for pod in pods:
             self.due["endpoint", *pod] = partial(self._write_endpoint, *pod)
         for change in policies:
@@ -141,7 +155,10 @@ class Reporter:
                 del self._endpoints[key]
             return
         row = rows[-1]
-        status = reports.endpoint_status(row, self.tables.endpoint_policies.get(row.id), self._address())
+        obeyed = self.tables.endpoint_policies.get(row.id)
+        failed = self.tables.policy_failures.get(obeyed.policy) if obeyed is not None else None
+        failure = reports.failure_of(failed) if failed is not None else ""
+        status = reports.endpoint_status(row, obeyed, self._address(), failure)
         written = self._endpoints.get(key)
         if written == (row.uid, status):
             return
@@ -186,21 +203,39 @@ class Reporter:
 
     async def _write_policy(self, row: PolicyRow) -> None:
         """The condition Valid, unless it (another node's agent, say) says so already."""
-        resource = POLICIES[row.kind]
+        await self._set_condition(row.kind, row.namespace, row.name, reports.policy_condition(row))
+
+    async def _write_enforced(self, origin: Origin) -> None:
+        """Whether the policy is in force on this node. Only one that was not is told that it is."""
+        failures = [row for row in self.tables.policy_failures if origin in row.origins]
+        wanted = reports.enforced_condition(self.node_name, failures)
+        await self._set_condition(origin.kind, origin.namespace, origin.name, wanted)
+
+    async def _set_condition(self, kind: str, namespace: str, name: str, wanted: Object) -> None:
+        resource = POLICIES[kind]
         try:
-            found = await self.api.get(resource, row.name, row.namespace or None)
+            found = await self.api.get(resource, name, namespace or None)
         except ApiError as error:
             if error.code == 404:
                 return
             raise
         conditions = [dict(one) for one in items(mapping(found, "status"), "conditions", "status")]
-        wanted = reports.policy_condition(row)
         if any(one | wanted == one for one in conditions):
             return
-        others = [one for one in conditions if one.get("type") != "Valid"]
+        others = [one for one in conditions if one.get("type") != wanted["type"]]
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        patch = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": now}]}}
-        await self.api.patch(resource, row.name, patch, row.namespace or None, subresource="status")
+        patch: Object = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": now}]}}
+        # Other nodes write their own conditions into the same list: on what was read, or again.
+        version = mapping(found, "metadata").get("resourceVersion")
+        if version:
+            patch["metadata"] = {"resourceVersion": version}
+        await self.api.patch(resource, name, patch, namespace or None, subresource="status")
+
+    def _obeying(self, policy: Hashable) -> set[tuple[str, str]]:
+        """Pods of this node that are to obey `policy`."""
+        numbers = {row.endpoint for row in self.tables.endpoint_policies if row.policy == policy}
+        rows = (self.tables.endpoints.get(number) for number in numbers)
+        return {(row.namespace, row.pod) for row in rows if row is not None}
 
     async def _prune(self) -> None:
         """Delete endpoints of this node that are of no pod here: those of an earlier life."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from podwire.model.labels import pod_labels
 from podwire.sources.objects import PROTOCOLS
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, PolicyRow
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, PolicyFailureRow, PolicyRow
 
 Object = dict[str, Any]
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -24,8 +25,10 @@ def endpoint(row: EndpointRow) -> Object:
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint", "metadata": metadata}
 
 
-def endpoint_status(row: EndpointRow, obeyed: EndpointPolicyRow | None, node_address: str) -> Object:
-    """Its status. None removes a member in a merge patch."""
+def endpoint_status(
+    row: EndpointRow, obeyed: EndpointPolicyRow | None, node_address: str, failure: str = ""
+) -> Object:
+    """Its status. None removes a member in a merge patch. `failure`: why its policy is not in force."""
     addressing = {family: address for family, address in (("ipv4", row.ipv4), ("ipv6", row.ipv6)) if address}
     return {
         "id": row.id,
@@ -46,6 +49,7 @@ def endpoint_status(row: EndpointRow, obeyed: EndpointPolicyRow | None, node_add
             "egress": _direction(obeyed is not None and obeyed.enforce_egress),
         },
         "state": row.state,
+        "log": [{"code": "Failed", "state": row.state, "message": failure}] if failure else None,
     }
 
 
@@ -62,6 +66,26 @@ def node(row: NodeRow) -> Object:
         "kind": "CiliumNode",
         "metadata": {"name": row.name, "labels": dict(row.labels)},
         "spec": {"addresses": addresses, "ipam": {"podCIDRs": list(row.pod_cidrs)}},
+    }
+
+
+def failure_of(failure: PolicyFailureRow) -> str:
+    return f"{failure.rows} rows of policy {failure.policy} are not in the kernel: {failure.error}"
+
+
+def enforced_type(node_name: str) -> str:
+    """Each node has a condition of its own: one may have room where another has not."""
+    return f"podwire.io/Enforced.{node_name}"
+
+
+def enforced_condition(node_name: str, failures: Iterable[PolicyFailureRow]) -> Object:
+    """Whether a policy is in force on a node; the last word of those that were not."""
+    why = "; ".join(map(failure_of, failures))
+    return {
+        "type": enforced_type(node_name),
+        "status": "False" if why else "True",
+        "reason": "NotWritten" if why else "Written",
+        "message": f"{why}. What was in force on the node stays" if why else "all rows are in the kernel",
     }
 
 
