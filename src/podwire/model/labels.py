@@ -16,6 +16,7 @@ NAMESPACE = "io.kubernetes.pod.namespace"
 SERVICE_ACCOUNT = "io.cilium.k8s.policy.serviceaccount"
 CLUSTER = "io.cilium.k8s.policy.cluster"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+OURS = "io.cilium.k8s."  # what all keys but the namespace's begin with that are not a pod's own
 
 
 def label(source: str, key: str, value: str = "") -> str:
@@ -102,9 +103,11 @@ def of_pod(
     """Labels that make a pod's identity: its own, its namespace's, service account and cluster.
 
     Keys that are different for each replica (`VOLATILE`) are left out, or each replica would be an
-    identity of its own.
+    identity of its own. So are keys that say where a pod belongs (`claimed`): who writes a pod's labels
+    does not choose its namespace.
     """
-    chosen = [label("k8s", key, value) for key, value in labels.items() if not volatile(key)]
+    own = {key: value for key, value in labels.items() if not volatile(key) and not claimed(key)}
+    chosen = [label("k8s", key, value) for key, value in own.items()]
     chosen.append(label("k8s", NAMESPACE, namespace))
     chosen += [label("k8s", NAMESPACE_LABELS + key, value) for key, value in namespace_labels.items()]
     chosen.append(label("k8s", SERVICE_ACCOUNT, service_account or "default"))
@@ -131,6 +134,11 @@ VOLATILE = frozenset(
 
 def volatile(key: str) -> bool:
     return key in VOLATILE
+
+
+def claimed(key: str) -> bool:
+    """Whether only podwire itself gives labels with this key: namespace, service account, cluster."""
+    return key == NAMESPACE or key.startswith(OURS)
 
 
 def pod_labels(labels: Labels) -> dict[str, str]:

@@ -63,6 +63,22 @@ def test_labels_of_a_pod() -> None:
     assert labels.pod_labels(("k8s:app=web", "reserved:host")) == {"app": "web"}
 
 
+def test_a_pod_does_not_choose_where_it_belongs() -> None:
+    """Labels like those podwire gives itself are not taken from a pod (GO-2022-0959 in a peer)."""
+    honest = {
+        "namespace": "red", "namespace_labels": {"team": "red"}, "service_account": "s", "cluster": "here",
+    }  # fmt: skip
+    crafted = {
+        "io.kubernetes.pod.namespace": "zzz",
+        "io.cilium.k8s.policy.serviceaccount": "zzz",
+        "io.cilium.k8s.policy.cluster": "zzz",
+        "io.cilium.k8s.namespace.labels.team": "zzz",
+        "io.cilium.k8s.namespace.labels.admin": "yes",
+        "app": "web",
+    }
+    assert labels.of_pod(crafted, **honest) == labels.of_pod({"app": "web"}, **honest)  # type: ignore[arg-type]
+
+
 networks = st.one_of(
     st.tuples(st.ip_addresses(v=4), st.integers(0, 32)), st.tuples(st.ip_addresses(v=6), st.integers(0, 128))
 ).map(lambda pair: ipaddress.ip_network(f"{pair[0]}/{pair[1]}", strict=False))
