@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from podwire.agent.alone import alone
 from podwire.agent.kernel import Kernel
 from podwire.agent.node import Node
 from podwire.agent.server import listening
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 async def run(config: AgentConfig, told: asyncio.Event) -> None:
     """Until `told` to stop."""
     started = time.monotonic()
-    async with _client(config) as client:
+    async with alone(Path(config.run_dir)), _client(config) as client:
         whoami = Whoami(config.node_name, Path(config.run_dir))
         me = await whoami.find(client)
         with closing(Kernel(config, me)) as kernel:
