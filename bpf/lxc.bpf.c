@@ -188,6 +188,8 @@ static __always_inline int parse_to_pod(struct __sk_buff *skb, struct flow *flow
 		reason = parse_transport(skb, flow);
 	if (!reason)
 		reason = parse_neighbour(flow);
+	if (skb->ingress_ifindex)
+		flow->flags &= ~FLOW_NEIGHBOUR; /* only the node itself is on this link */
 	if (reason || flow->flags & FLOW_NEIGHBOUR)
 		return reason;
 	if (!endpoint_owns(receiver, &flow->destination))

@@ -135,6 +135,9 @@ class InKernel:
         else:
             there = PLACES.get(packet.peer.identity, STRANGER_PLACE)[ipv6]
         here = pod.address(ipv6)
+        if packet.protocol in ICMP and packet.port not in (0x0800, 0x8000):
+            # No number tells two of these apart: the second one would be of a known connection.
+            self.loaded.maps["podwire_conntrack"].clear()
         if packet.direction is Direction.EGRESS:
             sent = frame(here, there, packet.protocol, packet.port, number, pod.host_mac + pod.mac)
             outcome = self.loaded.from_pod(pod, sent)
