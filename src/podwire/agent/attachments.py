@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import suppress
 
 import msgspec
 
 from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
-from podwire.base.aio import Backoff, eventually
-from podwire.base.errors import NotFound, StorageError, Unreachable
+from podwire.base.aio import Backoff, Turns, eventually
+from podwire.base.errors import Conflict, NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
 from podwire.datapath.maps import Maps
@@ -56,7 +55,7 @@ class Attachments:
         self._pools = pools
         self._registry = registry
         self._labeling = labeling
-        self._busy: dict[str, asyncio.Lock] = {}
+        self._turns: Turns[str] = Turns()  # one call per container at a time
         self._numbers = Numbers(tables.endpoints)
 
     def restore(self) -> int:
@@ -139,7 +138,7 @@ class Attachments:
 
     async def attach(self, request: EndpointRequest) -> EndpointRow:
         """Plumb a pod and wait until it can talk."""
-        async with self._alone(request.container_id):
+        async with self._turns.of(request.container_id):
             known = self._tables.endpoints.by("container", request.container_id)
             row = known[0] if known else await self._make(request)
             try:
@@ -151,7 +150,7 @@ class Attachments:
 
     async def detach(self, container_id: str) -> None:
         """Undo `attach`; NotFound if there is no such endpoint."""
-        async with self._alone(container_id):
+        async with self._turns.of(container_id):
             rows = self._tables.endpoints.by("container", container_id)
             if not rows:
                 raise NotFound(f"no endpoint of container {container_id}")
@@ -161,6 +160,10 @@ class Attachments:
     async def _make(self, request: EndpointRequest) -> EndpointRow:
         await self._pod_known(request)
         addresses = [address for address in (request.ipv4, request.ipv6) if address]
+        for address in addresses:
+            if others := self._tables.endpoints.by("address", address):
+                raise Conflict(f"{address} is the address of pod {others[0].namespace}/{others[0].pod}")
+        number = self._numbers.next()
         if request.host_interface:
             attached = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)
             await asyncio.to_thread(self._plumbing.adopt, attached, addresses)
@@ -173,7 +176,7 @@ class Attachments:
                 interface=request.interface,
             )
         row = EndpointRow(
-            id=self._numbers.next(),
+            id=number,
             namespace=request.namespace,
             pod=request.pod,
             uid=request.uid,
@@ -269,16 +272,6 @@ class Attachments:
         # Before another pod can get these addresses: it must not inherit connections.
         await asyncio.to_thread(conntrack.forget, self._maps["podwire_conntrack"], addresses)
         for address in addresses:
-            self._pools.release(address)
+            with suppress(NotFound):  # of a pod CIDR that the node has no more
+                self._pools.release(address)
         self._registry.forget(row.id)
-
-    @asynccontextmanager
-    async def _alone(self, container_id: str) -> AsyncIterator[None]:
-        """One call per container at a time."""
-        lock = self._busy.setdefault(container_id, asyncio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            if not lock.locked():
-                self._busy.pop(container_id, None)

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 log = logging.getLogger(__name__)
 
 
@@ -212,6 +213,29 @@ async def eventually(
         if asyncio.get_running_loop().time() >= deadline:
             raise TimeoutError(f"waited {timeout:g} s for {what}")
         await asyncio.sleep(interval)
+
+
+class Turns(Generic[K]):
+    """Whoever asks for the same key waits for its turn; keys that nobody asks for cost nothing."""
+
+    def __init__(self) -> None:
+        self._asked: dict[K, tuple[asyncio.Lock, int]] = {}  # key → lock, those that have or want it
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @asynccontextmanager
+    async def of(self, key: K) -> AsyncIterator[None]:
+        lock, count = self._asked.get(key, (asyncio.Lock(), 0))
+        self._asked[key] = lock, count + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            # Counted, for a lock that was let go of is not locked until the next in turn runs.
+            _, count = self._asked.pop(key)
+            if count > 1:
+                self._asked[key] = lock, count - 1
 
 
 async def paced(source: AsyncIterator[T], interval: float) -> AsyncIterator[T | None]:

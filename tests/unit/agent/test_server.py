@@ -153,6 +153,10 @@ def test_refusals_name_what_is_wrong(serve: Serve) -> None:
         assert conflict.value.hint == "detach it first"
         with pytest.raises(InvalidObject, match=r"addressing\.ipv4"):
             await client.attach(**good, ipv4="10.0.0.256")
+        with pytest.raises(InvalidObject, match=r"addressing\.ipv6"):
+            await client.attach(**good, ipv6="::ffff:10.0.0.5")
+        attached = await client.attach(**(good | {"pod": "web"}), ipv6="FD00:0::5")
+        assert attached["status"]["networking"]["addressing"][0]["ipv6"] == "fd00::5"
         with pytest.raises(InvalidObject, match="k8s-pod-name"):
             await client.attach(**(good | {"pod": ""}))
         with pytest.raises(NotFound, match="endpoint 999"):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from podwire.base.aio import Backoff, Channel, Closed, Supervised, TaskEnded, eventually, retry
+from podwire.base.aio import Backoff, Channel, Closed, Supervised, TaskEnded, Turns, eventually, retry
 
 
 async def forever() -> None:
@@ -99,3 +99,27 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 def test_eventually_names_what_it_waited_for() -> None:
     with pytest.raises(TimeoutError, match="the moon"):
         asyncio.run(eventually(lambda: False, timeout=0.05, what="the moon"))
+
+
+def test_one_at_a_time_has_a_key_also_when_another_comes_as_it_changes_hands() -> None:
+    async def scenario() -> None:
+        turns: Turns[str] = Turns()
+        inside = 0
+
+        async def work(steps: int) -> None:
+            nonlocal inside
+            async with turns.of("a"):
+                inside += 1
+                assert inside == 1
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                inside -= 1
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(work(number % 3))
+                if number % 4 == 3:
+                    await asyncio.sleep(0)
+        assert len(turns) == 0
+
+    asyncio.run(scenario())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated
 
 import msgspec
@@ -156,8 +156,6 @@ async def attach(node: Node, request: web.Request) -> Answer:
         if not value or not value.isprintable():
             raise InvalidObject(name, "must be given")
     addresses = change.addressing or Pair()
-    for name, text in (("ipv4", addresses.ipv4), ("ipv6", addresses.ipv6)):
-        check_address(f"addressing.{name}", text, 4 if name == "ipv4" else 6)
     row = await node.attach(
         EndpointRequest(
             container_id=change.container_id,
@@ -166,8 +164,8 @@ async def attach(node: Node, request: web.Request) -> Answer:
             namespace=change.k8s_namespace,
             pod=change.k8s_pod_name,
             uid=change.k8s_uid,
-            ipv4=addresses.ipv4,
-            ipv6=addresses.ipv6,
+            ipv4=check_address("addressing.ipv4", addresses.ipv4, 4),
+            ipv6=check_address("addressing.ipv6", addresses.ipv6, 6),
             mac=change.mac,
             host_interface=change.interface_name,
             host_mac=change.host_mac,
@@ -192,13 +190,18 @@ async def detach_one(node: Node, request: web.Request) -> Answer:
     return Answer(None)
 
 
-def check_address(name: str, text: str, version: int) -> None:
+def check_address(name: str, text: str, version: int) -> str:
+    """Its canonical text, by which tables know it; empty stays empty."""
     try:
-        fits = not text or ip_address(text).version == version
-    except ValueError:
-        fits = False
-    if not fits:
-        raise InvalidObject(name, f"{text[:60]!r} is no IPv{version} address")
+        found = ip_address(text) if text else None
+    except ValueError as error:
+        raise InvalidObject(name, f"{text[:60]!r} is no IPv{version} address") from error
+    if found is None:
+        return ""
+    mapped = isinstance(found, IPv6Address) and (found.ipv4_mapped or found.scope_id is not None)
+    if found.version != version or mapped:
+        raise InvalidObject(name, f"{text[:60]!r} is no IPv{version} address of a pod")
+    return str(found)
 
 
 def find(node: Node, text: str) -> EndpointRow:
