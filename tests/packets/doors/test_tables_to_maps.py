@@ -156,6 +156,26 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
     asyncio.run(running(writer, work))
 
 
+def test_after_a_restart_connections_are_asked_again(programs: Programs) -> None:
+    """The configuration may be another one: what was allowed while policy was only audited."""
+
+    def start() -> tuple[int, dict[str, dict[object, object]]]:
+        tables = Tables()
+        fill(tables)
+        ready(tables)
+        writer = Writer(tables, programs.maps, "n1")
+
+        async def work() -> None:
+            await eventually(lambda: writer.synced, timeout=5, what="the first comparison")
+
+        asyncio.run(running(writer, work))
+        return programs.maps["podwire_state"][0].policy_epoch, content(programs.maps)
+
+    epoch, before = start()
+    later, after = start()
+    assert later > epoch and after == before
+
+
 def test_a_restart_changes_nothing_until_it_knows(programs: Programs) -> None:
     tables = Tables()
     fill(tables)
