@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import random
 from typing import Any
@@ -15,10 +14,18 @@ from podwire.base.errors import InvalidObject
 from podwire.policy.parse import PARSERS, parse
 from podwire.policy.resolve import prepare
 
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
-    st.sampled_from(["80", "http", "TCP", "ANY", "10.0.0.0/8", "::/0", "world", "all", "In", "app"]),
+TEXTS = (
+    "80", "http", "TCP", "ANY", "10.0.0.0/8", "::/0", "world", "all", "In", "app",
+    "0" * 5000, "9" * 5000, "\ud800", "\x1b[31m",
 )  # fmt: skip
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(TEXTS),
+)
 NAMES = (
     "spec", "specs", "endpointSelector", "podSelector", "namespaceSelector", "ingress", "egress",
     "ingressDeny", "egressDeny", "from", "to", "fromEndpoints", "toEndpoints", "fromCIDR", "toCIDRSet",
@@ -30,16 +37,23 @@ values = st.recursive(
     scalars,
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(max_size=5)), inner, max_size=4),
+        st.dictionaries(
+            st.one_of(st.sampled_from((*NAMES, "\x1b[31m", "\ud800", "x" * 5000)), st.text(max_size=5)),
+            inner,
+            max_size=4,
+        ),
     ),
     max_leaves=20,
 )
 
 
 def check(policy: Any) -> None:
-    with contextlib.suppress(InvalidObject):
+    try:
         for rule in parse(policy):
             prepare(rule, lambda clause: 1)  # what parses can be numbered
+    except InvalidObject as error:
+        assert str(error).isprintable()  # whoever logs it is not told what to do by it
+        assert len(str(error)) < 3000
 
 
 @given(values)

@@ -25,7 +25,7 @@ WORLD_IPV6 = 10
 CLUSTER_FIRST = 256
 CLUSTER_LAST = 65535
 LOCAL_FIRST = 1 << 24
-LOCAL_LAST = (1 << 24) + (1 << 16) - 1
+LOCAL_LAST = (1 << 25) - 1
 
 RESERVED_NAMES: dict[int, str] = {
     UNKNOWN: "unknown",

@@ -271,6 +271,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (ports(port=80), "spec.ingress[0].toPorts[0].ports[0].port: must be a string, not 80"),
     (ports(port="65536"), "spec.ingress[0].toPorts[0].ports[0].port: must be from 0 to 65535"),
     (ports(port="9" * 5000), "spec.ingress[0].toPorts[0].ports[0].port: must be from 0 to 65535"),
+    (ports(port="0" * 5000), "spec.ingress[0].toPorts[0].ports[0].port: must be from 0 to 65535"),
+    ({"x\x1b[31m": 1}, "spec.'x\\x1b[31m': unknown field"),
     (ports(port="-1"), "spec.ingress[0].toPorts[0].ports[0].port: '-1' is neither"),
     (
         ports(port="0x10000000000000"),

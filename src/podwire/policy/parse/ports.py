@@ -99,7 +99,7 @@ def _range(protocol: int, port: str, last: int, path: str) -> Ports:
         if last:
             raise InvalidObject(f"{path}.endPort", "a range cannot begin with a named port")
         return Ports(protocol, 0, 0, port)
-    if len(port.lstrip("0")) > 5 or int(port) > PORT_LAST:
+    if len(port) > 5 or int(port) > PORT_LAST:
         raise InvalidObject(f"{path}.port", f"must be from 0 to {PORT_LAST}, not {show(port)}")
     first = int(port)
     if first == 0:

@@ -28,8 +28,10 @@ def take(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
-def below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def below(path: str, name: Any) -> str:
+    """The path of a member. Names come from outside too: what could not be printed as it is, is quoted."""
+    text = name if isinstance(name, str) and name.isprintable() and len(name) <= 300 else show(name)
+    return f"{path}.{text}" if path else text
 
 
 def known(
@@ -40,7 +42,7 @@ def known(
     for name, content in read.items():
         if name in fields:
             continue
-        where = below(path, name if isinstance(name, str) else show(name))
+        where = below(path, name)
         if refused and name in refused:
             if content is None:
                 continue

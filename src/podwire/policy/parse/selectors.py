@@ -60,7 +60,7 @@ def requirements(value: Any, path: str, key: Key) -> list[Requirement]:
     if read.get("matchLabels") is not None:
         where = below(path, "matchLabels")
         for text, content in take(read["matchLabels"], where).items():
-            at = f"{where}.{text if isinstance(text, str) else show(text)}"
+            at = below(where, text)
             source, name = key(string(text, at), at)
             found.append(equals(source, name, _checked_value(content, at)))
     for element, at in items(read.get("matchExpressions"), below(path, "matchExpressions")):
