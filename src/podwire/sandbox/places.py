@@ -42,7 +42,7 @@ class Places(msgspec.Struct, frozen=True):
 
     @property
     def record(self) -> Path:
-        return self.directory / "record"
+        return self.directory / "record"  # as in record.RECORD
 
     @property
     def state(self) -> Path:

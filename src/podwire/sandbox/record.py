@@ -21,6 +21,7 @@ import msgspec
 from podwire.base.errors import NetworkError, StorageError
 from podwire.net import namespaces
 
+RECORD = "record"  # the file's name in the sandbox's directory
 Kind = str  # netns | cgroup | directory | pins
 
 
@@ -151,8 +152,18 @@ def _remove_netns(path: Path) -> None:
 
 
 def _remove_directory(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
+    """The record goes last: a removal that is killed is done again by what it says."""
+    if not path.exists():
+        return
+    for entry in path.iterdir():
+        if entry.name == RECORD:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    (path / RECORD).unlink(missing_ok=True)
+    path.rmdir()
 
 
 _REMOVERS: dict[Kind, Callable[[Path], None]] = {

@@ -203,7 +203,7 @@ def test_exec_logs_and_port_forward(kubectl: Kubectl, kubeconfig: str) -> None:
 def test_a_deleted_pod_gets_its_grace_and_leaves_nothing(kubectl: Kubectl) -> None:
     stubborn = "trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done"
     make(kubectl, "stubborn", {"command": ["bash", "-c", stubborn]}, terminationGracePeriodSeconds=1)
-    wait(lambda: "up" in kubectl("logs", "stubborn"), "the container to be up")
+    wait(lambda: "up" in kubectl("logs", "stubborn", ok=False).splitlines(), "the container to be up")
     pins = [one.name for one in Path("/run/netns").iterdir() if one.name.endswith(".default.stubborn")]
     assert len(pins) == 1
     kubectl("delete", "pod", "stubborn")

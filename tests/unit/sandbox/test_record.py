@@ -52,3 +52,22 @@ def test_one_failure_does_not_keep_the_rest(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write the sandbox's record"):
         Record(tmp_path / "no" / "directory").will_make("netns", Path("/run/netns/x"))
+
+
+def test_the_record_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that ends in the middle leaves the record that the next one needs."""
+    sandbox = tmp_path / "sandbox"
+    sandbox.mkdir()
+    record = Record(sandbox / "record")
+    record.will_make("directory", sandbox)
+    (sandbox / "logs").mkdir()
+
+    def killed(path: Path) -> None:
+        raise OSError(f"killed at {path}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        assert remove_all(record)
+    assert record.entries()
+    assert remove_all(record) == []
+    assert not sandbox.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+from podwire.apiserver.status import bad_request
 from podwire.apiserver.streams import ExecStream, PortStream
 from podwire.base.errors import Conflict, NotFound
 from podwire.sandbox.runner import logs
@@ -70,16 +71,16 @@ class Runtime:
         previous: bool,
         limit_bytes: int | None,
     ) -> AsyncIterator[bytes]:
-        """What a container wrote. NotFound where there is no such container or no earlier run."""
+        """What a container wrote. NotFound without such a container, 400 without such a run (as a kubelet)."""
         worker = self._pod(namespace, pod)
         chosen = self._container(worker, container)
         run = worker.place.saved.runs.get(chosen.name)
         if run is None:
             why = chosen.view.state.get("waiting", {}).get("reason", "it has not started")
-            raise Conflict(f'container "{chosen.name}" in pod "{pod}" is waiting to start: {why}')
+            raise bad_request(f'container "{chosen.name}" in pod "{pod}" is waiting to start: {why}')
         number = run.number - 1 if previous else run.number
         if number < 0:
-            raise NotFound(f'previous terminated container "{chosen.name}" in pod "{pod}" not found')
+            raise bad_request(f'previous terminated container "{chosen.name}" in pod "{pod}" not found')
         begin = logs.since(since_seconds, since_time, time.time())
         wanted = logs.Wanted(follow and not previous, tail_lines, begin, timestamps, limit_bytes)
 
