@@ -11,6 +11,7 @@ from podwire.agent.attachments import Attachments
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Registry
+from podwire.base.addresses import family
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
@@ -55,7 +56,8 @@ class Stages:
         self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
         self.routes = Reconciler(tables.nodes, kernel.routes)
         self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger)
-        self.pools = Pools(me.pod_cidrs, me.router_addresses)
+        enabled = {version for version, on in ((4, config.enable_ipv4), (6, config.enable_ipv6)) if on}
+        self.pools = Pools((one for one in me.pod_cidrs if family(one) in enabled), me.router_addresses)
         self.attachments = Attachments(
             tables,
             kernel.plumbing,
@@ -81,6 +83,7 @@ class Stages:
         """Component → what it cannot do now; empty = nothing."""
         return {
             "identity": "; ".join(self.allocator.errors.values()),
+            "prefixes": self.allocator.prefixes.error,
             "routes": "; ".join(self.routes.errors().values()),
         }
 

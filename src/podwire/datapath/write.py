@@ -294,6 +294,8 @@ class Writer:
                 mirror.prune()
         self._leaving.unpruned = True
         self._flush()
+        # What an earlier agent allowed under another configuration (audit mode) is asked about again.
+        self._next_epoch()
         self.synced = True
         entries = sum(len(mirror.held) for mirror in self._mirrors.values())
         log.info("the kernel's maps are as the tables say: %d entries", entries)
