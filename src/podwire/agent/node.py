@@ -82,8 +82,8 @@ class Node:
         cursor = store.end
         while True:
             await store.wait(cursor)
-            cursor = max(cursor, store.first)
             while cursor < store.end:
+                cursor = max(cursor, store.first)  # a client that is slow misses what was overwritten
                 yield MessageToDict(messages.flow(cursor), preserving_proto_field_name=True)
                 cursor += 1
 
