@@ -79,6 +79,24 @@ def test_a_pod_does_not_choose_where_it_belongs() -> None:
     assert labels.of_pod(crafted, **honest) == labels.of_pod({"app": "web"}, **honest)  # type: ignore[arg-type]
 
 
+def test_a_pod_cannot_say_that_it_is_somebody_else() -> None:
+    """CVE-2023-39347, GO-2022-0959: labels of a pod that only the cluster may give."""
+    claims = {
+        labels.NAMESPACE: "kube-system",
+        labels.SERVICE_ACCOUNT: "admin",
+        labels.CLUSTER: "other",
+        f"{labels.NAMESPACE_LABELS}team": "red",
+        "io.cilium.k8s.policy.anything": "x",
+    }
+    given = {
+        "namespace": "prod",
+        "namespace_labels": {"team": "blue"},
+        "service_account": "web",
+        "cluster": "c",
+    }
+    assert labels.of_pod(claims, **given) == labels.of_pod({}, **given)  # type: ignore[arg-type]
+
+
 networks = st.one_of(
     st.tuples(st.ip_addresses(v=4), st.integers(0, 32)), st.tuples(st.ip_addresses(v=6), st.integers(0, 128))
 ).map(lambda pair: ipaddress.ip_network(f"{pair[0]}/{pair[1]}", strict=False))
