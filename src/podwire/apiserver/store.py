@@ -37,7 +37,6 @@ CREATE TABLE IF NOT EXISTS history (
     namespace TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, previous BLOB);
 CREATE INDEX IF NOT EXISTS history_by_resource ON history (resource, revision);
 CREATE TABLE IF NOT EXISTS horizons (resource TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS counter (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL);
 """
 
 
@@ -173,7 +172,6 @@ class Store:
             was = previous.encoded if previous else None
             entry = (change.revision, change.kind, change.resource, namespace, name, stored.encoded, was)
             run("INSERT INTO history VALUES (?,?,?,?,?,?,?)", entry)
-            run("INSERT OR REPLACE INTO counter VALUES (1, ?)", (change.revision,))
             self._compact(change.resource)
             run("COMMIT")
         except sqlite3.Error as error:
@@ -217,4 +215,5 @@ class Store:
             self._changes.setdefault(resource, deque()).append(change)
         self._rows = {resource: len(changes) for resource, changes in self._changes.items()}
         self._horizon = dict(run("SELECT resource, revision FROM horizons"))
-        self.revision = max((row[0] for row in run("SELECT revision FROM counter")), default=0)
+        # The newest change of a resource is never forgotten, so the counter is in the history.
+        self.revision = run("SELECT COALESCE(MAX(revision), 0) FROM history").fetchone()[0]

@@ -257,7 +257,7 @@ class Connection:
 
 
 def node(name: str, **labels: str) -> Object:
-    """A Node that is ready."""
+    """A Node that is ready, and never expected to say so again."""
     moment = now()
     condition = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}
     versions = (
@@ -268,7 +268,7 @@ def node(name: str, **labels: str) -> Object:
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **labels}},
         "spec": {"podCIDR": f"10.9.{name[-1]}.0/24"},
         "status": {
-            "conditions": [{**condition, "lastHeartbeatTime": moment, "lastTransitionTime": moment}],
+            "conditions": [{**condition, "lastTransitionTime": moment}],
             "addresses": [
                 {"type": "InternalIP", "address": "192.0.2.1"},
                 {"type": "Hostname", "address": name},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import time
 from collections.abc import Hashable, Iterable
 from itertools import count
 from typing import Any
@@ -20,6 +21,10 @@ Key = Hashable
 
 _BACKOFF = Backoff(first=0.05, most=5.0)
 _TURN = 64  # reconciliations before the loop serves clients again
+# Seconds of work after which a key has to rest, so that a large one does not take the whole loop; and
+# how many times as long.
+_CHEAP = 0.05
+_REST = 4.0
 
 
 class Controller:
@@ -54,6 +59,8 @@ class Controllers:
         self._later: list[tuple[float, int, tuple[int, Key]]] = []
         self._order = count()
         self._failures: dict[tuple[int, Key], int] = {}
+        self._free: dict[tuple[int, Key], float] = {}
+        self._waiting: set[tuple[int, Key]] = set()
         self._wake: asyncio.Event | None = None
         self._store.listeners.append(self._hear)
         for index, controller in enumerate(self.controllers):
@@ -70,7 +77,7 @@ class Controllers:
         self._wake = asyncio.Event()
         loop = asyncio.get_running_loop()
         while True:
-            self.settle(loop.time(), _TURN)
+            self.settle(loop.time(), _TURN, rest=True)
             if self._dirty:
                 await asyncio.sleep(0)
                 continue
@@ -81,20 +88,32 @@ class Controllers:
             except TimeoutError:
                 continue
 
-    def settle(self, now: float, most: int = 100_000) -> None:
-        """Reconcile what is dirty or due at `now`, at most so many keys."""
+    def settle(self, now: float, most: int = 100_000, *, rest: bool = False) -> None:
+        """Reconcile what is dirty or due at `now`, at most so many keys; with `rest` not large ones."""
         while self._later and self._later[0][0] <= now:
-            self._dirty[heapq.heappop(self._later)[2]] = None
+            item = heapq.heappop(self._later)[2]
+            self._waiting.discard(item)
+            self._dirty[item] = None
         for _ in range(most):
             if not self._dirty:
                 return
             item = next(iter(self._dirty))
             del self._dirty[item]
-            self._one(item, now)
+            if not rest or not self._rests(item, now):
+                self._one(item, now)
+
+    def _rests(self, item: tuple[int, Key], now: float) -> bool:
+        """Whether the turn of `item` comes later, since it took long last time."""
+        free = self._free.get(item, 0.0)
+        if free > now and item not in self._waiting:
+            self._waiting.add(item)
+            heapq.heappush(self._later, (free, next(self._order), item))
+        return free > now
 
     def _one(self, item: tuple[int, Key], now: float) -> None:
         index, key = item
         controller = self.controllers[index]
+        began = time.perf_counter()
         try:
             again = controller.reconcile(key)
             self._failures.pop(item, None)
@@ -103,6 +122,11 @@ class Controllers:
             again = _BACKOFF.after(failures)
             level = logging.WARNING if failures == 5 else logging.DEBUG
             log.log(level, "%s: %s: %s", controller.name, key, error)
+        cost = time.perf_counter() - began
+        if cost > _CHEAP:
+            self._free[item] = now + cost * _REST
+        else:
+            self._free.pop(item, None)
         if again is not None:
             heapq.heappush(self._later, (now + again, next(self._order), item))
 

@@ -13,14 +13,20 @@ _ALLOW_UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 
 
 class World:
-    """What placing looks at: nodes, where pods are, labels of namespaces."""
+    """What placing looks at: nodes, where pods are, labels of namespaces, and pods with anti-affinity."""
 
     def __init__(
-        self, nodes: list[Object], pods_on: Callable[[str], list[Object]], spaces: Callable[[str], Object]
+        self,
+        nodes: list[Object],
+        pods_on: Callable[[str], list[Object]],
+        spaces: Callable[[str], Object],
+        guards: list[Object],
     ) -> None:
         self.nodes = nodes
         self.pods_on = pods_on
         self.labels_of = spaces
+        self.guards = guards
+        self.labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}
 
 
 def refusal(pod: Object, node: Object, world: World) -> str | None:
@@ -38,7 +44,8 @@ def refusal(pod: Object, node: Object, world: World) -> str | None:
         return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
     if not selected(pod, node):
         return "node(s) didn't match Pod's node affinity/selector"
-    if _ports(pod) & {port for other in world.pods_on(node["metadata"]["name"]) for port in _ports(other)}:
+    wanted = _ports(pod)
+    if wanted and wanted & {port for one in world.pods_on(node["metadata"]["name"]) for port in _ports(one)}:
         return "node(s) didn't have free ports for the requested pod ports"
     affinity = spec.get("affinity") or {}
     if not _near(pod, labels, affinity.get("podAffinity") or {}, world):
@@ -156,15 +163,13 @@ def _beside(pod: Object, labels: dict[str, str], rules: Object, world: World) ->
 
 def _unwanted(pod: Object, labels: dict[str, str], world: World) -> bool:
     """Whether a pod that is there keeps this one away."""
-    for node in world.nodes:
-        there = node["metadata"].get("labels") or {}
-        for other in world.pods_on(node["metadata"]["name"]):
-            rules = (other["spec"].get("affinity") or {}).get("podAntiAffinity")
-            for term in _terms(rules) if rules else ():
-                key = term["topologyKey"]
-                same = key in labels and labels[key] == there.get(key)
-                if same and _matches(term, other["metadata"]["namespace"], pod, world):
-                    return True
+    for other in world.guards:
+        there = world.labels.get(other["spec"].get("nodeName", ""), {})
+        for term in _terms(other["spec"]["affinity"]["podAntiAffinity"]):
+            key = term["topologyKey"]
+            same = key in labels and labels[key] == there.get(key)
+            if same and _matches(term, other["metadata"]["namespace"], pod, world):
+                return True
     return False
 
 

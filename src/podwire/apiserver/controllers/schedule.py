@@ -28,6 +28,8 @@ class Scheduler(Controller):
     def __init__(self, objects: Objects) -> None:
         super().__init__(objects)
         self._on: dict[str, dict[tuple[str, str], None]] = {}
+        self._siblings: Counter[tuple[str, str]] = Counter()  # (node, owner's uid) → pods
+        self._guarded: dict[tuple[str, str], None] = {}  # pods that keep others away
         for pod in objects.all("pods"):
             self._put(pod)
 
@@ -51,7 +53,7 @@ class Scheduler(Controller):
         if pod is None or not _waits(pod):
             return None
         nodes = self.objects.all("nodes")
-        world = placement.World(nodes, self._pods_on, self._labels_of)
+        world = placement.World(nodes, self._pods_on, self._labels_of, self._guards())
         refusals: Counter[str] = Counter()
         fitting = []
         for node in nodes:
@@ -67,12 +69,8 @@ class Scheduler(Controller):
         return None
 
     def _load(self, pod: Object, node: str) -> tuple[int, int, str]:
-        owner = (metadata.controller_of(pod) or {}).get("uid")
-        there = self._pods_on(node)
-        siblings = (
-            sum((metadata.controller_of(one) or {}).get("uid") == owner for one in there) if owner else 0
-        )
-        return siblings, len(there), node
+        owner = _owner(pod)
+        return self._siblings[node, owner] if owner else 0, len(self._on.get(node, ())), node
 
     def _bind(self, pod: Object, node: str) -> None:
         namespace, name = place(pod)
@@ -116,10 +114,28 @@ class Scheduler(Controller):
 
     def _put(self, pod: Object) -> None:
         if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-            self._on.setdefault(pod["spec"].get("nodeName") or "", {})[place(pod)] = None
+            node = pod["spec"].get("nodeName") or ""
+            there = self._on.setdefault(node, {})
+            if place(pod) not in there:
+                there[place(pod)] = None
+                self._siblings[node, _owner(pod)] += 1
+            if (pod["spec"].get("affinity") or {}).get("podAntiAffinity") and node:
+                self._guarded[place(pod)] = None
 
     def _take(self, pod: Object) -> None:
-        self._on.get(pod["spec"].get("nodeName") or "", {}).pop(place(pod), None)
+        node = pod["spec"].get("nodeName") or ""
+        if place(pod) in self._on.get(node, ()):
+            del self._on[node][place(pod)]
+            self._siblings[node, _owner(pod)] -= 1
+        self._guarded.pop(place(pod), None)
+
+    def _guards(self) -> list[Object]:
+        found = [self.objects.find("pods", *key) for key in self._guarded]
+        return [pod for pod in found if pod is not None]
+
+
+def _owner(pod: Object) -> str:
+    return str((metadata.controller_of(pod) or {}).get("uid", ""))
 
 
 def _waits(pod: Object) -> bool:
