@@ -35,7 +35,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Outside(msgspec.Struct, frozen=True):
-    """A world: where it is on the underlay, and what it is."""
+    """A world: where it is on the underlay (one address per family of the sandbox), and what it is."""
 
     world: World
     addresses: tuple[str, ...]
@@ -70,7 +70,7 @@ def plan(lab: Lab, name: str, index: int) -> Plan:
     kinds = families(lab)
     nodes = tuple(_node(node, number, index, kinds) for number, node in enumerate(lab.node_specs, start=1))
     worlds = tuple(
-        Outside(world, tuple(_underlay(family, index, 100 + number) for family in _families_of(world)))
+        Outside(world, tuple(_underlay(family, index, 100 + number) for family in kinds))
         for number, world in enumerate(lab.worlds, start=1)
     )
     result = Plan(
@@ -119,10 +119,6 @@ def _last_usable(network: Network) -> IPAddress:
 
 def _underlay(family: int, index: int, host: int) -> str:
     return f"172.30.{index}.{host}" if family == 4 else f"fd00:30:{index:x}::{host:x}"
-
-
-def _families_of(world: World) -> tuple[int, ...]:
-    return tuple(sorted({ipaddress.ip_address(address).version for address in world.addresses}))
 
 
 def _check_overlaps(plan: Plan) -> None:

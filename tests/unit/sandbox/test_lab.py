@@ -147,6 +147,11 @@ def test_a_world_needs_a_family_the_lab_has() -> None:
         plan(lab.parse({"worlds": [{"name": "w", "addresses": ["2001:db8::1"]}]}), "x", 1)
 
 
+def test_a_world_is_on_the_underlay_in_each_family_of_the_sandbox() -> None:
+    wanted = {"ipFamily": "dual", "worlds": [{"name": "w", "addresses": ["203.0.113.9"]}]}
+    assert plan(lab.parse(wanted), "x", 3).worlds[0].addresses == ("172.30.3.101", "fd00:30:3::65")
+
+
 def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
     made = plan(lab.parse({"worlds": [{"name": "w", "addresses": ["203.0.113.9"], "serve": [53]}]}), "x", 7)
     save(made, tmp_path / "plan.json")
