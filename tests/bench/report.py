@@ -36,6 +36,7 @@ def machine() -> dict[str, str]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{os.cpu_count()} × {model}, {memory} GiB, virtual machine",
         "kernel": platform.release(),
+        "load": f"{os.getloadavg()[2]:.1f}",
         "commit": commit or "unknown",
     }
 
@@ -112,7 +113,8 @@ def page(rows: Sequence[Row], verdicts: Sequence[Verdict], failures: Mapping[str
         "",
         "Written by `python tests/bench/run.py --write`; `make bench` prints the same anew.",
         f"Measured {about['date']} at commit {about['commit']}.",
-        f"Machine: {about['machine']}, kernel {about['kernel']}.",
+        f"Machine: {about['machine']}, kernel {about['kernel']}; load of the last quarter of an hour: "
+        f"{about['load']}.",
         "",
         "Client and server share one core, so that the path is measured and not how long a core takes to",
         "wake up. A figure is the median over rounds of the median of a burst; the ratio in parentheses is",
