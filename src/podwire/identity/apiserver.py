@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from podwire.state.table import Change
 from podwire.state.tables import SliceRow, Tables
 
 SERVICE = ("default", "kubernetes")
 
 
-def concerns(row: SliceRow) -> bool:
-    return (row.namespace, row.service) == SERVICE
+def concerned(slices: Iterable[Change[SliceRow]]) -> bool:
+    """Whether some of the changes are about it."""
+    return any(
+        row is not None and (row.namespace, row.service) == SERVICE
+        for change in slices
+        for row in (change.old, change.new)
+    )
 
 
 def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:

@@ -15,11 +15,10 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from podwire.base.addresses import exact, family
-from podwire.identity import prefixes
-from podwire.identity.apiserver import addresses, concerns
+from podwire.identity import apiserver, prefixes
 from podwire.model import identity
-from podwire.state.table import Batch, Change, Table, Watch
-from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, SliceRow, Tables
+from podwire.state.table import Batch, Table, Watch
+from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, Tables
 
 ORDER = (
     "endpoint",  # a pod of this node
@@ -86,8 +85,8 @@ class Ipcache:
             self._claim(("node", change.key), self._of_node(change.new))
             for pod in self.tables.pods.by("node", change.key):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
-        if nodes or any(map(_about_apiserver, slices)):
-            on_nodes, _ = addresses(self.tables)
+        if nodes or apiserver.concerned(slices):
+            on_nodes, _ = apiserver.addresses(self.tables)
             self._claim(
                 "kube-apiserver",
                 [IpcacheRow(exact(one), identity.KUBE_APISERVER, "kube-apiserver") for one in on_nodes],
@@ -222,7 +221,3 @@ class Ipcache:
 
 def _owner(row: IpcacheRow) -> tuple[str, str, str]:
     return row.source, row.namespace, row.pod
-
-
-def _about_apiserver(change: Change[SliceRow]) -> bool:
-    return any(row is not None and concerns(row) for row in (change.old, change.new))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from podwire.base.addresses import exact, family
 from podwire.base.errors import PodwireError
-from podwire.identity.apiserver import addresses
+from podwire.identity import apiserver
 from podwire.model.identity import LOCAL_FIRST, LOCAL_LAST
 from podwire.model.labels import Labels, canonical, cidr, prefix_of
 from podwire.model.rule import Rule
@@ -79,8 +79,8 @@ class Prefixes:
             for prefix in self._named(change.old.rules if change.old else ()):
                 self._users[prefix] -= 1
                 concerned.add(prefix)
-        if slices or nodes:
-            _, outside = addresses(self.tables)
+        if nodes or apiserver.concerned(slices):
+            _, outside = apiserver.addresses(self.tables)
             found = frozenset(exact(address) for address in outside if family(address) in self._families)
             concerned |= found ^ self._apiservers
             self._apiservers = found
