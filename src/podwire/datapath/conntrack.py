@@ -21,6 +21,7 @@ from podwire.model.rule import Direction
 log = logging.getLogger(__name__)
 
 INTERVAL = 60.0  # s between sweeps
+BUSY_INTERVAL = 10.0  # while a quarter of the table fills: the kernel would forget idle ones that live
 GRACE = 10  # s: an entry may have come back to life between being read and being removed
 
 
@@ -105,8 +106,11 @@ def dump(table: Map[structs.CtKey, structs.CtEntry], at: int) -> Iterator[Connec
 
 async def run(table: Map[structs.CtKey, structs.CtEntry], *, interval: float = INTERVAL) -> None:
     """Sweep for ever, in a thread beside the loop."""
+    pause = interval
     while True:
-        await asyncio.sleep(interval)
+        await asyncio.sleep(pause)
         removed, left = await asyncio.to_thread(sweep, table, now())
+        busy = removed + left > table.capacity // 4
+        pause = min(interval, BUSY_INTERVAL) if busy else interval
         if removed:
             log.debug("removed %d expired connections, %d left", removed, left)
