@@ -71,7 +71,7 @@ class Runtime:
         previous: bool,
         limit_bytes: int | None,
     ) -> AsyncIterator[bytes]:
-        """What a container wrote. NotFound without such a container, 400 without such a run (as a kubelet)."""
+        """What a container wrote. NotFound without such a container, 400 without such a run."""
         worker = self._pod(namespace, pod)
         chosen = self._container(worker, container)
         run = worker.place.saved.runs.get(chosen.name)
