@@ -123,7 +123,8 @@ static __always_inline void ct_touch(struct ct_entry *entry, struct flow *flow, 
 	expires = flow->now + ct_timeout(entry, flow->protocol);
 	if (entry->expires != expires)
 		entry->expires = expires;
-	if (flow->now - entry->reported >= config_trace_interval)
+	/* Signed: another CPU may be a jiffy ahead. */
+	if ((__s32)(flow->now - entry->reported) >= (__s32)config_trace_interval)
 		flow->flags |= FLOW_REPORT;
 	if (flow->flags & FLOW_REPORT)
 		entry->reported = flow->now;
