@@ -83,7 +83,7 @@ peers: ## build the unmodified third-party programs that tests/compat drives (Go
 	  tools/build-$$each || echo "build-$$each failed; the tests that need it are skipped"; done
 
 test-unit: setup ## run the tests that need neither root nor a kernel
-	@$(PY) -m pytest tests/unit tests/docs
+	@$(PY) -m pytest -m "not kernel and not cluster and not compat" tests/unit tests/docs
 
 lint: setup ## format check, lint, types, layers, generated files
 	@$(VENV)/bin/ruff format --check -q src tests tools
