@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import PodwireError
+from podwire.base.errors import ConfigError, InvalidObject, PodwireError
 
 _name = click.option(
     "--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)"
@@ -52,7 +52,11 @@ def up(
     began = time.monotonic()
     given: dict[str, Any] = {"nodes": nodes, "ip_family": ip_family, "routing": routing, "name": name}
     wanted = labs.changed(labs.read(lab_file) if lab_file else labs.Lab(), given)
-    made = bring_up(wanted, wanted.name, processes.work(), timeout=timeout, tell=_say)
+    try:
+        made = bring_up(wanted, wanted.name, processes.work(), timeout=timeout, tell=_say)
+    except InvalidObject as error:  # addresses that clash show when they are planned
+        where = f"{labs.file_of(lab_file)}: " if lab_file else ""
+        raise ConfigError(f"{where}{error}", hint=error.hint) from error
     if came:
         take_down(made.name)
         raise KeyboardInterrupt

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
 from podwire.base.errors import ConfigError, InvalidObject, PodwireError
+from podwire.kube.documents import parse_yaml
 from podwire.sandbox.places import check_name
 
 NODES_MAX = 16
@@ -86,18 +86,26 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         return self.ip_family != "ipv4"
 
 
+def file_of(path: Path) -> Path:
+    """The lab's file: of a folder, its ``lab.yaml``."""
+    return path / "lab.yaml" if path.is_dir() else path
+
+
 def read(path: Path) -> Lab:
     """The lab of a file, or of a folder that holds a ``lab.yaml``."""
-    if path.is_dir():
-        path = path / "lab.yaml"
+    path = file_of(path)
     try:
-        document = yaml.safe_load(path.read_text())
+        documents = [one.body for one in parse_yaml(path.read_text())]
     except OSError as error:
         raise ConfigError(f"cannot read the lab {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except InvalidObject as error:
+        raise ConfigError(f"{path}, {error}".replace(": not YAML:", " is not YAML:")) from error
+    if len(documents) > 1:
+        raise ConfigError(f"{path} holds {len(documents)} documents", hint="a lab is one")
     try:
-        lab = parse(document)
+        lab = parse(documents[0] if documents else None)
     except InvalidObject as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from error
     found = tuple(str((path.parent / name).resolve()) for name in lab.manifests)

@@ -32,10 +32,14 @@ _SYSCTLS = {
 }
 
 
+def members(plan: Plan) -> list[str]:
+    """What has a network namespace: the underlay itself, nodes, worlds."""
+    return ["net", *(node.name for node in plan.nodes), *(outside.world.name for outside in plan.worlds)]
+
+
 def make(plan: Plan, places: Places, record: Record) -> None:
     """All namespaces of nodes and worlds, joined and addressed."""
-    members = ["net", *(node.name for node in plan.nodes), *(outside.world.name for outside in plan.worlds)]
-    for member in members:
+    for member in members(plan):
         path = record.will_make("netns", places.netns(member))
         namespaces.create(path.name)
         nodes = any(node.name == member for node in plan.nodes)

@@ -51,9 +51,15 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
                 reader = _start(made, places, record, work)
             _await_ready(reader, timeout, tell)
             places.complete.touch()
-        except BaseException:
+        except BaseException as error:
             with undisturbed():
                 remove_all(record)
+            if isinstance(error, OSError):
+                where = error.filename or places.directory
+                raise StorageError(
+                    f"cannot make sandbox “{name}”: {where}: {error.strerror or error}",
+                    hint="nothing is left of it; is there room, and may root write there?",
+                ) from error
             raise
     return made
 
@@ -155,11 +161,23 @@ def _make_directory(places: Places) -> None:
         raise StorageError(f"cannot make {places.directory}: {error.strerror}") from error
 
 
+def _check_free(made: Plan, places: Places) -> None:
+    """What is there and in no record is somebody else's: it is neither used nor, later, removed."""
+    wanted = [places.cgroup, places.bpf, *(places.netns(member) for member in underlay.members(made))]
+    for path in wanted:
+        if path.exists():
+            raise Conflict(
+                f"{path} is there already, and no sandbox's record names it",
+                hint="remove it if nobody needs it, or choose another name with --name",
+            )
+
+
 def _lay_out(lab: Lab, places: Places, record: Record) -> Plan:
     """The plan and everything that holds still: directories, cgroups, the underlay."""
     with _planning():
         made = plan(lab, places.name, _free_index(places.name))
         save(made, places.state)
+    _check_free(made, places)
     record.will_make("cgroup", places.cgroup)
     record.will_make("pins", places.bpf)
     for directory in (places.logs, places.pods, places.bpf):
