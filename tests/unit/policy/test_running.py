@@ -132,6 +132,19 @@ def test_an_address_is_published_when_policies_know_its_identity() -> None:
     asyncio.run(scenario())
 
 
+def test_the_ipcache_is_ready_when_nothing_in_it_waits_for_policies() -> None:
+    """Else a restarted agent would take addresses out of the kernel, and put them back a moment later."""
+    walk = Walk()
+    walk.endpoint(1, "web", {"app": "web"}, ipv4="10.0.1.1")
+    prefixes, allocate, select, compute, ipcache = walk._stages
+    for watch, step in (prefixes, allocate, select, ipcache):  # policies are late
+        step(*watch.take())
+    assert "10.0.1.1/32" not in walk.tables.ipcache and not walk.tables.ipcache.ready
+    for watch, step in (compute, ipcache):
+        step(*watch.take())
+    assert "10.0.1.1/32" in walk.tables.ipcache and walk.tables.ipcache.ready
+
+
 def test_named_ports_of_another_pod_change_what_an_egress_rule_means() -> None:
     walk = Walk()
     walk.endpoint(1, "web", {"app": "web"})
