@@ -48,7 +48,6 @@ class Ipcache:
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
-        self._known_from = -1  # revision of identities when everything that is read was first ready
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
             "world",
@@ -107,17 +106,6 @@ class Ipcache:
         for prefix in touched:
             self._publish(prefix)
         if not self._starting:
-            self.tables.ipcache.mark_ready()
-
-    def _settle(self) -> None:
-        """The table is ready once policies know every identity that was there when all else was.
-
-        Earlier it lacks what waits for them, and whoever takes it for whole removes that from the kernel.
-        """
-        if self._known_from < 0:
-            self._known_from = self.tables.identities.revision
-        progress = self.tables.progress.get(GATE)
-        if progress is not None and progress.identities >= self._known_from:
             self.tables.ipcache.mark_ready()
 
     # --- what each row claims
