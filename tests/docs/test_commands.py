@@ -49,7 +49,7 @@ def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         pairs = (
             line.removeprefix("export ").partition("=") for line in exports if line.startswith("export ")
         )
-        yield found | {key: value.strip("'\"") for key, _, value in pairs}
+        yield found | {"PODWIRE_SANDBOX": name} | {key: value.strip("'\"") for key, _, value in pairs}
     finally:
         _podwire("sandbox", "down", "--name", name)
 
