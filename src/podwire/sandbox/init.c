@@ -9,7 +9,8 @@
  *
  * Options: --netns PATH (join, instead of making one: only for nodes and host-network pods),
  * --pin PATH (where `pod` pins the namespace it makes), --cgroup DIR, --hostname NAME, --pid PID
- * (whose namespaces to enter), --bind SOURCE:TARGET, --log FILE, --exit FILE, --dir DIR, --tty.
+ * (whose namespaces to enter), --bind SOURCE:TARGET, --overlay LOWER:UPPER:WORK, --log FILE,
+ * --exit FILE, --dir DIR, --tty.
  *
  * Errors are one line on standard error and exit code 125; a command that cannot be started gives
  * 127 (not found) or 126. Log lines are those of a container runtime: time, stream, F or P, text.
@@ -37,8 +38,8 @@
 
 static struct {
 	const char *netns, *pin, *cgroup, *hostname, *log, *exit, *dir;
-	const char *binds[BINDS_MAX];
-	int bind_count, pid, tty;
+	const char *binds[BINDS_MAX], *overlays[BINDS_MAX];
+	int bind_count, overlay_count, pid, tty;
 	char **command;
 } opt;
 
@@ -151,6 +152,8 @@ static void become(void)
 	if (opt.bind_count) {
 		if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 			fail("cannot make the container's mounts", NULL);
+		for (int i = 0; i < opt.overlay_count; i++)
+			mount_overlay(opt.overlays[i]);
 		bind_all();
 	}
 	if (chdir(opt.dir ? opt.dir : "/"))
@@ -259,6 +262,8 @@ static void parse(int count, char **arguments)
 			opt.dir = value;
 		else if (!strcmp(name, "--bind") && opt.bind_count < BINDS_MAX)
 			opt.binds[opt.bind_count++] = value;
+		else if (!strcmp(name, "--overlay") && opt.overlay_count < BINDS_MAX)
+			opt.overlays[opt.overlay_count++] = value;
 		else
 			fail("unknown option", name);
 	}

@@ -83,3 +83,17 @@ static void forget_pinned_namespaces(void)
 			umount2(path, MNT_DETACH);
 	fclose(mounts);
 }
+
+/* Where a mount point is missing, its parent is covered by a copy that has one: `what` is
+ * LOWER:UPPER:WORK, and LOWER shows UPPER over itself from now on, in this mount namespace. */
+static void mount_overlay(const char *what)
+{
+	char lower[2048], upper[2048], work[2048], options[8192];
+
+	errno = EINVAL;
+	if (sscanf(what, "%2047[^:]:%2047[^:]:%2047[^:]", lower, upper, work) != 3)
+		fail("--overlay wants LOWER:UPPER:WORK, got", what);
+	snprintf(options, sizeof(options), "lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work);
+	if (mount("overlay", lower, "overlay", 0, options))
+		fail("cannot add mount points to", lower);
+}

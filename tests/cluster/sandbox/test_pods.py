@@ -149,6 +149,32 @@ def test_init_containers_run_first_and_in_order(kubectl: Kubectl) -> None:
     kubectl("delete", "pod", "ordered")
 
 
+def test_volumes_are_where_they_are_wanted_and_only_there(kubectl: Kubectl) -> None:
+    kubectl("create", "configmap", "settings", "--from-literal=colour=red", "--from-literal=size=9")
+    volumes = [{"name": "settings", "configMap": {"name": "settings"}}, {"name": "cache", "emptyDir": {}}]
+    mounted = [
+        {"name": "settings", "mountPath": "/etc/podwire-test/settings"},
+        {"name": "settings", "mountPath": "/etc/podwire-test-size", "subPath": "size"},
+        {"name": "cache", "mountPath": "/var/lib/podwire-test/cache"},
+    ]
+    script = (
+        "cat /etc/podwire-test/settings/colour /etc/podwire-test-size; echo; hostname; cat /etc/hostname;"
+        "cd /var/lib/podwire-test/cache; echo kept > a; cat a; grep ndots /etc/resolv.conf"
+    )
+    main = {"command": ["sh", "-c", script], "volumeMounts": mounted}
+    make(kubectl, "mounts", main, volumes=volumes, restartPolicy="Never")
+    phase_is(kubectl, "mounts", "Succeeded")
+    lines = ["red9", "mounts", "mounts", "kept", "options ndots:5"]
+    assert kubectl("logs", "mounts").splitlines() == lines
+    assert not Path("/etc/podwire-test").exists()
+    assert not Path("/var/lib/podwire-test").exists()
+    main["volumeMounts"] = [{"name": "cache", "mountPath": "/podwire-test"}]
+    make(kubectl, "refused", main, volumes=volumes)
+    assert "mkdir -p /podwire-test" in waits_for(kubectl, "refused", "CreateContainerConfigError")
+    kubectl("delete", "pod", "mounts", "refused")
+    kubectl("delete", "configmap", "settings")
+
+
 def test_readiness_and_liveness(kubectl: Kubectl) -> None:
     server = {
         "image": "web",

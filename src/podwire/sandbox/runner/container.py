@@ -41,7 +41,7 @@ class Pod(Protocol):
 
     def environment(self, container: Object) -> dict[str, str]: ...
 
-    def volumes(self, container: Object) -> list[tuple[str, str]]: ...
+    def mounts(self, container: Object) -> volumes.Mounts: ...
 
     def target(self, container: Object) -> probes.Target: ...
 
@@ -138,11 +138,11 @@ class ContainerWorker:
                 raise spec.Refused("CreateContainerConfigError", problem)
             environment = self.pod.environment(self.spec)
             command = spec.command(self.spec, environment)
-            binds = self.pod.volumes(self.spec)
+            mounts = self.pod.mounts(self.spec)
             nobody = Process(0, 0)
             directory = self.spec.get("workingDir") or "/"
             run = Run(number, nobody, nobody, time.time(), environment, directory)
-            self.run = await self._start_with(number, command, run, binds)
+            self.run = await self._start_with(number, command, run, mounts)
         except spec.Refused as error:
             self._wait(error.reason, str(error))
             return None
@@ -163,13 +163,11 @@ class ContainerWorker:
         self.pod.changed()
         return self.run
 
-    async def _start_with(
-        self, number: int, command: list[str], run: Run, binds: list[tuple[str, str]]
-    ) -> Run:
+    async def _start_with(self, number: int, command: list[str], run: Run, mounts: volumes.Mounts) -> Run:
         self.input = input_of(self.spec)
         tty = self.input is not None and self.input.tty
         try:
-            setup = Setup(binds, stdin_of(self.input), tty)
+            setup = Setup(mounts, stdin_of(self.input), tty)
             return await self.pod.place.start(self.name, number, command, run, setup)
         except BaseException:
             if self.input is not None:

@@ -19,8 +19,7 @@ from podwire.sandbox import checks
 from podwire.sandbox.places import Places
 from podwire.sandbox.record import Record, kill_members, remove_cgroup
 from podwire.sandbox.runner.process import Process, ask, process, reap
-
-FILES = ("resolv.conf", "hosts", "hostname")
+from podwire.sandbox.runner.volumes import FILES, Mounts
 
 
 class Run(msgspec.Struct):
@@ -35,9 +34,9 @@ class Run(msgspec.Struct):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """How a run is set up: (source, target) of its mounts, its standard input, whether that is a terminal."""
+    """How a run is set up: its mounts, its standard input, whether that is a terminal."""
 
-    binds: list[tuple[str, str]] = []
+    mounts: Mounts = Mounts()
     stdin: int = subprocess.DEVNULL
     tty: bool = False
 
@@ -124,7 +123,8 @@ class Place:
             stale.unlink(missing_ok=True)
         words = [self.init, "run", "--pid", str(self.saved.first.pid), "--cgroup", str(self.cgroup)]
         words += ["--log", str(self.log(container, number)), "--exit", str(self.exit_file(container, number))]
-        words += [part for source, target in setup.binds for part in ("--bind", f"{source}:{target}")]
+        words += [part for layers in setup.mounts.overlays for part in ("--overlay", ":".join(layers))]
+        words += [part for pair in setup.mounts.binds for part in ("--bind", ":".join(pair))]
         words += ["--tty"] if setup.tty else []
         words += ["--dir", run.directory, "--", *command]
         keeper, printed = await ask(words, run.environment, setup.stdin)

@@ -233,8 +233,8 @@ class PodWorker:
             services = [api, *services]
         return spec.environment(container, self.body, self.facts, self._find, services)
 
-    def volumes(self, container: Object) -> list[tuple[str, str]]:
-        return volumes.binds(container, self.body, self.place.directory, self.facts, self._find)
+    def mounts(self, container: Object) -> volumes.Mounts:
+        return volumes.mounts(container, self.body, self.place.directory, self.facts, self._find)
 
     def target(self, container: Object) -> probes.Target:
         ports = {

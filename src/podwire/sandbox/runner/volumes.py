@@ -1,7 +1,8 @@
 """Volumes of a pod: emptyDir, configMap, secret, downwardAPI and hostPath, as directories bound in.
 
-A pod lives on the host's file system, so a volume can only be mounted over a directory (or, with
-subPath, a file) that exists there; anything else is refused with what to do.
+A pod lives on the host's file system, where nothing may be made for it. A mount point that is missing
+there is added in the container's own view: the nearest directory that exists is covered by an
+overlay of itself that has it. Only what is missing directly below ``/`` is refused.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from podwire.base.errors import PodwireError
 from podwire.sandbox.runner import spec
 
 Object = dict[str, Any]
+FILES = ("resolv.conf", "hosts", "hostname")  # of the pod, mounted over those of /etc
 KINDS = ("emptyDir", "configMap", "secret", "downwardAPI", "hostPath")
 
 
@@ -20,28 +24,75 @@ class VolumeRefused(PodwireError):
     """A volume cannot be mounted here; the message says why and what to do."""
 
 
-def binds(
-    container: Object, pod: Object, directory: Path, facts: spec.Facts, find: spec.Find
-) -> list[tuple[str, str]]:
-    """(source, target) of the container's volume mounts; the sources are made and filled."""
+class Mounts(msgspec.Struct, frozen=True):
+    """What a container's view of the file system differs in, to be done in this order.
+
+    `overlays` are (lower, upper, work), `binds` (source, target).
+    """
+
+    overlays: list[tuple[str, str, str]] = []
+    binds: list[tuple[str, str]] = []
+
+
+def mounts(container: Object, pod: Object, directory: Path, facts: spec.Facts, find: spec.Find) -> Mounts:
+    """The mounts of a container; their sources, below the pod's `directory`, are made and filled."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
-    found = []
+    targets: list[Path] = []
+    binds = []
     for mount in container.get("volumeMounts") or []:
         target = mount["mountPath"]
         if mount["name"] not in volumes:
             raise VolumeRefused(f"volume {mount['name']} is not among the pod's volumes")
         source = _source(volumes[mount["name"]], pod, directory, facts, find)
         if mount.get("subPath"):
-            source = source / mount["subPath"]
-        if not Path(target).exists():
+            source = _below(source, mount["subPath"], volumes[mount["name"]])
+        if not source.exists():
+            raise VolumeRefused(f"volume {mount['name']}: there is no {source.name} to mount on {target}")
+        if any(mark in text for mark in ":," for text in (target, str(source))):
+            raise VolumeRefused(f"mountPath {target}: colons and commas are not possible in paths here")
+        binds.append((str(source), target))
+        targets.append(Path(target))
+    overlays = _overlays(binds, directory / "overlays" / container["name"])
+    if any(lower == "/etc" for lower, _, _ in overlays):
+        # The overlay shows the host's files again: the pod's own are put over them once more.
+        binds = [(str(directory / name), f"/etc/{name}") for name in FILES] + binds
+    return Mounts(overlays, binds)
+
+
+def _overlays(binds: list[tuple[str, str]], place: Path) -> list[tuple[str, str, str]]:
+    """One for each directory that lacks a mount point, with the mount points in its upper layer."""
+    found: dict[Path, tuple[str, str, str]] = {}
+    for source, text in binds:
+        target = Path(text)
+        if target.exists():
+            continue
+        lower = next(parent for parent in target.parents if parent.is_dir())
+        if lower == Path("/"):
             raise VolumeRefused(
                 f"mountPath {target} does not exist here: pods live on this machine's file system, "
                 f"so make it first (mkdir -p {target})"
             )
-        if ":" in target or ":" in str(source):
-            raise VolumeRefused(f"mountPath {target}: colons are not possible in paths here")
-        found.append((str(source), target))
-    return found
+        layers = place / str(len(found)) if lower not in found else Path(found[lower][1]).parent
+        upper, work = layers / "upper", layers / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        upper.mkdir(exist_ok=True)
+        point = upper / target.relative_to(lower)
+        if Path(source).is_dir():
+            point.mkdir(parents=True, exist_ok=True)
+        else:
+            point.parent.mkdir(parents=True, exist_ok=True)
+            point.touch()
+        found[lower] = (str(lower), str(upper), str(work))
+    return list(found.values())
+
+
+def _below(source: Path, path: str, volume: Object) -> Path:
+    chosen = (source / path).resolve()
+    if not chosen.is_relative_to(source.resolve()):
+        raise VolumeRefused(f"subPath {path} leaves volume {volume['name']}")
+    if "emptyDir" in volume:
+        chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
 
 
 def _source(volume: Object, pod: Object, directory: Path, facts: spec.Facts, find: spec.Find) -> Path:
