@@ -5,6 +5,6 @@ file; `ApiServer` for use inside another process, ``python -m podwire.apiserver`
 """
 
 from podwire.apiserver.config import ClusterSettings, ServerConfig
-from podwire.apiserver.server import ApiServer
+from podwire.apiserver.server import ApiServer, serve
 
-__all__ = ["ApiServer", "ClusterSettings", "ServerConfig"]
+__all__ = ["ApiServer", "ClusterSettings", "ServerConfig", "serve"]

@@ -96,6 +96,7 @@ class Handlers:
         self.objects = objects
         self.authenticator = authenticator
         self.store = objects.store
+        self.watchers: set[watch.Watcher] = set()
 
     # -- one object
 
@@ -262,11 +263,13 @@ class Handlers:
         namespace = call.route.namespace if kind.namespaced else None
         watcher = watch.Watcher(self.store, kind.resource, namespace, self.selected(call), render)
         watcher.open(None if initial or not since else since)
+        self.watchers.add(watcher)
         try:
             return await self._stream(call, watcher, initial)
         except ConnectionError:
             return web.Response()  # the client went away
         finally:
+            self.watchers.discard(watcher)
             watcher.close()
 
     async def _stream(self, call: Call, watcher: watch.Watcher, initial: bool) -> web.StreamResponse:

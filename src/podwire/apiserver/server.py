@@ -27,6 +27,7 @@ from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
 from podwire.apiserver.tls import Authority, write_private
+from podwire.base.aio import Supervised
 from podwire.base.errors import ConfigError, NotPermitted, PodwireError, StorageError
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,8 @@ class ApiServer:
 
     async def stop(self) -> None:
         """Stop listening, end watches, close the database."""
+        for watcher in tuple(self.handlers.watchers):
+            watcher.end()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -282,6 +285,18 @@ class ApiServer:
             "compiler": "none",
             "platform": "linux/amd64",
         }
+
+
+async def serve(config: ServerConfig, runtime: PodRuntime | None = None) -> None:
+    """A server with its controllers, until cancelled."""
+    server = ApiServer(config, runtime)
+    try:
+        await server.start()
+        async with Supervised("apiserver") as group:
+            group.start("run the controllers", server.run())
+            await group.wait()
+    finally:
+        await server.stop()
 
 
 def _endpoints(sockets: list[socket.socket]) -> list[tuple[str, int]]:

@@ -56,6 +56,11 @@ class Watcher:
         self.revision = self._store.revision
         self._store.listeners.append(self._hear)
 
+    def end(self) -> None:
+        """Tell whoever iterates that it is over; the client begins again elsewhere or later."""
+        self.overrun = True
+        self._wake.set()
+
     def close(self) -> None:
         if self._hear in self._store.listeners:
             self._store.listeners.remove(self._hear)

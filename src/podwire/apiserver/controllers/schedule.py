@@ -19,6 +19,7 @@ from podwire.apiserver.store import Change
 
 Object = dict[str, Any]
 _NAME = "default-scheduler"
+_ALL = ("", "")  # the key that stands for every pod that waits
 
 
 class Scheduler(Controller):
@@ -29,29 +30,34 @@ class Scheduler(Controller):
         super().__init__(objects)
         self._on: dict[str, dict[tuple[str, str], None]] = {}
         self._siblings: Counter[tuple[str, str]] = Counter()  # (node, owner's uid) → pods
+        self._pending: dict[tuple[str, str], None] = {}
         self._guarded: dict[tuple[str, str], None] = {}  # pods that keep others away
         for pod in objects.all("pods"):
             self._put(pod)
 
     def start(self) -> Iterable[tuple[str, str]]:
-        return self._waiting()
+        return [_ALL]
 
     def keys(self, change: Change) -> Iterable[tuple[str, str]]:
         if change.resource == "nodes":
             before = change.previous.object if change.previous else None
-            return self._waiting() if before is None or _differs(before, change.stored.object) else ()
+            return [_ALL] if before is None or _differs(before, change.stored.object) else ()
         if change.previous is not None:
             self._take(change.previous.object)
         if change.kind == "DELETED":
-            return self._waiting()
+            return [_ALL] if self._pending and change.stored.object["spec"].get("nodeName") else ()
         pod = change.stored.object
         self._put(pod)
         return [place(pod)] if _waits(pod) else []
 
     def reconcile(self, key: tuple[str, str]) -> float | None:
-        pod = self.objects.find("pods", *key)
-        if pod is None or not _waits(pod):
-            return None
+        for one in list(self._pending) if key == _ALL else [key]:
+            pod = self.objects.find("pods", *one)
+            if pod is not None and _waits(pod):
+                self._place(pod)
+        return None
+
+    def _place(self, pod: Object) -> None:
         nodes = self.objects.all("nodes")
         world = placement.World(nodes, self._pods_on, self._labels_of, self._guards())
         refusals: Counter[str] = Counter()
@@ -66,7 +72,6 @@ class Scheduler(Controller):
             self._bind(pod, min(fitting, key=lambda name: self._load(pod, name)))
         else:
             self._refuse(pod, len(nodes), refusals)
-        return None
 
     def _load(self, pod: Object, node: str) -> tuple[int, int, str]:
         owner = _owner(pod)
@@ -101,9 +106,6 @@ class Scheduler(Controller):
         self.objects.change(self.objects.kind("pods"), *place(pod), say, subresource="status")
         record(self.objects, pod, "Warning", "FailedScheduling", message, _NAME)
 
-    def _waiting(self) -> list[tuple[str, str]]:
-        return [place(pod) for pod in self._pods_on("") if _waits(pod)]
-
     def _pods_on(self, node: str) -> list[Object]:
         found = [self.objects.find("pods", *key) for key in self._on.get(node, ())]
         return [pod for pod in found if pod is not None]
@@ -115,15 +117,20 @@ class Scheduler(Controller):
     def _put(self, pod: Object) -> None:
         if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             node = pod["spec"].get("nodeName") or ""
+            if not node:
+                if _waits(pod):
+                    self._pending[place(pod)] = None
+                return
             there = self._on.setdefault(node, {})
             if place(pod) not in there:
                 there[place(pod)] = None
                 self._siblings[node, _owner(pod)] += 1
-            if (pod["spec"].get("affinity") or {}).get("podAntiAffinity") and node:
+            if (pod["spec"].get("affinity") or {}).get("podAntiAffinity"):
                 self._guarded[place(pod)] = None
 
     def _take(self, pod: Object) -> None:
         node = pod["spec"].get("nodeName") or ""
+        self._pending.pop(place(pod), None)
         if place(pod) in self._on.get(node, ()):
             del self._on[node][place(pod)]
             self._siblings[node, _owner(pod)] -= 1
