@@ -155,6 +155,26 @@ def test_refusals_name_what_is_wrong(serve: Serve) -> None:
             await client.attach(**good, ipv4="10.0.0.256")
         with pytest.raises(InvalidObject, match=r"addressing\.ipv6"):
             await client.attach(**good, ipv6="::ffff:10.0.0.5")
+        with pytest.raises(InvalidObject, match="container-interface-name"):
+            await client.attach(**good, interface="../eth0")
+        made = {
+            "container-id": "c7",
+            "container-netns-path": "/n",
+            "k8s-namespace": "prod",
+            "k8s-pod-name": "web",
+            "interface-name": "lxc1",
+            "interface-index": 7,
+            "mac": "02:00:00:00:00:01",
+            "host-mac": "02:00:00:00:00:02",
+        }
+        for name, wrong in (
+            ("host-mac", "none"),
+            ("mac", ""),
+            ("interface-name", ".."),
+            ("interface-index", 0),
+        ):
+            with pytest.raises(InvalidObject, match=name):
+                await client.call("PUT", "/v1/endpoint/1", {}, made | {name: wrong})
         attached = await client.attach(**(good | {"pod": "web"}), ipv6="FD00:0::5")
         assert attached["status"]["networking"]["addressing"][0]["ipv6"] == "fd00::5"
         with pytest.raises(InvalidObject, match="k8s-pod-name"):

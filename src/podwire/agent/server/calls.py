@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from podwire.base.errors import InvalidObject, NotFound
 from podwire.state.tables import EndpointRow
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
+MAC = re.compile(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
+DEVICE = re.compile(r"(?!\.\.?$)[^\s/:%]{1,15}")
 
 
 class Pair(msgspec.Struct):
@@ -155,6 +158,7 @@ async def attach(node: Node, request: web.Request) -> Answer:
     ):
         if not value or not value.isprintable():
             raise InvalidObject(name, "must be given")
+    check_devices(change)
     addresses = change.addressing or Pair()
     row = await node.attach(
         EndpointRequest(
@@ -188,6 +192,21 @@ async def detach_one(node: Node, request: web.Request) -> Answer:
     """Detach one endpoint."""
     await node.detach(find(node, request.match_info["id"]).container_id)
     return Answer(None)
+
+
+def check_devices(change: EndpointChange) -> None:
+    """Names and hardware addresses, which become paths and bytes."""
+    named = {"container-interface-name": change.container_interface_name}
+    if change.interface_name:
+        named["interface-name"] = change.interface_name
+        if not change.interface_index:
+            raise InvalidObject("interface-index", "must be given with interface-name")
+        for name, text in (("mac", change.mac), ("host-mac", change.host_mac)):
+            if not MAC.fullmatch(text):
+                raise InvalidObject(name, f"{text[:60]!r} is no hardware address like 02:00:00:00:00:01")
+    for name, text in named.items():
+        if not DEVICE.fullmatch(text):
+            raise InvalidObject(name, f"{text[:60]!r} is no name of a device")
 
 
 def check_address(name: str, text: str, version: int) -> str:
