@@ -87,6 +87,8 @@ def not_served_of(item: Object) -> tuple[str, ...]:
         for one in items(balancer, "ingress", "status.loadBalancer")
     ]
     parts += [f"SCTP port {port.port}" for port in ports_of(spec) if port.protocol == PROTOCOLS["SCTP"]]
+    if (timeout := affinity_of(spec)) not in (0, AFFINITY_TIMEOUT):
+        parts.append(f"affinity timeout {timeout} s (clients are kept while the backends stay the same)")
     if text(spec, "internalTrafficPolicy", "spec", "Cluster") == "Local":
         parts.append("internalTrafficPolicy Local")
     if kept := text(spec, "trafficDistribution", "spec"):

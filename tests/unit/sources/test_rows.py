@@ -145,12 +145,15 @@ def test_what_is_not_served_is_named() -> None:
             ports=[{"port": 80, "nodePort": 30080}, {"port": 81, "protocol": "SCTP", "name": "s"}],
             externalIPs=["192.0.2.9"],
             internalTrafficPolicy="Local",
+            sessionAffinity="ClientIP",
+            sessionAffinityConfig={"clientIP": {"timeoutSeconds": 60}},
         )
     )
     assert row.not_served == (
         "NodePort 30080",
         "external address 192.0.2.9",
         "SCTP port 81",
+        "affinity timeout 60 s (clients are kept while the backends stay the same)",
         "internalTrafficPolicy Local",
     )
 
