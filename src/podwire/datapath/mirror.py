@@ -126,7 +126,7 @@ class Mirror:
     def failed_rows(self) -> dict[RowKey, PodwireError]:
         """Rows with an entry that could not be written, and why."""
         rows: dict[RowKey, PodwireError] = {}
-        for key, error in self.failures.items():
+        for key, error in list(self.failures.items()):  # another thread may be writing
             for row in self._shared.get(key) or (self._owner.get(key),):
                 rows[row] = error
         return rows
