@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
+
 from podwire.base.config import AgentConfig
+from podwire.bpf import probe
 from podwire.datapath import routes
 from podwire.datapath.endpoints import Plumbing
 from podwire.datapath.programs import Programs, plan
@@ -15,10 +18,37 @@ from podwire.state.tables import NodeRow
 log = logging.getLogger(__name__)
 
 
+CALLS = ("connect", "sendmsg", "recvmsg", "getpeername")
+DEVICES = ("tcx",)
+SOCKETS = ("cgroup link", *(f"cgroup {call}{family}" for call in CALLS for family in (4, 6)))
+
+
+def degraded() -> dict[str, str]:
+    """What is done in another way here, or not at all: part → which features are missing, and since when."""
+    without = {
+        "devices": (DEVICES, "programs are filters (clsact), which a restart does not replace in one step"),
+        "sockets": (SOCKETS, "services are translated packet by packet, not when a socket connects"),
+    }
+    found = {}
+    for part, (features, instead) in without.items():
+        if missing := probe.missing(features):
+            named = ", ".join(f"{one.name} (Linux {one.since})" for one in missing)
+            found[part] = f"this kernel is without {named}: {instead}"
+    return found
+
+
 class Kernel:
-    """The node's devices, programs on their hooks, and what pods are plumbed with."""
+    """The node's devices, programs on their hooks, and what pods are plumbed with.
+
+    `config` is without what this kernel does not have; `degraded` says so.
+    """
 
     def __init__(self, config: AgentConfig, me: NodeRow) -> None:
+        self.degraded = degraded()
+        for problem in self.degraded.values():
+            log.warning("%s", problem)
+        if "sockets" in self.degraded:
+            config = msgspec.structs.replace(config, socket_lb=False)
         self.prepared = prepared = routes.prepare(config, me)
         self.programs = programs = Programs.load(
             plan(

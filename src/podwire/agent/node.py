@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest
 from podwire.agent.stages import Stages
-from podwire.base.config import AgentConfig
 from podwire.base.errors import NotFound
 from podwire.datapath.maps import CATALOGUE
 from podwire.hubble.message import Messages
@@ -22,8 +22,8 @@ Component = tuple[str, str]
 class Node:
     """Everything that is asked of a node; nothing here decides."""
 
-    def __init__(self, config: AgentConfig, stages: Stages) -> None:
-        self.config = config
+    def __init__(self, stages: Stages) -> None:
+        self.config = stages.kernel.config  # without what the kernel does not have
         self.tables = stages.tables
         self._stages = stages
 
@@ -49,6 +49,7 @@ class Node:
     def status(self) -> Mapping[str, Component]:
         return {
             "kubernetes": self._kubernetes(),
+            "kernel": self._kernel(),
             "datapath": self._datapath(),
             "policy": self._policy(),
             "services": self._services(),
@@ -106,6 +107,11 @@ class Node:
         if self._stages.reporter.error:
             return WARNING, self._stages.reporter.error
         return OK, "all objects known"
+
+    def _kernel(self) -> Component:
+        if degraded := self._stages.kernel.degraded:
+            return WARNING, "; ".join(degraded.values())
+        return OK, f"Linux {os.uname().release} has all that is used"
 
     def _datapath(self) -> Component:
         errors = self._stages.writer.errors()

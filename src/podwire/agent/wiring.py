@@ -39,7 +39,7 @@ async def run(config: AgentConfig, told: asyncio.Event) -> None:
         with closing(Kernel(config, me)) as kernel:
             stages = Stages(config, client, me, kernel)
             restored = stages.attachments.restore()
-            async with Supervised("agent") as group, listening(Node(config, stages), config.socket):
+            async with Supervised("agent") as group, listening(Node(stages), config.socket):
                 _start(group, stages, client)
                 group.start("remember this node", _remember(whoami, stages.tables))
                 log.info("started in %.2f s, %d endpoints restored", time.monotonic() - started, restored)

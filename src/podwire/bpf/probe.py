@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EBADF, ENODEV
 from functools import cache
@@ -145,6 +145,11 @@ def require(feature: str) -> None:
 def features() -> list[Feature]:
     """Every feature and whether it is here."""
     return [Feature(name, one.since, one.what, supported(name)) for name, one in _PROBES.items()]
+
+
+def missing(names: Iterable[str]) -> list[Feature]:
+    """Those of `names` that are not here."""
+    return [one for one in features() if one.name in names and not one.supported]
 
 
 def mounts(kind: str) -> list[str]:

@@ -153,6 +153,9 @@ class Programs:
                 return loaded.programs[name]
         raise NotFound(f"no loaded object has a program {name}")
 
+    def _loaded(self, name: str) -> bool:
+        return any(name in loaded.programs for loaded in self._objects.values())
+
     # Attach
 
     def attach_pod(self, interface: str, ifindex: int) -> None:
@@ -193,7 +196,11 @@ class Programs:
                 if info.type == library.LINK_TYPE_TCX and info.ifindex == 0:
                     link.detach()
                     continue
-                program = self.program(_program_of(os.path.relpath(path, self._links)))
+                name = _program_of(os.path.relpath(path, self._links))
+                if not self._loaded(name):  # what it was for is off now
+                    link.detach()
+                    continue
+                program = self.program(name)
                 if info.program != program.id:
                     link.replace(program)
             folder, name = os.path.split(path)
