@@ -55,7 +55,11 @@ class Registry:
             ) from error
 
     def forget(self, endpoint: int) -> None:
-        self._path(endpoint).unlink(missing_ok=True)
+        """Remove its file. One that stays is found out at the next start: its device is gone."""
+        try:
+            self._path(endpoint).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("cannot remove the file of endpoint %d: %s", endpoint, error.strerror)
 
     def _path(self, endpoint: int) -> Path:
         return self.directory / f"{endpoint}.json"

@@ -61,6 +61,15 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert files.load() == [row(1)]
 
 
+def test_a_file_that_cannot_be_removed_is_told_and_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = Registry(tmp_path)
+    (tmp_path / "1.json").mkdir()  # unlink refuses directories
+    files.forget(1)
+    assert "endpoint 1" in caplog.text
+
+
 def test_an_id_is_not_soon_used_again() -> None:
     tables = Tables()
     tables.endpoints.put(row(7))
