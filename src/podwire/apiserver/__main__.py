@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from podwire.apiserver import ServerConfig, serve
-from podwire.base.aio import cancelling
+from podwire.apiserver import ApiServer, ServerConfig
+from podwire.base.aio import Supervised
 from podwire.base.errors import PodwireError
 from podwire.base.telemetry import configure_logging
 
@@ -20,12 +20,15 @@ async def _serve(config: ServerConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with cancelling("serve the API", serve(config)) as serving:
+    server = ApiServer(config)
+    try:
+        await server.start()
         print(f"export KUBECONFIG={config.directory / 'admin.kubeconfig'}", flush=True)
-        async with cancelling("wait for a signal", ended.wait()) as signalled:
-            await asyncio.wait((serving, signalled), return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
+        async with Supervised("apiserver") as group:
+            group.start("run the controllers", server.run())
+            await ended.wait()
+    finally:
+        await server.stop()
 
 
 def main() -> int:
