@@ -69,6 +69,6 @@ struct socket_origin {
 	union address
 		address; /* the frontend's (SOCKET_BACKEND), the backend's (SOCKET_FRONTEND) */
 	__be16 port;
-	__u16 rev_nat;
+	__u16 pad;
 	__u32 backend;
 };

@@ -24,6 +24,13 @@ static __always_inline struct backend *balance_recall(struct flow *flow, struct 
 	return backend;
 }
 
+static __always_inline __u32 balance_number(const struct flow *flow,
+					    const struct frontend *frontend)
+{
+	return frontend_has_affinity(frontend) ? backend_number_of(flow->source.words[3])
+					       : bpf_get_prandom_u32();
+}
+
 static __always_inline struct backend *balance_choose(struct flow *flow, const struct ct_key *key,
 						      const struct frontend *frontend)
 {
@@ -33,7 +40,7 @@ static __always_inline struct backend *balance_choose(struct flow *flow, const s
 	/* An error is about a flow that has a backend, or about none. */
 	if (flow->flags & FLOW_ERROR)
 		return NULL;
-	backend = backend_choose(frontend, flow->source.words[3], &flow->backend);
+	backend = backend_choose(frontend, balance_number(flow, frontend), &flow->backend);
 	if (!backend)
 		return NULL;
 	memory.backend = flow->backend;

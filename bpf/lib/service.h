@@ -59,20 +59,19 @@ static __always_inline bool backend_is_terminating(const struct backend *backend
 	return backend->flags & BACKEND_TERMINATING;
 }
 
-/* Without affinity any backend; with it the one that the client's number names, as long
- * as the set is the same.
- */
-static __always_inline __u32 backend_first_slot(const struct frontend *frontend, __u32 client)
+/* With affinity the client's number chooses, as long as the set is the same. */
+static __always_inline __u32 backend_number_of(__u32 client)
 {
-	__u32 number = bpf_get_prandom_u32();
-
-	if (frontend->flags & FRONTEND_AFFINITY)
-		number = client * 2654435761U; /* Knuth's multiplier: neighbours part */
-	return number % frontend->count;
+	return client * 2654435761U; /* Knuth's multiplier: neighbours part */
 }
 
-/* A backend for a new flow and its number; one that terminates only if there is no other. */
-static __always_inline struct backend *backend_choose(const struct frontend *frontend, __u32 client,
+static __always_inline bool frontend_has_affinity(const struct frontend *frontend)
+{
+	return frontend->flags & FRONTEND_AFFINITY;
+}
+
+/* The backend that `number` falls on, and its id; one that terminates only if there is no other. */
+static __always_inline struct backend *backend_choose(const struct frontend *frontend, __u32 number,
 						      __u32 *id)
 {
 	struct slot_key key = {.set = frontend->set};
@@ -80,7 +79,7 @@ static __always_inline struct backend *backend_choose(const struct frontend *fro
 
 	if (!frontend->count)
 		return NULL;
-	key.slot = backend_first_slot(frontend, client);
+	key.slot = number % frontend->count;
 	for (int i = 0; i < BACKEND_TRIES; i++) {
 		__u32 *slot = bpf_map_lookup_elem(&podwire_slots, &key);
 		struct backend *backend = slot ? backend_find(*slot) : NULL;

@@ -25,9 +25,9 @@ struct {
 /* What a socket wants to reach, or has heard from. */
 struct peer {
 	union address address;
+	__u64 cookie; /* the socket's, once it is needed */
 	__be16 port;
 	__u8 protocol;
-	__u8 ipv6; /* the socket's family */
 };
 
 static __always_inline void peer_read4(struct peer *peer, struct bpf_sock_addr *ctx)
@@ -35,7 +35,6 @@ static __always_inline void peer_read4(struct peer *peer, struct bpf_sock_addr *
 	address_set_ipv4(&peer->address, ctx->user_ip4);
 	peer->port = ctx->user_port;
 	peer->protocol = ctx->protocol;
-	peer->ipv6 = 0;
 }
 
 static __always_inline void peer_read6(struct peer *peer, struct bpf_sock_addr *ctx)
@@ -46,7 +45,6 @@ static __always_inline void peer_read6(struct peer *peer, struct bpf_sock_addr *
 	peer->address.words[3] = ctx->user_ip6[3];
 	peer->port = ctx->user_port;
 	peer->protocol = ctx->protocol;
-	peer->ipv6 = 1;
 }
 
 static __always_inline void peer_write4(struct bpf_sock_addr *ctx, const struct peer *peer)
@@ -64,18 +62,20 @@ static __always_inline void peer_write6(struct bpf_sock_addr *ctx, const struct 
 	ctx->user_port = peer->port;
 }
 
-static __always_inline void socket_key_of(struct socket_key *key, struct bpf_sock_addr *ctx,
-					  const struct peer *peer, enum socket_scope scope)
+static __always_inline void socket_key_of(struct socket_key *key, const struct peer *peer,
+					  enum socket_scope scope)
 {
 	__builtin_memset(key, 0, sizeof(*key));
-	key->cookie = bpf_get_socket_cookie(ctx);
+	key->cookie = peer->cookie;
 	key->address = peer->address;
 	key->port = peer->port;
 	key->protocol = peer->protocol;
 	key->scope = scope;
 }
 
-/* `asked` is the Service, `given` the backend (of a refusal: the Service again). */
+/* `asked` is the Service, `given` the backend (of a refusal: the Service again). Whose address
+ * that is the reader of events knows; a caller of connect need not wait for it.
+ */
 static __always_inline void socket_tell(struct bpf_sock_addr *ctx, const struct peer *asked,
 					const struct peer *given, __u8 kind, __u8 reason)
 {
@@ -85,12 +85,11 @@ static __always_inline void socket_tell(struct bpf_sock_addr *ctx, const struct 
 		return;
 	event->destination = given->address;
 	event->destination_port = bpf_ntohs(given->port);
-	event->destination_identity = identity_of(&event->destination);
 	event->original = asked->address;
 	event->original_port = bpf_ntohs(asked->port);
 	event->protocol = asked->protocol;
 	event->direction = DIRECTION_EGRESS;
-	event->cookie = bpf_get_socket_cookie(ctx);
+	event->cookie = asked->cookie;
 	event->cgroup = bpf_get_current_cgroup_id();
 	event->point = kind == EVENT_SOCKET ? SOCKET_POST_FORWARD : 0;
 	event->reason = reason;
@@ -107,14 +106,13 @@ static __always_inline int socket_refuse(struct bpf_sock_addr *ctx, const struct
 }
 
 /* The backend an unconnected socket was given for this frontend, while it is there. */
-static __always_inline struct backend *socket_recall(struct bpf_sock_addr *ctx,
-						     const struct peer *peer, __u32 *id)
+static __always_inline struct backend *socket_recall(const struct peer *peer, __u32 *id)
 {
 	struct socket_origin *given;
 	struct backend *backend;
 	struct socket_key key;
 
-	socket_key_of(&key, ctx, peer, SOCKET_FRONTEND);
+	socket_key_of(&key, peer, SOCKET_FRONTEND);
 	given = bpf_map_lookup_elem(&podwire_socket_origins, &key);
 	backend = given ? backend_find(given->backend) : NULL;
 	if (!backend || backend_is_terminating(backend))
@@ -123,26 +121,27 @@ static __always_inline struct backend *socket_recall(struct bpf_sock_addr *ctx,
 	return backend;
 }
 
-static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const struct peer *asked,
-					    const struct peer *given, __u16 rev_nat, __u32 backend)
+/* For this socket: what it asked for, by what it was given, or the other way round. */
+static __always_inline void socket_remember(enum socket_scope scope, const struct peer *by,
+					    const struct peer *value, __u32 backend)
 {
 	struct socket_origin origin = {
-		.address = asked->address,
-		.port = asked->port,
-		.rev_nat = rev_nat,
+		.address = value->address,
+		.port = value->port,
 		.backend = backend,
 	};
 	struct socket_key key;
 
-	socket_key_of(&key, ctx, given, SOCKET_BACKEND);
+	socket_key_of(&key, by, scope);
 	bpf_map_update_elem(&podwire_socket_origins, &key, &origin, BPF_ANY);
-	if (asked->protocol != IPPROTO_UDP)
-		return;
-	/* Datagrams of one socket to one Service reach one backend, as over any NAT. */
-	socket_key_of(&key, ctx, asked, SOCKET_FRONTEND);
-	origin.address = given->address;
-	origin.port = given->port;
-	bpf_map_update_elem(&podwire_socket_origins, &key, &origin, BPF_ANY);
+}
+
+/* A client is a pod, and a pod is a network namespace. */
+static __always_inline __u32 socket_number(struct bpf_sock_addr *ctx,
+					   const struct frontend *frontend)
+{
+	return frontend_has_affinity(frontend) ? backend_number_of(bpf_get_netns_cookie(ctx))
+					       : bpf_get_prandom_u32();
 }
 
 /* From a Service to one of its backends. 1 if `peer` changed, 0 if it is no Service, -1 if
@@ -152,16 +151,18 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 {
 	struct frontend *frontend = frontend_find(&peer->address, peer->port, peer->protocol);
 	struct backend *backend = NULL;
-	struct peer asked = *peer;
 	bool fresh = false;
+	struct peer asked;
 	__u32 id = 0;
 
 	if (!frontend)
 		return 0;
+	peer->cookie = bpf_get_socket_cookie(ctx);
+	asked = *peer;
 	if (sticky)
-		backend = socket_recall(ctx, peer, &id);
+		backend = socket_recall(peer, &id);
 	if (!backend) {
-		backend = backend_choose(frontend, bpf_get_netns_cookie(ctx), &id);
+		backend = backend_choose(frontend, socket_number(ctx, frontend), &id);
 		fresh = true;
 	}
 	/* A backend of the other family than the Service cannot be reached by this socket. */
@@ -171,7 +172,10 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 	peer->port = backend->port;
 	if (!fresh)
 		return 1;
-	socket_remember(ctx, &asked, peer, frontend->rev_nat, id);
+	socket_remember(SOCKET_BACKEND, peer, &asked, id);
+	/* Datagrams of one socket to one Service reach one backend, as over any NAT. */
+	if (sticky)
+		socket_remember(SOCKET_FRONTEND, &asked, peer, id);
 	if (config_socket_events)
 		socket_tell(ctx, &asked, peer, EVENT_SOCKET, 0);
 	return 1;
@@ -183,7 +187,8 @@ static __always_inline bool socket_reverse(struct bpf_sock_addr *ctx, struct pee
 	struct socket_origin *origin;
 	struct socket_key key;
 
-	socket_key_of(&key, ctx, peer, SOCKET_BACKEND);
+	peer->cookie = bpf_get_socket_cookie(ctx);
+	socket_key_of(&key, peer, SOCKET_BACKEND);
 	origin = bpf_map_lookup_elem(&podwire_socket_origins, &key);
 	if (!origin)
 		return false;

@@ -198,9 +198,9 @@ SOCKET_KEY = np.dtype(
 
 SOCKET_ORIGIN = np.dtype(
     {
-        "names": ["address", "port", "rev_nat", "backend"],
-        "formats": ["(16,)u1", ">u2", "=u2", "=u4"],
-        "offsets": [0, 16, 18, 20],
+        "names": ["address", "port", "backend"],
+        "formats": ["(16,)u1", ">u2", "=u4"],
+        "offsets": [0, 16, 20],
         "itemsize": 24,
     }
 )

@@ -473,18 +473,17 @@ class SocketKey(msgspec.Struct, frozen=True, gc=False):
 class SocketOrigin(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "socket_origin"
     SIZE: ClassVar[int] = 24
-    LAYOUT: ClassVar[_Layout] = _Layout("=16sHHI")
-    OFFSETS: ClassVar[dict[str, int]] = {"address": 0, "port": 16, "rev_nat": 18, "backend": 20}
+    LAYOUT: ClassVar[_Layout] = _Layout("=16sH2xI")
+    OFFSETS: ClassVar[dict[str, int]] = {"address": 0, "port": 16, "pad": 18, "backend": 20}
 
     address: _Raw = _Raw(16)  # the frontend's (SOCKET_BACKEND), the backend's (SOCKET_FRONTEND)
     port: int = 0
-    rev_nat: int = 0
     backend: int = 0
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.address, _htons(self.port), self.rev_nat, self.backend)
+        return self.LAYOUT.pack(self.address, _htons(self.port), self.backend)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> SocketOrigin:
         v = cls.LAYOUT.unpack(raw)
-        return cls(v[0], _htons(v[1]), v[2], v[3])
+        return cls(v[0], _htons(v[1]), v[2])
