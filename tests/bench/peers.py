@@ -21,6 +21,9 @@ from namespaces import NETBENCH, Namespace, run
 PORT = 5000
 CLIENT, SERVERS = "10.9.1.2", ("10.9.2.2", "10.9.2.3")
 SERVICE_PORT = 80
+# Of the two variants the one whose rules run faster (measured: connect 1.73 against 1.95 × at 1,000
+# services) and that loads 10,000 services in a second, not in minutes.
+IPTABLES_RESTORE = "iptables-legacy-restore"
 
 
 class Peer(Protocol):
@@ -90,7 +93,7 @@ def iptables(services: int) -> NamespacePeer:
     """kube-proxy's iptables mode with this many services."""
     peer = routed(f"iptables {short(services)}")
     node = peer.spaces[1]
-    run(node.inside(iptables_restore(), "--noflush"), text="\n".join(iptables_rules(services)) + "\n")
+    run(node.inside(IPTABLES_RESTORE, "--noflush"), text="\n".join(iptables_rules(services)) + "\n")
     peer.address, peer.port = service_address(services // 2), SERVICE_PORT
     return peer
 
@@ -106,11 +109,6 @@ def nftables(services: int) -> NamespacePeer:
 
 def service_address(number: int) -> str:
     return f"10.96.{number >> 8}.{number & 255}"
-
-
-def iptables_restore() -> str:
-    """The variant that runs these rules fastest here; the distribution's default is the other."""
-    return "iptables-legacy-restore"
 
 
 def iptables_rules(services: int) -> Iterator[str]:

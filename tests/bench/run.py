@@ -58,7 +58,13 @@ def measure_paths(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
             if pairs and not (run.wanted("paths") or run.wanted(name)):
                 continue
             run.tell(f"building {name}")
-            peer = make()
+            try:
+                peer = make()
+            except BenchError as error:
+                if not pairs:
+                    raise  # without the first there is nothing to compare with
+                failures[name] = str(error)
+                continue
             stack.callback(peer.close)
             pairs.append(Pair(peer, pairs[0].peer if pairs else peer))
         own = None
