@@ -192,3 +192,5 @@ if __name__ == "__main__":
         sys.exit(f"The benchmark cannot be built: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head) has enough
