@@ -56,8 +56,8 @@ class StatusError(ApiError):
     """An answer other than the object: `code`, `reason`, a sentence, and details."""
 
     def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
-        super().__init__(code, reason, message)
-        self.details = details
+        super().__init__(code, reason, _tame(message))
+        self.details = _tamed(details)
 
     def body(self) -> Object:
         return {
@@ -143,6 +143,25 @@ def success(resource: str, group: str, name: str, uid: str) -> Object:
         "status": "Success",
         "details": {"name": name, **({"group": group} if group else {}), "kind": resource, "uid": uid},
     }
+
+
+def _tame(text: str) -> str:
+    """`text` without what a terminal would obey: clients print names and values as they are told."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape", "surrogatepass").decode()
+        for one in text
+    )
+
+
+def _tamed(value: Any) -> Any:
+    """The same for all texts in `value`."""
+    if isinstance(value, dict):
+        return {key: _tamed(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_tamed(one) for one in value]
+    return _tame(value) if isinstance(value, str) else value
 
 
 def _dotted(resource: str, group: str) -> str:

@@ -91,12 +91,14 @@ class Store:
         self._horizon: dict[str, int] = {}
         self._rows: dict[str, int] = {}
         try:
+            if self.path != ":memory:":
+                Path(self.path).touch(mode=0o600)  # it holds Secrets; its journals get the mode it has
             self._file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._file.executescript(_SCHEMA)
             self._load()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"cannot open the API server's database {self.path}: {error}",
                 hint="check the directory's owner, its rights and the room on its disk",

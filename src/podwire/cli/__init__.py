@@ -84,10 +84,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _tell(error: PodwireError, *, verbose: bool) -> None:
-    click.echo(f"Error: {error}", err=True)
-    if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+    from podwire.cli.output import warn  # what failed may be named by a pod, a server, a file
+
+    lines = [f"Error: {error}", *([f"  {error.hint}"] if error.hint else [])]
     cause = error.__cause__
     while verbose and cause is not None:
-        click.echo(f"  because: {type(cause).__name__}: {cause}", err=True)
+        lines.append(f"  because: {type(cause).__name__}: {cause}")
         cause = cause.__cause__
+    for line in "\n".join(lines).splitlines():
+        warn(line)
