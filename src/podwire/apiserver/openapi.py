@@ -15,6 +15,7 @@ from podwire.apiserver.kinds import Kind, Registry
 from podwire.apiserver.schemas import definitions, of_kind
 
 Object = dict[str, Any]
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _REF = "#/components/schemas/"
 _TYPED: Object = {
     "apiVersion": {"type": "string", "description": "Version of the API this object is written in."},

@@ -220,6 +220,9 @@ class ApiServer:
             )
         if path in ("/healthz", "/livez", "/readyz") or path.startswith(("/livez/", "/readyz/", "/healthz/")):
             return web.Response(text="ok")
+        if path == "/openapi/v2":
+            # kubectl asks for it where a kind has no schema in v3; an empty document says as much.
+            return web.Response(body=b"", content_type=openapi.V2_PROTOBUF)
         if path == "/version":
             return answer(self._version())
         form = content.accepted(request.headers.get("Accept", ""))
