@@ -152,3 +152,28 @@ def test_a_hundred_endpoints_a_slice_and_few_writes(world: Any) -> None:
     world.settle()
     after = {one["metadata"]["name"]: one["metadata"]["resourceVersion"] for one in slices(world)}
     assert sum(before[name] != after[name] for name in before) == 1
+
+
+def test_endpoints_made_by_hand_are_mirrored(world: Any) -> None:
+    subset = {"addresses": [{"ip": "192.0.2.7"}, {"ip": "fd00::7"}], "ports": [{"port": 5432}]}
+    body = {"metadata": {"name": "db"}, "subsets": [{**subset, "notReadyAddresses": [{"ip": "192.0.2.8"}]}]}
+    world.create("endpoints", body)
+    world.settle()
+    world.create("services", {"metadata": {"name": "db"}, "spec": {"ports": [{"port": 5432}]}})
+    world.settle()
+    shown = {
+        one["addressType"]: [(each["addresses"][0], each["conditions"]["ready"]) for each in one["endpoints"]]
+        for one in slices(world, "db")
+    }
+    assert shown == {"IPv4": [("192.0.2.7", True), ("192.0.2.8", False)], "IPv6": [("fd00::7", True)]}
+    changed = {**body, "subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 5433}]}]}
+    world.objects.update(world.kind("endpoints"), "default", "db", changed)
+    world.settle()
+    (only,) = slices(world, "db")
+    assert (only["endpoints"][0]["addresses"], only["ports"][0]["port"]) == (["192.0.2.9"], 5433)
+    revision = world.store.revision
+    world.settle()
+    assert world.store.revision == revision
+    world.objects.delete(world.kind("services"), "default", "db")
+    world.settle()
+    assert slices(world, "db") == []

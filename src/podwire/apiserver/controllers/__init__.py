@@ -10,6 +10,7 @@ from podwire.apiserver.controllers.daemonsets import DaemonSets
 from podwire.apiserver.controllers.deployments import Deployments
 from podwire.apiserver.controllers.endpoints import EndpointSlices
 from podwire.apiserver.controllers.loop import Controller, Controllers
+from podwire.apiserver.controllers.mirror import EndpointsMirror
 from podwire.apiserver.controllers.namespaces import Namespaces
 from podwire.apiserver.controllers.nodes import Nodes
 from podwire.apiserver.controllers.replicasets import ReplicaSets
@@ -27,6 +28,7 @@ def standard(objects: Objects, authority: bytes) -> Controllers:
             Namespaces(objects, authority),
             GarbageCollector(objects),
             EndpointSlices(objects),
+            EndpointsMirror(objects),
             Deployments(objects),
             ReplicaSets(objects),
             DaemonSets(objects),

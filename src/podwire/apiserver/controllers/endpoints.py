@@ -24,6 +24,7 @@ _BY = "endpointslice.kubernetes.io/managed-by"
 _ME = "endpointslice-controller.k8s.io"
 _HEADLESS = "service.kubernetes.io/headless"
 _ZONE = "topology.kubernetes.io/zone"
+_LEGACY_BY = "endpoints.kubernetes.io/managed-by"
 _MOST = 100
 _LEGACY_MOST = 1000
 
@@ -225,7 +226,7 @@ class EndpointSlices(Controller):
         subsets = [_subset(ports, ready, other) for ports, (ready, other) in groups.items()]
         kind = self.objects.kind("endpoints")
         old = self.objects.find("endpoints", namespace, name)
-        labels = {**(service["metadata"].get("labels") or {}), "endpoints.kubernetes.io/managed-by": _ME}
+        labels = {**(service["metadata"].get("labels") or {}), _LEGACY_BY: _ME}
         if old is None:
             self.objects.create(
                 kind, namespace, {"metadata": {"name": name, "labels": labels}, "subsets": subsets}
@@ -234,8 +235,9 @@ class EndpointSlices(Controller):
             self.objects.change(kind, namespace, name, lambda body: {**body, "subsets": subsets})
 
     def _remove_endpoints(self, namespace: str, name: str) -> None:
+        """What was made here; Endpoints made by hand may come before their service."""
         old = self.objects.find("endpoints", namespace, name)
-        if old is not None:
+        if old is not None and (old["metadata"].get("labels") or {}).get(_LEGACY_BY) == _ME:
             self._remove("endpoints", namespace, name)
 
     def _remove(self, resource: str, namespace: str, name: str) -> None:
