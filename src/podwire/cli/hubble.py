@@ -106,6 +106,7 @@ class Observe(click.Command):
     """Keeps the filters in the order of the command line: ``--not`` is about the next one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = [each for one in args for each in self._switch(one)]
         given, _, order = self.make_parser(ctx).parse_args(list(args))
         values = {name: list(given.get(name) or ()) for name in FILTER_NAMES}
         ctx.meta["filters"] = [
@@ -114,6 +115,16 @@ class Observe(click.Command):
             if values.get(each.name)
         ]
         return super().parse_args(ctx, args)
+
+    def _switch(self, argument: str) -> list[str]:
+        """``--flag=false`` as Go programs take it, for the hubble CLI's users: the flag's other form."""
+        flag, _, value = argument.partition("=")
+        for option in self.params:
+            if value not in ("true", "false") or flag not in option.opts or option.multiple:
+                continue
+            if isinstance(option, click.Option) and option.is_flag:
+                return [flag] if value == "true" else list(option.secondary_opts[:1])
+        return [argument]
 
 
 def _filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
