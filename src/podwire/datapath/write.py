@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
+
+import msgspec
 
 from podwire.abi import structs
 from podwire.base.aio import Backoff
@@ -25,7 +27,9 @@ from podwire.datapath import rows
 from podwire.datapath.leaving import Leaving
 from podwire.datapath.maps import Maps
 from podwire.datapath.mirror import Grow, Mirror
+from podwire.model import identity
 from podwire.model.rule import Origin
+from podwire.state.progress import policies_know
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, PolicyFailureRow, Tables
 
@@ -79,6 +83,7 @@ class Writer:
         # Endpoints to write, with their row and policy as they were together with all other rows.
         self._due: dict[int, Wanted] = {}
         self._written: dict[int, Wanted] = {}
+        self._early: set[int] = set()  # endpoints whose identity policies do not know yet
         self._leaving = Leaving(self._mirrors)
 
     # What others ask
@@ -138,9 +143,9 @@ class Writer:
             tables.endpoint_policies,
             tables.endpoints,
         )
-        with Watch(*watched) as watch:
+        with Watch(*watched, tables.progress) as watch:
             while True:
-                batches = await self._next(watch, len(watched))
+                *batches, _ = await self._next(watch, len(watched) + 1)
                 self._note(batches)
                 if sum(mirror.pending for mirror in self._mirrors.values()) > IN_A_THREAD:
                     await asyncio.to_thread(self._flush)
@@ -160,7 +165,7 @@ class Writer:
         except TimeoutError:
             return (Batch((), False, 0),) * count
 
-    def _note(self, batches: tuple[Batch[Any], ...]) -> None:
+    def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
         entries, peers, ipcache, backends, frontends, nodes, policies, endpoints = batches
         want = self._want
@@ -175,9 +180,19 @@ class Writer:
         want("podwire_rev_nat", frontends, rows.rev_nat)
         want("podwire_frontends", frontends, rows.frontend)
         want("podwire_endpoints", nodes, rows.node_addresses)
-        for number in {change.key for batch in (policies, endpoints) for change in batch}:
+        changed, self._early = self._early, set()
+        for number in changed.union(change.key for batch in (policies, endpoints) for change in batch):
             assert isinstance(number, int)
-            self._due[number] = self.tables.endpoints.get(number), self.tables.endpoint_policies.get(number)
+            self._due[number] = self._wanted(number)
+
+    def _wanted(self, number: int) -> Wanted:
+        """An endpoint as it is to be now. An identity that policies do not know yet is none, as in the
+        ipcache: rules that name it would not hold for the pod's first packets."""
+        row = self.tables.endpoints.get(number)
+        if row is not None and not policies_know(self.tables, row.identity):
+            self._early.add(number)
+            row = msgspec.structs.replace(row, identity=identity.UNKNOWN)
+        return row, self.tables.endpoint_policies.get(number)
 
     def _want(self, name: str, batch: Batch[Any], entries: Callable[[Any], rows.Entries]) -> None:
         mirror = self._mirrors[name]

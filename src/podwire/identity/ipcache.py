@@ -17,6 +17,7 @@ from typing import Any
 from podwire.base.addresses import exact, family
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
+from podwire.state.progress import policies_know
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, Tables
 
@@ -33,7 +34,6 @@ ORDER = (
 )
 PLACE = {source: place for place, source in enumerate(ORDER)}
 FINISHED = ("Succeeded", "Failed")
-GATE = "policy.compute"
 
 
 class Ipcache:
@@ -195,7 +195,7 @@ class Ipcache:
         self._starting.discard(prefix)
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
-            if self._known(row.identity):
+            if policies_know(self.tables, row.identity):
                 chosen = row
                 break
             self._waiting.add(prefix)
@@ -209,14 +209,6 @@ class Ipcache:
             self.tables.ipcache.delete(prefix)
         else:
             self.tables.ipcache.put(chosen)
-
-    def _known(self, number: int) -> bool:
-        """Whether policies know the identity."""
-        if number <= max(identity.RESERVED_NAMES):
-            return True
-        progress = self.tables.progress.get(GATE)
-        revision = self.tables.identities.revision_of(number)
-        return progress is not None and 0 < revision <= progress.identities
 
 
 def _owner(row: IpcacheRow) -> tuple[str, str, str]:

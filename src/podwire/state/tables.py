@@ -174,7 +174,8 @@ class ProgressRow(msgspec.Struct, frozen=True):
     """How far a stage is: its output says all that these tables said at these revisions.
 
     policy.compute waits for identity.select: rules count only once it is known whom they select.
-    identity.ipcache waits for policy.compute: an address gets an identity only once policies know it.
+    identity.ipcache and datapath.write wait for policy.compute: an address, and a pod here, gets an
+    identity only once policies know it.
     """
 
     stage: str

@@ -32,9 +32,11 @@ from podwire.state.tables import (
     EndpointRow,
     EntryRow,
     FrontendRow,
+    IdentityRow,
     IpcacheRow,
     NodeRow,
     PeerRow,
+    ProgressRow,
     Tables,
 )
 
@@ -86,8 +88,15 @@ def fill(tables: Tables) -> None:
         tables.frontends.put(
             FrontendRow(address, 80, 6, "default", "web", "http", "ClusterIP", number, 77, (4,))
         )
+    know(tables, 1234)
     tables.endpoints.put(WEB)
     tables.endpoint_policies.put(OBEYS)
+
+
+def know(tables: Tables, number: int) -> None:
+    """Policies have taken in that there is this identity."""
+    tables.identities.put(IdentityRow(number, ("k8s:app=web",), "cluster"))
+    tables.progress.put(ProgressRow("policy.compute", tables.identities.revision, 0))
 
 
 def ready(tables: Tables) -> None:
@@ -152,6 +161,31 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
         )
         assert maps["podwire_state"][0].policy_epoch > epoch
         assert writer.realized(1) is None
+
+    asyncio.run(running(writer, work))
+
+
+def test_an_identity_counts_when_policies_know_it(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1")
+    devices = programs.maps["podwire_devices"]
+
+    async def work() -> None:
+        await writer.wait_realized(1)
+        # A new pod is there and may not talk; one with new labels talks under those it had.
+        tables.identities.put(IdentityRow(2000, ("k8s:app=new",), "cluster"))
+        new = msgspec.structs.replace(WEB, id=2, ifindex=4712, ipv4="10.0.1.6", ipv6="", identity=2000)
+        tables.endpoints.put(new)
+        tables.endpoint_policies.put(EndpointPolicyRow(2, 7, True, False, 1))
+        tables.endpoints.put(msgspec.structs.replace(WEB, identity=2000))
+        await eventually(lambda: 4712 in devices, timeout=5, what="the new pod's row")
+        assert devices[4712].flags == EndpointFlags.NOT_READY and devices[4711].identity == 1234
+        assert writer.realized(1) is None and writer.realized(2) is None
+        know(tables, 2000)
+        await asyncio.wait_for(asyncio.gather(writer.wait_realized(1), writer.wait_realized(2)), 5)
+        assert (devices[4711].identity, devices[4712].identity) == (2000, 2000)
 
     asyncio.run(running(writer, work))
 
