@@ -384,10 +384,9 @@ def _pattern(text: str) -> re.Pattern[str]:
 @lru_cache(maxsize=4096)
 def _is_time(text: str) -> bool:
     try:
-        datetime.fromisoformat(text)
+        return "T" in text and datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-    return "T" in text
 
 
 def _is_base64(text: str) -> bool:

@@ -133,7 +133,7 @@ class Chance:
             return msgspec.json.encode(self.json())
         value = self.like(kind.schema, known)
         if isinstance(value, dict):
-            value |= {"kind": kind.kind, "apiVersion": kind.api_version}
+            value = {**value, "kind": kind.kind, "apiVersion": kind.api_version}
             value["metadata"] = {"name": self.random.choice("abc"), "labels": {"app": "web"}}
             if self.random.random() < 0.2:
                 value["metadata"] = self.like({"$ref": "/ObjectMeta"}, known)
