@@ -86,24 +86,30 @@ async def watch(probe: Object, target: Target, run: Exec, report: Callable[[bool
     """Try for ever; `report` hears each change of mind (success or failure past its threshold).
 
     The first report of a failure comes at the failure threshold, that of a success at the success
-    threshold; after a failure every further threshold of failures is reported again.
+    threshold; after a failure every further threshold of failures is reported again. At most one
+    failure is counted in a period, however often it is tried.
     """
     times = timing(probe)
+    now = asyncio.get_running_loop().time
     await asyncio.sleep(times.initial_delay_seconds)
-    good = bad = 0
+    good = bad = tries = 0
+    next_counts = 0.0
     while True:
+        tries += 1
         try:
             await once(probe, target, run)
         except ProbeFailed as failure:
-            good, bad = 0, bad + 1
-            if bad % times.failure_threshold == 0:
-                report(False, str(failure))
+            good = 0
+            if now() >= next_counts:
+                bad, next_counts = bad + 1, now() + times.period_seconds * 0.95
+                if bad % times.failure_threshold == 0:
+                    report(False, str(failure))
         else:
-            good, bad = good + 1, 0
+            good, bad, next_counts = good + 1, 0, 0.0
             if good == times.success_threshold:
                 report(True, "")
         # Until the first success tries come quickly: a server is probed as soon as it can listen.
-        quick = good == 0 and bad < 20 and "initialDelaySeconds" not in probe
+        quick = good == 0 and tries < 20 and "initialDelaySeconds" not in probe
         await asyncio.sleep(min(0.1, times.period_seconds) if quick else times.period_seconds)
 
 
