@@ -127,8 +127,13 @@ class Client:
     async def apply(
         self, resource: Resource, body: Object, *, manager: str, force: bool = True, subresource: str = ""
     ) -> Object:
-        """Server-side apply as field manager `manager`."""
-        query = {"fieldManager": manager, "force": "true" if force else "false"}
+        """Server-side apply as field manager `manager`. A field that the API does not know is refused: a
+        mistyped one would be left out without a word, and a policy would allow what it should not."""
+        query = {
+            "fieldManager": manager,
+            "force": "true" if force else "false",
+            "fieldValidation": "Strict",
+        }
         path = _path(resource, body, subresource)
         return await self.request(
             "PATCH", path, query=query, body=body, content_type="application/apply-patch+yaml"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from podwire.apiserver.objects import Options
 from podwire.apiserver.status import StatusError
 from podwire.base.errors import ConfigError, InvalidObject
 from podwire.kube.documents import parse_yaml
 from podwire.sandbox.cluster import Cluster
 
 Object = dict[str, Any]
+STRICT = Options(validation="Strict")  # a mistyped field is told, not left out
 # What others refer to comes first; a stable sort keeps the file's order otherwise.
 FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret", "Service")
 LATER = ("Pod", "Deployment", "DaemonSet", "ReplicaSet")
@@ -69,7 +71,7 @@ def _apply(cluster: Cluster, body: Object) -> str:
     namespace = meta.setdefault("namespace", "default") if kind.namespaced else ""
     name = meta.get("name", "")
     if objects.find(kind.resource, namespace, name) is None:
-        objects.create(kind, namespace, body)
+        objects.create(kind, namespace, body, STRICT)
     else:
         cluster.ensure(kind.resource, namespace, body)
     return f"{kind.singular}/{name}"
