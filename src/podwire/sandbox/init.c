@@ -112,6 +112,7 @@ static int pod(void)
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("cannot make mounts private", NULL);
 	forget_pinned_namespaces();
+	hide_pinned_namespaces();
 	child = fork();
 	if (child < 0)
 		fail("cannot start the pod's first process", NULL);

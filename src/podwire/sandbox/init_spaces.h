@@ -84,6 +84,15 @@ static void forget_pinned_namespaces(void)
 	fclose(mounts);
 }
 
+/* What is left of them are empty files, of which ip(8) says that each is no namespace. */
+static void hide_pinned_namespaces(void)
+{
+	unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+	if (mount("tmpfs", "/run/netns", "tmpfs", flags, "mode=755,size=64k") && errno != ENOENT)
+		fail("cannot cover", "/run/netns");
+}
+
 /* Where a mount point is missing, its parent is covered by a copy that has one: `what` is
  * LOWER:UPPER:WORK, and LOWER shows UPPER over itself from now on, in this mount namespace. */
 static void mount_overlay(const char *what)
