@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +23,7 @@ from podwire.base.errors import NetworkError, StorageError
 from podwire.net import namespaces
 
 RECORD = "record"  # the file's name in the sandbox's directory
-Kind = str  # netns | cgroup | directory | pins
+Kind = Literal["netns", "cgroup", "directory", "pins"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Record:
             try:
                 entry = _decoder.decode(line)
             except msgspec.MsgspecError:
-                continue  # torn by a crash: nothing was made under a line that was not written whole
+                continue  # torn by a crash (nothing was made under such a line), or not written by us
             if entry.gone:
                 found.pop((entry.kind, entry.path), None)
             else:
