@@ -19,6 +19,7 @@ _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a
 _NAME = re.compile(r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
 _VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _PATH_SEGMENT = re.compile(r"^(?!\.{1,2}$)[^/%\x00-\x1f]+$")
+_TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "selfLink")
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 _OF_LABEL = {"namespaces"}
@@ -87,34 +88,27 @@ def keep(metadata: Object, old: Object) -> None:
 
 
 def shape(metadata: Any) -> Iterator[FieldError]:
-    """Wrong types in metadata; what passes is safe to work with."""
+    """Wrong types in metadata; what passes is safe to work with. null is the same as nothing."""
     if not isinstance(metadata, dict):
         yield FieldError("metadata", "must be an object", value=metadata)
         return
-    for name in (
-        "name",
-        "generateName",
-        "namespace",
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-        "selfLink",
-    ):
-        if not isinstance(metadata.get(name) or "", str):
-            yield FieldError(f"metadata.{name}", "must be a string", value=metadata[name])
+    given = {name: value for name, value in metadata.items() if value is not None}
+    for name in _TEXTS:
+        if not isinstance(given.get(name, ""), str):
+            yield FieldError(f"metadata.{name}", "must be a string", value=given[name])
     for name in ("labels", "annotations"):
-        pairs = metadata.get(name) or {}
+        pairs = given.get(name, {})
         if not isinstance(pairs, dict):
             yield FieldError(f"metadata.{name}", "must be a map of strings", value=pairs)
             continue
         for key, value in pairs.items():
             if not isinstance(value, str):
                 yield FieldError(f"metadata.{name}.{key}", "must be a string", value=value)
-    finalizers = metadata.get("finalizers") or []
+    finalizers = given.get("finalizers", [])
     if not isinstance(finalizers, list) or any(not isinstance(one, str) for one in finalizers):
         yield FieldError("metadata.finalizers", "must be a list of strings", value=finalizers)
-    yield from _owners_shape(metadata.get("ownerReferences") or [])
-    managed = metadata.get("managedFields") or []
+    yield from _owners_shape(given.get("ownerReferences", []))
+    managed = given.get("managedFields", [])
     if not isinstance(managed, list) or any(not isinstance(one, dict) for one in managed):
         yield FieldError("metadata.managedFields", "must be a list of objects", value=managed)
 
