@@ -94,10 +94,6 @@ def open_pinned(path: str) -> int:
     return check(lib.bpf_obj_get(os.fsencode(path)), f"open pinned {path}")
 
 
-def program_by_id(number: int) -> int:
-    return check(lib.bpf_prog_get_fd_by_id(number), f"open program {number}")
-
-
 # Maps
 
 

@@ -164,11 +164,6 @@ class Prefixes:
                 self.tables.identities.delete(identity.number)
 
 
-def restored(rows: Mapping[str, int]) -> dict[str, int]:
-    """From what the kernel's ipcache holds (prefix → identity): the local identities."""
-    return {prefix: number for prefix, number in rows.items() if LOCAL_FIRST <= number <= LOCAL_LAST}
-
-
 def prefix(row: IdentityRow) -> str:
     """The prefix a local identity stands for; empty for others."""
     return prefix_of(row.labels) if row.source == LOCAL else ""

@@ -97,4 +97,3 @@ class Rule(msgspec.Struct, frozen=True):
     description: str = ""
     log: str = ""
     prefixes: tuple[Prefix, ...] = ()
-    nodes: bool = False  # the subject is nodes, not pods

@@ -143,9 +143,6 @@ class Stack:
                 found.append((index, f"{ipaddress.ip_address(raw)}/{length}"))
         return found
 
-    def ensure_address(self, ifindex: int, prefix: str) -> None:
-        self.apply(messages.address(ifindex, prefix))
-
     def delete_address(self, ifindex: int, prefix: str) -> None:
         self.apply(messages.address(ifindex, prefix, delete=True))
 
@@ -193,9 +190,6 @@ class Stack:
             if index == ifindex and state & messages.PERMANENT and 1 in values and 2 in values:
                 found.append((str(ipaddress.ip_address(values[1])), values[2]))
         return found
-
-    def ensure_neighbour(self, ifindex: int, address: str, mac: bytes) -> None:
-        self.apply(messages.neighbour(ifindex, address, mac))
 
     def delete_neighbour(self, ifindex: int, address: str) -> None:
         self.apply(messages.neighbour(ifindex, address, bytes(6), delete=True))
