@@ -36,7 +36,7 @@ _Loader.yaml_implicit_resolvers = {
 def parse_yaml(text: str) -> Iterator[Document]:
     """All documents that are not empty. InvalidObject names the line."""
     try:
-        _no_aliases(text)
+        _check(text)
         loader = _Loader(text)
         try:
             while loader.check_node():
@@ -52,11 +52,22 @@ def parse_yaml(text: str) -> Iterator[Document]:
         raise InvalidObject("", f"not YAML that stands for an object: {error}") from error
 
 
-def _no_aliases(text: str) -> None:
+def _check(text: str) -> None:
+    """Before anything is made of it: the composer recurses in C, where depth would end the process."""
+    depth = 0
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            raise InvalidObject(f"line {line}", "aliases are not supported")
+            raise InvalidObject(_line(event), "aliases are not supported")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH:
+            raise InvalidObject(_line(event), "is nested too deeply")
+
+
+def _line(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1 if event.start_mark else 0}"
 
 
 def _wrong(error: yaml.YAMLError) -> InvalidObject:
