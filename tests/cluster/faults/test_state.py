@@ -51,20 +51,8 @@ def test_a_full_disk_is_told_and_outlived(small: tuple[str, ...], tmp_path: Path
         return run("kubectl", "--kubeconfig", f"{RUN}/{name}/kubeconfig", *words)
 
     def reach() -> bool:
-        tried = podwire(
-            "sandbox",
-            "exec",
-            "--name",
-            name,
-            "client",
-            "--",
-            "curl",
-            "-s",
-            "-m",
-            "2",
-            "http://" + address,
-            before=small,
-        )
+        words = f"sandbox exec --name {name} client -- curl -s -m 2 http://{address}"
+        tried = podwire(*words.split(), before=small)
         return tried.returncode == 0
 
     up = podwire("sandbox", "up", "--name", name, "-f", str(tmp_path), before=small)

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.packets.doors.node import plan
 
 from podwire.bpf import probe
+from podwire.datapath.programs import Programs
 from podwire.net import namespaces
 
 PRELUDE = """
@@ -52,3 +54,10 @@ def netns() -> Iterator[str]:
     namespaces.create(name)
     yield name
     namespaces.delete(name)
+
+
+@pytest.fixture
+def programs(pins: str) -> Iterator[Programs]:
+    loaded = Programs.load(plan(pins))
+    yield loaded
+    loaded.remove()

@@ -1,11 +1,9 @@
-"""Tables to the maps of the shipped programs: order, restarts, growth, generations."""
+"""Tables to the maps of the shipped programs: order, restarts, growth."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,18 +12,11 @@ from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.base import addresses
 from podwire.base.aio import Backoff, Supervised, eventually
-from podwire.base.config import AgentConfig
-from podwire.base.errors import KernelError, VerifierRejected
-from podwire.bpf.link import Link
-from podwire.bpf.map import U32, Map, MapType
-from podwire.bpf.object import Program
-from podwire.datapath import conntrack, generations
-from podwire.datapath import programs as loading
+from podwire.datapath import generations
 from podwire.datapath.maps import Maps, restore_numbers
 from podwire.datapath.programs import Programs
 from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
-from podwire.net import namespaces
 from podwire.state.tables import (
     BackendRow,
     EndpointPolicyRow,
@@ -47,29 +38,6 @@ WEB = EndpointRow(
     "10.0.1.5", "fd00:1::5", ("k8s:app=web",), 1234, (), "ready",
 )  # fmt: skip
 OBEYS = EndpointPolicyRow(1, 7, enforce_ingress=True, enforce_egress=False, revision=1)
-
-
-def config_of(pins: str) -> AgentConfig:
-    return AgentConfig(
-        node_name="n1",
-        bpf_dir=os.path.join(pins, "n1"),
-        ct_max=1024,
-        policy_map_max=64,
-        policy_peers_max=64,
-        ipcache_max=64,
-        lb_map_max=64,
-    )
-
-
-def plan(pins: str) -> loading.Loading:
-    return loading.plan(config_of(pins), ("192.0.2.1",), tunnel_device=0, tunnel_mtu=0)
-
-
-@pytest.fixture
-def programs(pins: str) -> Iterator[Programs]:
-    loaded = Programs.load(plan(pins))
-    yield loaded
-    loaded.remove()
 
 
 def entry(policy: int, number: int, verdict: int = 1) -> EntryRow:
@@ -315,120 +283,3 @@ def test_a_full_map_grows_under_the_running_programs(programs: Programs) -> None
         assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
 
     asyncio.run(running(writer, work))
-
-
-def test_maps_that_changed_start_a_generation_and_the_others_go_along(programs: Programs, pins: str) -> None:
-    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
-    programs.maps["podwire_devices"][7] = structs.Endpoint(id=7)
-    directory = programs.maps.directory
-    os.unlink(os.path.join(directory, "podwire_devices"))
-    with Map.create(MapType.HASH, "podwire_devices", U32, U32, 16) as foreign:
-        foreign.pin(os.path.join(directory, "podwire_devices"))
-    again = Programs.load(plan(pins))
-    assert again.made_new == ("podwire_devices",)
-    # Not the current one before it has taken over: a process that dies now leaves all as it is.
-    assert generations.open_maps(again.loading.bpf_dir).directory == directory
-    again.maps["podwire_devices"][8] = structs.Endpoint(id=8)
-    again.replace_all()
-    assert again.maps.directory == directory.replace("maps-1", "maps-2")
-    assert again.maps["podwire_ipcache"]["10.9.9.9"].identity == 5
-    assert dict(again.maps["podwire_devices"].items()) == {8: structs.Endpoint(id=8)}
-    again.drop_old()
-    assert not os.path.exists(directory)
-    assert (
-        generations.open_maps(again.loading.bpf_dir)["podwire_devices"].id == again.maps["podwire_devices"].id
-    )
-    again.close()
-
-
-def test_what_a_process_that_died_had_prepared_is_not_used(programs: Programs, pins: str) -> None:
-    bpf_dir = programs.loading.bpf_dir
-    prepared = generations.prepare(bpf_dir, {"podwire_ipcache": {"max_entries"}})
-    assert "podwire_ipcache" not in os.listdir(prepared)
-    again = Programs.load(plan(pins))
-    assert again.maps.directory == programs.maps.directory
-    again.replace_all()
-    again.drop_old()
-    assert not os.path.exists(prepared)
-    again.close()
-
-
-def test_growth_that_fails_leaves_the_programs_as_they_were(
-    programs: Programs, netns: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each link update made to fail in turn; LOOPBACK is the device, in a namespace of our own."""
-    namespaces.run(netns, programs.attach_pod, "lxc1", 1)
-    namespaces.run(netns, programs.attach_network, "lo", 1)
-    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
-    before, directory = programs.attached(), programs.maps.directory
-    real, calls, failing = Link.replace, 0, 0
-
-    def replace(link: Link, program: Program) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == failing:
-            raise KernelError("replace the program of a link", 12)
-        real(link, program)
-
-    monkeypatch.setattr(Link, "replace", replace)
-    for failing in (1, 2, 3, 4):  # noqa: B007  read by replace
-        calls = 0
-        assert programs.bigger("podwire_ipcache", 1000) is None
-        assert programs.attached() == before
-        assert (programs.maps.directory, sorted(os.listdir(programs.loading.bpf_dir))) == (
-            directory,
-            ["links", os.path.basename(directory)],
-        )
-    failing, calls = 0, 0
-    grown = programs.bigger("podwire_ipcache", 1000)
-    assert grown is not None
-    with grown:
-        assert grown.capacity == 1024
-        assert len(grown) == 1
-    after = programs.attached()
-    assert set(after) == set(before)
-    assert all(after[name] != before[name] for name in before)
-
-
-def test_a_refused_program_leaves_the_maps_as_they_were(
-    programs: Programs, pins: str, tmp_path: Path, compile_bpf: Callable[[str], str]
-) -> None:
-    bad = 'SEC("tc") int bad(struct __sk_buff *skb) { return *(int *)(long)skb->len; }'
-    Path(compile_bpf(bad, "host")).rename(tmp_path / "host.bpf.o")
-    good = Path(programs.loading.object_dir) / "lxc.bpf.o"
-    (tmp_path / "lxc.bpf.o").symlink_to(good)
-    before = sorted(os.listdir(programs.maps.directory))
-    wanted = msgspec.structs.replace(plan(pins), object_dir=str(tmp_path), constants={})
-    with pytest.raises(VerifierRejected):
-        Programs.load(wanted)
-    assert sorted(os.listdir(programs.maps.directory)) == before
-
-
-def test_expired_connections_are_swept_and_a_pods_forgotten(programs: Programs) -> None:
-    table = programs.maps["podwire_conntrack"]
-    now = conntrack.now()
-
-    def key(number: int) -> structs.CtKey:
-        return structs.CtKey(
-            addresses.pack(f"10.0.1.{number}"), addresses.pack("10.0.2.1"), 1000 + number, 80, 6
-        )
-
-    for number in range(100):
-        table[key(number)] = structs.CtEntry(
-            expires=now + (60 if number % 2 else -60), direction=2, packets_sent=number, flags=4
-        )
-    assert conntrack.sweep(table, now) == (50, 50)
-    assert conntrack.forget(table, ["10.0.1.1", "10.0.1.2"]) == 1
-    shown = sorted(conntrack.dump(table, now), key=lambda one: one.packets_sent)
-    assert len(shown) == 49
-    assert (shown[0].local, shown[0].remote_port, shown[0].direction) == ("10.0.1.3", 80, "egress")
-    assert shown[0].flags == ("seen_reply",)
-    assert shown[0].expires_in == 60
-
-
-def test_the_objects_have_the_maps_of_the_catalogue(programs: Programs) -> None:
-    pinned = set(os.listdir(programs.maps.directory))
-    assert pinned >= {"podwire_policy", "podwire_conntrack", "podwire_events"}
-    for name in pinned:
-        programs.maps[name]  # ValueError if key or value were of another size
-    assert set(programs.maps.usage()) >= {"podwire_policy", "podwire_ipcache"}
