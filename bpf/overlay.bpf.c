@@ -70,8 +70,29 @@ int podwire_from_overlay(struct __sk_buff *skb)
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
 }
 
-/* A pod's packets come with their tunnel key. What the node's stack sends this way, its own
- * or a pod's that it had to cut, gets one here.
+/* Whose packet the stack sends this way: the node's own, a pod's that it had to cut, or that of
+ * somebody it forwards for, who is no more than the address says. 0 or the reason to drop.
+ */
+static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *flow)
+{
+	struct endpoint *pod = endpoint_at(&flow->source);
+
+	if (pod && !endpoint_is_host(pod)) {
+		flow->source_identity = pod->identity;
+		flow->source_endpoint = pod->id;
+		return 0;
+	}
+	if (!skb->ingress_ifindex) {
+		flow->source_identity = IDENTITY_HOST;
+		return 0;
+	}
+	flow->source_identity = pod ? IDENTITY_HOST : ipcache_identity(&flow->source);
+	/* Received, and yet from the node itself? */
+	return flow->source_identity == IDENTITY_HOST ? DROP_INVALID_SOURCE_IP : 0;
+}
+
+/* A pod's packets come with their tunnel key. What the node's stack sends this way gets
+ * one here.
  */
 SEC("tc")
 int podwire_to_overlay(struct __sk_buff *skb)
@@ -79,7 +100,6 @@ int podwire_to_overlay(struct __sk_buff *skb)
 	struct flow *flow = flow_begin(skb, DIRECTION_EGRESS);
 	struct bpf_tunnel_key key = {};
 	struct ipcache_entry *there;
-	struct endpoint *pod;
 	int reason;
 
 	if (!flow)
@@ -93,9 +113,9 @@ int podwire_to_overlay(struct __sk_buff *skb)
 	/* The stack's upkeep of the link ends in the device, which has nobody to send it to. */
 	if (address_is_link_group(&flow->destination))
 		return TC_ACT_OK;
-	pod = endpoint_at(&flow->source);
-	flow->source_identity = pod ? pod->identity : IDENTITY_HOST;
-	flow->source_endpoint = pod ? pod->id : 0;
+	reason = identify_sender(skb, flow);
+	if (reason)
+		return drop(skb, flow, reason);
 	there = ipcache_find(&flow->destination);
 	if (!there || address_is_zero(&there->tunnel))
 		return drop(skb, flow, DROP_NO_TUNNEL_ENDPOINT);

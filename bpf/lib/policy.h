@@ -42,14 +42,20 @@ static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 
 
 /* ICMP has its type and code where others have their port. For an echo the key says what
  * its opener sent, whichever packet we look at: the identifier is on the side that asks. An
- * identifier of 0 is taken for the request's.
+ * identifier of 0 is taken for the request's. Of any other message the ports have the kind, also
+ * of its later fragments, which have no header to read it from.
  */
 static __always_inline __be16 policy_icmp(const struct flow *flow, const struct ct_key *key,
 					  __u8 direction)
 {
-	__be16 answers = direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
+	bool egress = direction == DIRECTION_EGRESS;
+	__be16 asks = egress ? key->local_port : key->remote_port;
+	__be16 answers = egress ? key->remote_port : key->local_port;
 
-	if (!flow_is_echo_request(flow) && !flow_is_echo_reply(flow) && !(flow->flags & FLOW_ERROR))
+	if (asks == ICMP_NO_ECHO && answers)
+		return answers;
+	if (!flow_is_echo_request(flow) && !flow_is_echo_reply(flow) &&
+	    !(flow->flags & (FLOW_ERROR | FLOW_FRAGMENT)))
 		return bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
 	if (flow_is_ipv6(flow))
 		return bpf_htons((answers ? ICMPV6_ECHO_REPLY : ICMPV6_ECHO_REQUEST) << 8);

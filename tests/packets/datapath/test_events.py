@@ -136,6 +136,15 @@ def test_the_tunnel(kit: Any, family: Any) -> None:
         assert kit.drops(keyless) == [DropReason.NO_TUNNEL_KEY]
         ours = world.run("from_overlay", bytes(packet), world.device("pw2"))
         assert kit.drops(ours) == [DropReason.INVALID_SOURCE_IP]
+        # Whom the stack forwards for is not the node, and does not take its name.
+        stranger = bytes(family.udp(family.node[:-1] + "9", family.node[:-1] + "8", 1, 2))
+        forwarded = world.run("to_overlay", stranger, world.device("pw2"), received_on=world.device("pw4"))
+        assert [int(one["source_identity"]) for one in forwarded.events] == [2]
+        world.node(family.node)
+        liar = bytes(family.udp(family.node, family.remote, 1, 2))
+        forwarded = world.run("to_overlay", liar, world.device("pw2"), received_on=world.device("pw4"))
+        assert kit.drops(forwarded) == [DropReason.INVALID_SOURCE_IP]
+        assert world.run("to_overlay", liar, world.device("pw2")).verdict == PASS
         nowhere = bytes(family.udp(family.node, family.node[:-1] + "9", 1, 2))
         assert kit.drops(world.run("to_overlay", nowhere, world.device("pw2"))) == [
             DropReason.NO_TUNNEL_ENDPOINT

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from scapy.layers.inet import ICMP
+from scapy.packet import Raw
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags, EventKind, PolicyVerdict
 from podwire.testing.world import DROPPED, REDIRECTED, World
@@ -159,3 +161,17 @@ def test_identity_of_a_remote_peer_exact_then_prefix_then_world(world: World, fa
         (verdict,) = kit.of_kind(outcome, EventKind.VERDICT)
         seen.append(int(verdict["destination_identity"]))
     assert seen == [2, 16_777_217, 2002]
+
+
+@pytest.mark.parametrize("allowed", [0, 8])
+def test_a_later_fragment_is_of_the_kind_its_first_one_was(world: World, kit: Any, allowed: int) -> None:
+    """Else one that is taken for an echo would make a connection, under which the whole kind passes."""
+    family = kit.Family(False)
+    pod = world.pod(1, 1001, policy=3, flags=EndpointFlags.ENFORCE_EGRESS)
+    world.rule(3, Direction.EGRESS, protocol=1, port=allowed << 8)
+    message = family.frame(pod, family.remote, ICMP(type=13, id=7) / Raw(b"x" * 32))
+    body = bytes(message)[34:]
+    first = family.frame(pod, family.remote, Raw(body[:24]), id=99, flags="MF", proto=1)
+    later = family.frame(pod, family.remote, Raw(body[24:]), id=99, frag=3, proto=1)
+    for packet in (first, later, message):
+        assert kit.drops(world.from_pod(pod, bytes(packet))) == [DropReason.POLICY_DENIED]

@@ -47,7 +47,7 @@ class NetworkPolicies(Strategy):
             return
         spec.setdefault("podSelector", {})
         if not spec.get("policyTypes"):
-            spec["policyTypes"] = ["Ingress", *(["Egress"] if "egress" in spec else [])]
+            spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
 
     def validate(self, body: Object, old: Object | None) -> Iterator[FieldError]:
         spec = body.get("spec") or {}
