@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from podwire.apiserver.status import bad_request
@@ -14,18 +14,30 @@ Predicate = Callable[[Object], bool]
 _KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
 _VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")
 _SET = re.compile(r"^(\S+)\s+(in|notin)\s*\(([^()]*)\)$")
-_TERMS = re.compile(r",(?![^()]*\))")
+_PARTS = re.compile(r"[(),]")
 
 
 def labels(text: str) -> Predicate:
     """``app=web,tier in (a,b),!old``; 400 where it is no selector."""
-    tests = [_label_term(term.strip()) for term in _TERMS.split(text) if term.strip()]
+    tests = [_label_term(term.strip()) for term in _terms(text) if term.strip()]
 
     def matches(thing: Object) -> bool:
         have = thing["metadata"].get("labels") or {}
         return all(test(have) for test in tests)
 
     return matches
+
+
+def _terms(text: str) -> Iterator[str]:
+    """Between the commas that are in no parentheses."""
+    begin = depth = 0
+    for found in _PARTS.finditer(text):
+        if found.group() == "," and not depth:
+            yield text[begin : found.start()]
+            begin = found.end()
+        elif found.group() != ",":
+            depth = found.group() == "("
+    yield text[begin:]
 
 
 def match(selector: Object | None, have: Mapping[str, str]) -> bool:
