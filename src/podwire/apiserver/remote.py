@@ -65,13 +65,15 @@ class Remote:
         command = query.getall("command", [])
         if what == "exec" and not command:
             raise bad_request("exec needs a command")
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request("unable to upgrade: only WebSocket connections are served")
         place = (
             pod["metadata"]["namespace"],
             pod["metadata"]["name"],
             container_of(pod, query.get("container")),
         )
+        # After what is wrong with the request: kubectl tries SPDY when its first handshake is refused,
+        # and shows the last answer.
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise bad_request("unable to upgrade: only WebSocket connections are served")
         socket = web.WebSocketResponse(protocols=_PROTOCOLS, max_msg_size=_LARGEST, autoping=True)
         if not socket.can_prepare(request).protocol:
             raise bad_request(f"supported protocols: {', '.join(_PROTOCOLS)}")

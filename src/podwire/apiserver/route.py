@@ -21,7 +21,11 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def unknown() -> StatusError:
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
+    """404 for a path that nothing serves; with details, which kubectl debug reads without a look."""
+    cause = {"reason": "UnexpectedServerResponse", "message": "404 page not found"}
+    return StatusError(
+        404, "NotFound", "the server could not find the requested resource", {"causes": [cause]}
+    )
 
 
 def resolve(registry: Registry, path: str) -> Route:

@@ -160,6 +160,14 @@ def test_exec(kubectl: Any) -> None:
     missing = kubectl.run("exec", "shell", "--", "/no/such/program")
     assert missing.code != 0 and "no program" in missing.err
     assert kubectl.run("exec", "absent", "--", "true").code == 1
+    absent = kubectl.run("exec", "shell", "-c", "absent", "--", "true")
+    assert absent.code == 1 and "container absent is not valid for pod shell" in absent.err
+
+
+def test_what_is_not_served_is_said(kubectl: Any) -> None:
+    run_pod(kubectl, "shell", "sleep", "1000")
+    debug = kubectl.run("debug", "shell", "--image=any", "--", "true")
+    assert debug.code == 1 and "ephemeral containers are disabled for this cluster" in debug.err
 
 
 def test_exec_with_a_terminal(kubectl: Any) -> None:
