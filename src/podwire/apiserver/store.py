@@ -98,7 +98,7 @@ class Store:
             self._file.execute("PRAGMA synchronous=NORMAL")
             self._file.executescript(_SCHEMA)
             self._load()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             raise StorageError(
                 f"cannot open the API server's database {self.path}: {error}",
                 hint="check the directory's owner, its rights and the room on its disk",

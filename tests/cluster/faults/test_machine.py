@@ -136,12 +136,18 @@ def test_a_namespace_has_the_name_already(name: str) -> None:
         ("nodes: [net]", "nodes[0]: “net” is reserved"),
         ("nodes: 1\n  mtu: 5", "line 2"),
         ("nodes: 1\nnodez: 2", "nodez"),
+        (
+            "nodes: [{name: a, podCIDRs: [10.9.0.0/16]}, {name: b, podCIDRs: [10.9.1.0/24]}]",
+            "nodes[1].podCIDRs: 10.9.1.0/24 overlaps 10.9.0.0/16",
+        ),
+        ("nodes: [{name: a, podCIDRs: [10.96.3.0/24]}]", "nodes[0].podCIDRs: 10.96.3.0/24 overlaps"),
         ("dns: {upstreams: [resolver]}", "dns.upstreams[0]: “resolver” is not an IP address"),
         ("mtu: 100", "mtu: 100 is not between 1280 and 65535"),
         ("routing: bridge", "routing"),
         ("worlds: [{name: w, addresses: ['fd00:10:0:1::7']}]", "worlds[0].addresses[0]"),
         ("- a list", "array"),
-        ("nodes: " + "[" * 3000, "is not YAML"),
+        ("nodes: " + "[" * 3000, "is nested too deeply"),
+        ("nodes: [", "is not YAML"),
     ],
 )  # fmt: skip
 def test_a_wrong_lab_is_refused_with_the_path(name: str, tmp_path: Path, text: str, told: str) -> None:

@@ -117,3 +117,22 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot open"):
         Store(tmp_path / "no" / "db")
+
+
+def test_a_file_that_is_no_database_or_holds_no_objects(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(random.randbytes(8192))
+    with pytest.raises(StorageError, match="cannot open"):
+        Store(tmp_path / "noise")
+    store = Store(tmp_path / "torn")
+    store.put("things", "n", "a", thing("a", 1))
+    store._file.execute("UPDATE objects SET body = ?", (b'{"metadata": ',))
+    store.close()
+    with pytest.raises(StorageError, match="cannot open"):
+        Store(tmp_path / "torn")
+
+
+def test_the_database_is_for_its_owner_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    store.put("things", "n", "a", thing("a", 1))
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    store.close()
