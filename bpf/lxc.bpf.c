@@ -172,8 +172,12 @@ static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *fl
 		return 0;
 	}
 	pod = endpoint_at(&flow->source);
-	if (pod)
+	if (pod) {
+		/* One of our pods sends from its own device, and from nowhere else. */
+		if (!endpoint_is_host(pod) && pod->device != skb->ingress_ifindex)
+			return DROP_INVALID_SOURCE_IP;
 		flow->source_endpoint = pod->id;
+	}
 	flow->source_identity = identity_of(&flow->source);
 	/* Received, and yet from the node itself? */
 	return flow->source_identity == IDENTITY_HOST ? DROP_INVALID_SOURCE_IP : 0;

@@ -143,7 +143,10 @@ class InKernel:
             outcome = self.loaded.from_pod(pod, sent)
         else:
             sent = frame(there, here, packet.protocol, packet.port, number, ETHERNET)
-            on = 0 if packet.peer.identity == identity.HOST else self.loaded.device(kernel.UNDERLAY)
+            sender = self.by_identity.get(packet.peer.identity)
+            on = sender.device if sender is not None else self.loaded.device(kernel.UNDERLAY)
+            if packet.peer.identity == identity.HOST:
+                on = 0
             outcome = self.loaded.to_pod(pod, sent, received_on=on)
         told = [
             event

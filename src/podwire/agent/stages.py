@@ -8,6 +8,7 @@ from pathlib import Path
 from podwire.abi import dtypes
 from podwire.agent import meters
 from podwire.agent.attachments import Attachments
+from podwire.agent.kept import KeptPolicies
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Registry
@@ -45,8 +46,12 @@ class Stages:
         tunnel = bool(kernel.prepared.tunnel_device)
         backends, services = restore_numbers(maps)
 
+        self.kept = KeptPolicies(Path(config.run_dir) / "policies")
         self.sources = Sources(
-            tables, node_name=config.node_name, parse=partial(parse, cluster=config.cluster_name)
+            tables,
+            node_name=config.node_name,
+            parse=partial(parse, cluster=config.cluster_name),
+            kept=self.kept.load(),
         )
         self.labeling = Labeling(tables, config.cluster_name)
         self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))

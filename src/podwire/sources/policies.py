@@ -20,13 +20,14 @@ def row_of(item: Object, kind: str, parse: Parser, before: PolicyRow | None = No
     force. Rules that vanish would let pass what nobody meant to allow.
     """
     namespace, name = name_of(item)
-    error, rules = "", before.rules if before is not None else ()
+    metadata = mapping(item, "metadata")
+    uid, generation = metadata.get("uid"), metadata.get("generation")
+    same = before is not None and before.uid == uid  # and not another object of the same name
+    error, rules = "", before.rules if before is not None and same else ()
     try:
         rules = parse({**item, "kind": kind})
     except InvalidObject as problem:
         error = str(problem)
-    metadata = mapping(item, "metadata")
-    uid, generation = metadata.get("uid"), metadata.get("generation")
     return PolicyRow(
         kind=kind,
         namespace=namespace,

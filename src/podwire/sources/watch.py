@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from podwire.kube.resources import Resource
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
 from podwire.sources.objects import Object, name_of
 from podwire.state.table import Table
-from podwire.state.tables import Tables
+from podwire.state.tables import PolicyRow, Tables
 
 Row = TypeVar("Row")
 log = logging.getLogger(__name__)
@@ -106,9 +106,11 @@ class Sources:
         *,
         node_name: str,
         parse: policies.Parser,
+        kept: Mapping[Hashable, PolicyRow] = {},
         backoff: Backoff = Backoff(0.5, 10.0),
     ) -> None:
         self.tables = tables
+        self._kept = kept  # what policies said before an earlier agent saw them refused
         self._backoff = backoff
         self.families: list[Family[Any]] = [
             Family(resources.NAMESPACES, tables.namespaces, namespaces.row_of, _by_name),
@@ -159,7 +161,8 @@ class Sources:
 
     def _policy_row(self, kind: str, parse: policies.Parser) -> Callable[[Object], Any]:
         def row_of(item: Object) -> Any:
-            before = self.tables.policies.get((kind, *name_of(item)))
+            key = (kind, *name_of(item))
+            before = self.tables.policies.get(key) or self._kept.get(key)
             return policies.row_of(item, kind, parse, before)
 
         return row_of

@@ -129,3 +129,13 @@ def test_counts_are_of_packets_and_bytes(world: World, family: Any, kit: Any) ->
     outcome = world.from_pod(pod, packet[:-4])
     (reason,) = kit.drops(outcome)
     assert world.counted() == {(0, Direction.EGRESS): 3, (reason, Direction.EGRESS): 1}
+
+
+def test_a_pods_address_from_another_device_is_no_pods(world: World, family: Any, kit: Any) -> None:
+    """A second network of the node cannot speak as one of its pods."""
+    client, server = world.pod(1, 1001), world.pod(2, 1002)
+    packet = bytes(family.tcp(client, server, 50000, 8080))
+    assert world.to_pod(server, packet, received_on=client.device).verdict == PASS
+    outcome = world.to_pod(server, packet, received_on=world.device("pw4"))
+    assert outcome.verdict == DROPPED
+    assert kit.drops(outcome) == [DropReason.INVALID_SOURCE_IP]
