@@ -286,7 +286,7 @@ def test_cilium_policies_name_what_is_wrong(world: Any, rule: Object, path: str)
 
 
 def test_network_policies(world: Any) -> None:
-    made = world.create("networkpolicies", {"metadata": {"name": "n"}, "spec": {"egress": []}})
+    made = world.create("networkpolicies", {"metadata": {"name": "n"}, "spec": {"egress": [{}]}})
     assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
     block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["192.168.0.0/16"]}}
     wrong = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,16 @@ def test_one_leads_and_the_next_takes_over(tmp_path: Path) -> None:
             async with second.leading():
                 led.append("ben")
 
-        async with first.leading(), cancelling("ben", wait_to_lead()) as waiting:
-            while second._seen[0] == "":
-                await asyncio.sleep(0.005)
-            assert led == []
-            lease = server.objects.find("leases.coordination.k8s.io", "kube-system", "work")
-            assert lease is not None and lease["spec"]["holderIdentity"] == "anna"
-            await first._release()
-            await waiting
+        async with AsyncExitStack() as leading:
+            await leading.enter_async_context(first.leading())
+            async with cancelling("ben", wait_to_lead()) as waiting:
+                while second._seen[0] == "":
+                    await asyncio.sleep(0.005)
+                assert led == []
+                lease = server.objects.find("leases.coordination.k8s.io", "kube-system", "work")
+                assert lease is not None and lease["spec"]["holderIdentity"] == "anna"
+                await leading.aclose()
+                await waiting
         assert led == ["ben"]
         lease = server.objects.find("leases.coordination.k8s.io", "kube-system", "work")
         assert lease is not None and lease["spec"]["leaseTransitions"] == 1
