@@ -81,11 +81,14 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def read(cls, path: Path) -> AgentConfig:
         """From a JSON file; ConfigError names what is wrong."""
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            found = msgspec.json.decode(path.read_bytes(), type=cls)
         except OSError as error:
             raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from error
         except msgspec.MsgspecError as error:
             raise ConfigError(f"configuration {path}: {error}") from error
+        if not (found.enable_ipv4 or found.enable_ipv6):
+            raise ConfigError(f"configuration {path}: enable-ipv4 and enable-ipv6 are both off")
+        return found
 
     def as_mapping(self) -> dict[str, Any]:
         """Keys as in the file."""

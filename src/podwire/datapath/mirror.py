@@ -106,7 +106,12 @@ class Mirror:
         keys = [key for key in self._gone if key in self.held]
         self._gone.clear()
         if keys:
-            self.map.delete_many(keys)
+            try:
+                self.map.delete_many(keys)
+            except PodwireError as error:
+                log.warning("%s: cannot remove %d entries, trying again: %s", self.name, len(keys), error)
+                self._gone.update(keys)
+                return False
         for key in keys:
             del self.held[key]
         return bool(keys)

@@ -21,7 +21,7 @@ import msgspec
 import podwire
 from podwire.api import observer_pb2, relay_pb2
 from podwire.base.aio import Channel, Supervised
-from podwire.base.errors import ConfigError
+from podwire.base.errors import PodwireError
 from podwire.hubble.rpc import (
     Address,
     greet,
@@ -359,9 +359,12 @@ def main() -> None:
     given = parser.parse_args()
     pairs = [each.partition("=") for each in given.peers]
     if any(not name or not target for name, _, target in pairs):
-        raise ConfigError("a peer is NAME=TARGET")
+        parser.error("a peer is NAME=TARGET")
     relay = Relay([Peer(name, target) for name, _, target in pairs], Address(socket=given.socket))
-    asyncio.run(relay.run())
+    try:
+        asyncio.run(relay.run())
+    except PodwireError as error:
+        parser.exit(error.exit_code, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

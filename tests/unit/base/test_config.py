@@ -22,6 +22,7 @@ def test_options_have_kebab_names(tmp_path: Path) -> None:
         ('{"node-name": "n1", "mtu": "big"}', "mtu"),
         ('{"node-name": "n1", "routing-mode": "pigeon"}', "routing-mode"),
         ("{}", "node-name"),
+        ('{"node-name": "n1", "enable-ipv4": false}', "both off"),
         ("not json", "agent.json"),
     ],
 )
