@@ -123,6 +123,21 @@ def test_replicas_are_replaced_and_orphans_adopted(world: Any) -> None:
     assert world.get("replicasets", "rs")["status"]["replicas"] == 2
 
 
+def test_a_deployment_made_again_takes_over_what_was_left(world: Any) -> None:
+    world.node("n1")
+    world.create("deployments", workload(replicas=2))
+    world.settle()
+    names = {pod["metadata"]["name"] for pod in world.all("pods")}
+    world.objects.delete(world.kind("deployments"), "default", "web", DeleteOptions(propagation="Orphan"))
+    world.settle()
+    assert {pod["metadata"]["name"] for pod in world.all("pods")} == names
+    made = world.create("deployments", workload(replicas=2))
+    world.settle()
+    [left] = world.all("replicasets")
+    assert [owner["uid"] for owner in left["metadata"]["ownerReferences"]] == [made["metadata"]["uid"]]
+    assert {pod["metadata"]["name"] for pod in world.all("pods")} == names
+
+
 def test_a_daemonset_follows_nodes(world: Any) -> None:
     world.node("n1")
     world.create("daemonsets", workload("agent"))

@@ -62,9 +62,7 @@ class Deployments(Controller):
         return self._status(key)
 
     def _sets(self, deployment: Object) -> list[Object]:
-        uid = deployment["metadata"]["uid"]
-        found = self.objects.all(_SETS, deployment["metadata"]["namespace"])
-        return [one for one in found if (controller_of(one) or {}).get("uid") == uid]
+        return podstate.claimed(self.objects, deployment, _SETS)
 
     # -- revisions
 

@@ -45,29 +45,30 @@ def available_in(pod: Object, seconds: int) -> float | None:
     return max(0.0, seconds - (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
 
 
-def claimed(objects: Objects, owner: Object) -> list[Object]:
-    """Pods that `owner` controls. Pods without a controller that its selector matches are taken over."""
+def claimed(objects: Objects, owner: Object, resource: str = "pods") -> list[Object]:
+    """What `owner` controls. Pods (or ReplicaSets) without a controller that its selector matches are
+    taken over."""
     meta, selector = owner["metadata"], owner["spec"]["selector"]
     found = []
-    for pod in objects.all("pods", meta["namespace"]):
-        controller = controller_of(pod)
+    for one in objects.all(resource, meta["namespace"]):
+        controller = controller_of(one)
         if controller is not None:
             if controller["uid"] == meta["uid"]:
-                found.append(pod)
+                found.append(one)
             continue
-        labels = pod["metadata"].get("labels") or {}
-        if active(pod) and match(selector, labels) and not meta.get("deletionTimestamp"):
-            found.append(_adopt(objects, owner, pod))
+        labels = one["metadata"].get("labels") or {}
+        if active(one) and match(selector, labels) and not meta.get("deletionTimestamp"):
+            found.append(_adopt(objects, owner, resource, one))
     return found
 
 
-def _adopt(objects: Objects, owner: Object, pod: Object) -> Object:
+def _adopt(objects: Objects, owner: Object, resource: str, one: Object) -> Object:
     def take(body: Object) -> None:
         owners = [*(body["metadata"].get("ownerReferences") or []), owner_reference(owner)]
         body["metadata"]["ownerReferences"] = owners
 
-    meta = pod["metadata"]
-    return objects.change(objects.kind("pods"), meta["namespace"], meta["name"], take).stored.object
+    meta = one["metadata"]
+    return objects.change(objects.kind(resource), meta["namespace"], meta["name"], take).stored.object
 
 
 def make(objects: Objects, owner: Object, template: Object, labels: dict[str, str], **spec: Any) -> Object:
