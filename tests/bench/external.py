@@ -15,7 +15,7 @@ from namespaces import BenchError, run
 
 SCRIPTS = ("packets", "flows", "services")
 LINE = re.compile(
-    r"^(?P<name>\S.*?)\s+(?P<value>\d[\d,.]*) (?P<unit>ns/flow|events/s|ns|µs|ms|s|MiB|KiB|×|%|/s)\b", re.M
+    r"^(?P<name>\S.*?)\s+(?P<value>-?\d[\d,.]*) (?P<unit>ns/flow|events/s|ns|µs|ms|s|MiB|KiB|×|%|/s)\b", re.M
 )
 
 

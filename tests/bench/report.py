@@ -151,4 +151,4 @@ def _cell(row: Row | None) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" if value < 100 else f"{value:.0f}"
