@@ -36,11 +36,22 @@ class Checked(msgspec.Struct):
 def check(kind: Kind, body: Object, collect: bool = True) -> Checked:
     """Validate `body` in place: prune, default, collect."""
     checked = Checked()
+    checked.unknown += _prune_metadata(body.get("metadata"))
     if kind.schema is not None:
         _Walk(checked, strict_null=kind.custom).root(kind.schema, body)
-        if not collect:
-            checked.unknown.clear()
+    if not collect:
+        checked.unknown.clear()
     return checked
+
+
+def _prune_metadata(metadata: Any) -> list[str]:
+    """Paths of unknown fields, which are removed. Known ones were looked at before (metadata.shape)."""
+    if not isinstance(metadata, dict):
+        return []
+    unknown = sorted(metadata.keys() - definition("ObjectMeta")["properties"].keys())
+    for name in unknown:
+        del metadata[name]
+    return [f"metadata.{name}" for name in unknown]
 
 
 def check_value(schema: Object, value: Any, path: str) -> Checked:

@@ -102,6 +102,14 @@ def test_unknown_fields_by_the_clients_wish(world: Any) -> None:
     assert silent.warnings == []
 
 
+def test_unknown_fields_of_metadata_are_named_and_dropped(world: Any) -> None:
+    body = {"metadata": {"name": "typo", "lables": {"a": "b"}}}
+    made = world.create("configmaps", body)
+    assert "lables" not in made["metadata"]
+    error = refused(world, "configmaps", {"metadata": {"name": "m", "lables": {}}}, validation="Strict")
+    assert 'unknown field "metadata.lables"' in str(error)
+
+
 def test_defaults_of_pods(world: Any) -> None:
     made = world.create("pods", pod())
     spec = made["spec"]
