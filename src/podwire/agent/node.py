@@ -130,7 +130,7 @@ class Node:
             named = "; ".join(
                 f"{', '.join(map(str, row.origins)) or row.policy}: {row.error}" for row in failed[:5]
             )
-            return WARNING, f"{len(failed)} not whole in the kernel, so not switched to: {named}"
+            return WARNING, f"{len(failed)} not whole in the kernel: {named}"
         refused = [row for row in self.tables.policies if row.error]
         if refused:
             named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])

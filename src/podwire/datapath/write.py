@@ -335,10 +335,23 @@ class Writer:
             for row, error in self._mirrors[name].failed_rows().items():
                 if isinstance(row, tuple):
                     failed.setdefault(int(row[0]), []).append(str(error))
+        unknown = self._unknown_peers()
+        for peer in self.tables.policy_peers if unknown else ():
+            if peer.identity in unknown:
+                failed.setdefault(peer.policy, []).append(unknown[peer.identity])
         self.tables.policy_failures.replace(
             PolicyFailureRow(policy, len(errors), errors[0], self._origins(policy))
             for policy, errors in failed.items()
         )
+
+    def _unknown_peers(self) -> dict[int, str]:
+        """Identities that the kernel does not know some address of: their policies do not hold for it."""
+        unknown = {}
+        for name in ("podwire_ipcache", "podwire_ipcache_prefixes"):
+            for prefix, error in self._mirrors[name].failed_rows().items():
+                if (row := self.tables.ipcache.get(prefix)) is not None:
+                    unknown[row.identity] = str(error)
+        return unknown
 
     def _origins(self, policy: int) -> tuple[Origin, ...]:
         """The objects that a policy is made of."""

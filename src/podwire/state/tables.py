@@ -131,9 +131,8 @@ class EndpointPolicyRow(msgspec.Struct, frozen=True):
 
 
 class PolicyFailureRow(msgspec.Struct, frozen=True):
-    """A policy of which `rows` rows could not be written: no endpoint is switched to it.
-
-    Endpoints that obeyed it before (a peer was added) go on without those rows.
+    """A policy of which `rows` rows (or addresses of its peers) could not be written: no endpoint is
+    switched to it. Endpoints that obeyed it before (a peer was added) go on without those rows.
     """
 
     policy: int

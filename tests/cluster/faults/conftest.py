@@ -13,13 +13,28 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from podwire.base.aio import eventually
 from podwire.sandbox import keeper, view
+from podwire.testing import leaks
 from podwire.testing.cluster import Cluster
 
 Object = dict[str, Any]
 Done = subprocess.CompletedProcess[str]
 _numbers = count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """For a module as a whole: agents of its sandbox are restarted in tests, and their objects are others."""
+    if os.environ.get("PODWIRE_LEAK_CHECK") == "off":
+        yield
+        return
+    before = leaks.snapshot()
+    yield
+    left = leaks.difference(before, leaks.snapshot())
+    assert not left, "the module left behind: " + "; ".join(left)
 
 
 def new_name() -> str:

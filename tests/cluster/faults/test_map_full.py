@@ -141,6 +141,29 @@ def test_addresses_that_do_not_fit(lab: Cluster) -> None:
     as_before(lab)
 
 
+def test_a_policy_whose_peers_addresses_do_not_fit_says_so(lab: Cluster) -> None:
+    """Room for its rows, none for the addresses: they would be taken for the rest of the world."""
+    denied = policy(
+        "denied",
+        endpointSelector={"matchLabels": {"app": "stranger"}},
+        egressDeny=[{"toCIDR": [f"198.52.{n}.0/24" for n in range(MOST - 14)]}],
+        egress=[{"toEntities": ["all"]}],
+    )
+    more = policy(
+        "more",
+        endpointSelector={"matchLabels": {"app": "nobody"}},
+        ingress=[{"fromCIDR": [f"198.53.{n}.0/24" for n in range(20)]}],
+    )
+    asyncio.run(lab.apply(more))
+    apply(lab, denied)
+    wait(lambda: "map podwire_ipcache_prefixes is full" in full(lab), "the agent to say so")
+    found = wait(lambda: condition(lab, "denied"), "the condition of the policy")
+    assert found["status"] == "False" and "podwire_ipcache_prefixes is full" in found["message"]
+    as_before(lab)
+    remove(lab, denied, more)
+    as_before(lab)
+
+
 def test_services_that_do_not_fit(lab: Cluster) -> None:
     def service(name: str) -> Object:
         return {
