@@ -6,23 +6,18 @@ is for the caller's fieldValidation to say. Defaults that a schema declares are 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Iterator
-from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from podwire.apiserver.formats import text_faults
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.schemas import definition
 from podwire.apiserver.status import FieldError, required, unsupported
 
 Object = dict[str, Any]
 
-_QUANTITY = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$")
 _DEPTH = 64
 
 
@@ -196,7 +191,7 @@ class _Walk:
             self.checked.errors.append(unsupported(path, value, [str(one) for one in allowed]))
             return
         if isinstance(value, str):
-            for detail in _text_faults(schema, value):
+            for detail in text_faults(schema, value):
                 self._wrong(path, detail, value)
         elif not isinstance(value, bool):
             for detail in _number_faults(schema, value):
@@ -225,33 +220,6 @@ def _followed(schema: Object) -> Object:
     beside = {key: value for key, value in schema.items() if key != "allOf"}
     target = definition(str(schema["allOf"][0]["$ref"]).rsplit("/", 1)[-1])
     return {**target, **beside} if set(beside) - {"description"} else target
-
-
-def quantity(value: Any) -> float:
-    """The number a resource.Quantity stands for; ValueError if it is none."""
-    text = str(value)
-    if not _QUANTITY.match(text):
-        raise ValueError(text)
-    found = re.match(r"^([+-]?[\d.]+)(.*)$", text)
-    assert found
-    suffix = found[2]
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
-        return float(text)
-    powers = {
-        "n": 1e-9,
-        "u": 1e-6,
-        "m": 1e-3,
-        "": 1,
-        "k": 1e3,
-        "M": 1e6,
-        "G": 1e9,
-        "T": 1e12,
-        "P": 1e15,
-        "E": 1e18,
-    }
-    if suffix.endswith("i"):
-        return float(found[1]) * float(1024 ** ("KMGTPE".index(suffix[0]) + 1))
-    return float(found[1]) * powers[suffix]
 
 
 def _fits(expected: str, value: Any) -> bool:
@@ -283,26 +251,6 @@ def _brief(value: Any) -> Any:
 
 def _copied(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value)) if isinstance(value, (dict, list)) else value
-
-
-def _text_faults(schema: Object, value: str) -> Iterator[str]:
-    if len(value) > schema.get("maxLength", len(value)):
-        yield f"must have at most {schema['maxLength']} characters"
-    if len(value) < schema.get("minLength", 0):
-        yield f"must have at least {schema['minLength']} characters"
-    pattern = schema.get("pattern")
-    if pattern and not _pattern(pattern).search(value):
-        yield f"must match {pattern}"
-    match schema.get("format"):
-        case "date-time":
-            if not _is_time(value):
-                yield "must be a time as RFC 3339 writes it (e.g. 2006-01-02T15:04:05Z)"
-        case "byte":
-            if not _is_base64(value):
-                yield "must be base64"
-        case "quantity":
-            if not _QUANTITY.match(value):
-                yield "must be a quantity: a number with an optional suffix (e.g. 100m, 1.5, 2Gi, 1e3)"
 
 
 def _number_faults(schema: Object, value: float) -> Iterator[str]:
@@ -382,27 +330,3 @@ def _accepts(schema: Object, value: Any) -> bool:
     if simple and not (isinstance(value, (dict, list)) and simple.get("type") in ("object", "array")):
         _Walk(checked, strict_null=True).value(simple, value, "", 0)
     return not checked.errors and not list(_combinations(schema, value))
-
-
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error:  # Go's syntax has a little that Python's lacks; refused when a CRD is created
-        return re.compile("")
-
-
-@lru_cache(maxsize=4096)
-def _is_time(text: str) -> bool:
-    try:
-        return "T" in text and datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
-
-
-def _is_base64(text: str) -> bool:
-    try:
-        base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    return True

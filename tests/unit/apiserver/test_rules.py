@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from podwire.apiserver.formats import quantity
 from podwire.apiserver.objects import DeleteOptions, Options
 from podwire.apiserver.status import StatusError
-from podwire.apiserver.validation import quantity
 
 Object = dict[str, Any]
 CONTAINER = {"name": "c", "image": "web:1"}

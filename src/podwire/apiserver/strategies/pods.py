@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from podwire.apiserver.formats import quantity
 from podwire.apiserver.kinds import Strategy
 from podwire.apiserver.metadata import is_label
 from podwire.apiserver.status import FieldError, forbidden_field, required
 from podwire.apiserver.strategies.selectors import selector_valid
-from podwire.apiserver.validation import quantity
 
 if TYPE_CHECKING:
     from podwire.apiserver.objects import Objects
