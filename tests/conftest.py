@@ -16,7 +16,7 @@ import pytest
 
 NEEDS_ROOT = ("kernel", "cluster", "compat")
 SKIPS = Path(__file__).parent / "expected-skips.txt"
-ORDER = ("unit", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
+ORDER = ("unit", "loopback", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

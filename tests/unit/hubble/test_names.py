@@ -203,7 +203,8 @@ def test_what_waited_in_the_ring_gets_its_names_once_they_are_known(make) -> Non
     assert Messages(pipeline.flows).flow(0).source.pod_name == "frontend"
 
 
-def test_too_many_are_not_left_waiting_for_their_names(make) -> None:
+def test_too_many_are_not_left_waiting_for_their_names(make, monkeypatch) -> None:
+    monkeypatch.setattr("podwire.hubble.pipeline.NAMES_AFTER_BUSY", 0.05)
     pipeline, ring = make(capacity=1 << 14)
 
     async def main() -> None:

@@ -6,8 +6,10 @@ reads; made into OpenAPI v3 when first asked for.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
+
+import msgspec
 
 from podwire.apiserver.schemas import (
     cilium,
@@ -52,8 +54,14 @@ def definition(name: str) -> Object:
 
 def written_out(name: str) -> Object:
     """One of Cilium's definitions without references, as a CustomResourceDefinition must have it."""
+    found: Object = msgspec.json.decode(_written_out_once(name))  # the caller's own
+    return found
+
+
+@lru_cache(maxsize=64)
+def _written_out_once(name: str) -> bytes:
     known = {**definitions(), **language.parse(cilium.DEFINITIONS)}
-    return _written_out(known[name], known)
+    return msgspec.json.encode(_written_out(known[name], known))
 
 
 def _written_out(schema: Object, known: dict[str, Object]) -> Object:

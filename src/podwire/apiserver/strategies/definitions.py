@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from podwire.apiserver import crd
 from podwire.apiserver.kinds import Strategy
@@ -93,7 +96,13 @@ def _valid(body: Object, old: Object | None) -> Iterator[FieldError]:
             yield FieldError(
                 f"{path}.schema.openAPIV3Schema.type", "must be object at the root", value=schema.get("type")
             )
-        yield from _structural(schema, f"{path}.schema.openAPIV3Schema", 0)
+        yield from _faults(msgspec.json.encode(schema), f"{path}.schema.openAPIV3Schema")
+
+
+@lru_cache(maxsize=32)
+def _faults(schema: bytes, path: str) -> tuple[FieldError, ...]:
+    """The same schemas come again at every start."""
+    return tuple(_structural(msgspec.json.decode(schema), path, 0))
 
 
 def _structural(schema: Any, path: str, depth: int, *, typed: bool = True) -> Iterator[FieldError]:
