@@ -34,7 +34,7 @@ class Api:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whoami, "PATIENCE", 0.05)
+    monkeypatch.setattr(whoami, "PATIENCE", 0.02)
 
 
 def find(directory: Path, api: Api) -> Any:
@@ -59,7 +59,7 @@ def test_a_copy_of_another_node_is_no_copy(tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text(renamed)
 
     async def scenario() -> None:
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(0.1):
             await Whoami("n1", tmp_path).find(Api(Unreachable("away")))  # type: ignore[arg-type]
 
     with pytest.raises(TimeoutError):
