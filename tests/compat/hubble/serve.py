@@ -1,4 +1,7 @@
-"""A server with synthetic flows, in a process of its own: `serve.py DIRECTORY [NODE]`."""
+"""A server with synthetic flows, in a process of its own: `serve.py DIRECTORY [NODE [LISTEN]]`.
+
+With LISTEN (host:port) it serves TCP as well, with the certificates in DIRECTORY.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,16 @@ from podwire.hubble.pipeline import Pipeline
 from podwire.testing import flows
 
 
-async def main(directory: str, node: str = "n1") -> None:
+async def main(directory: str, node: str = "n1", listen: str = "") -> None:
     ring = flows.MemoryRing()
-    config = AgentConfig(node_name=node, run_dir=directory)
+    config = AgentConfig(
+        node_name=node,
+        run_dir=directory,
+        hubble_listen_address=listen,
+        hubble_tls_cert=f"{directory}/server.crt" if listen else "",
+        hubble_tls_key=f"{directory}/server.key" if listen else "",
+        hubble_tls_ca=f"{directory}/ca.crt" if listen else "",
+    )
     pipeline = Pipeline(ring, ring.statistics, flows.tables(), config, node)
     for other in ("n1", "n2"):
         if other != node:  # nobody is to dial addresses that are not there
