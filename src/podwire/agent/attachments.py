@@ -75,8 +75,7 @@ class Attachments:
             {
                 address: f"{row.namespace}/{row.pod}"
                 for row in self._tables.endpoints
-                for address in (row.ipv4, row.ipv6)
-                if address
+                for address in row.addresses
             }
         )
         self._tables.endpoints.mark_ready()
@@ -267,11 +266,10 @@ class Attachments:
             )
         except TimeoutError:
             log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
-        addresses = [address for address in (row.ipv4, row.ipv6) if address]
         await asyncio.to_thread(self._plumbing.detach, row.interface)
         # Before another pod can get these addresses: it must not inherit connections.
-        await asyncio.to_thread(conntrack.forget, self._maps["podwire_conntrack"], addresses)
-        for address in addresses:
+        await asyncio.to_thread(conntrack.forget, self._maps["podwire_conntrack"], row.addresses)
+        for address in row.addresses:
             with suppress(NotFound):  # of a pod CIDR that the node has no more
                 self._pools.release(address)
         self._registry.forget(row.id)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from podwire.abi.enums import BackendFlags, PolicyVerdict
+from podwire.abi.enums import POLICY_PREFIX_PORT, POLICY_PREFIX_PROTOCOL, BackendFlags, PolicyVerdict
 from podwire.abi.structs import SlotKey
 from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
 from podwire.datapath import conntrack
@@ -23,7 +23,6 @@ Rows = list[dict[str, Any]]
 
 PROTOCOLS = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
 PORTED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, 132)
-PREFIX_PROTOCOL, PREFIX_PORT = 80, 96  # bits of a policy key: up to the protocol, up to the port
 
 
 def protocol_name(number: int) -> str:
@@ -140,11 +139,11 @@ def _named(tables: Tables, number: int) -> str:
 
 
 def _ports(prefix_length: int, protocol: int, port: int) -> str:
-    if prefix_length < PREFIX_PROTOCOL:
+    if prefix_length < POLICY_PREFIX_PROTOCOL:
         return "any"
-    if prefix_length == PREFIX_PROTOCOL:
+    if prefix_length == POLICY_PREFIX_PROTOCOL:
         return f"any/{protocol_name(protocol)}"
-    span = 1 << (PREFIX_PORT - prefix_length)
+    span = 1 << (POLICY_PREFIX_PORT - prefix_length)
     numbers = str(port) if span == 1 else f"{port}-{port + span - 1}"
     if protocol not in PORTED:
         numbers = str(port >> 8) if span > 1 else f"{port >> 8}.{port & 0xFF}"  # type, or type and code
@@ -171,11 +170,6 @@ def ipcache(maps: Maps, tables: Tables) -> Rows:
             }
         )
     return found
-
-
-def _known(tables: Tables, prefix: str) -> str:
-    row = tables.ipcache.get(prefix)
-    return f"{row.namespace}/{row.pod}" if row is not None and row.pod else ""
 
 
 DUMPS: dict[str, Callable[[Maps, Tables], Rows]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwire.base.files import replace_whole
 from podwire.state.table import Change, Watch
 from podwire.state.tables import PolicyRow, Tables
 
@@ -51,9 +52,7 @@ class KeptPolicies:
         try:
             if change.new is not None and change.new.error and change.new.rules:
                 self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-                beside = path.with_suffix(".tmp")
-                beside.write_bytes(msgspec.json.encode(change.new))
-                beside.replace(path)
+                replace_whole(path, msgspec.json.encode(change.new))
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:

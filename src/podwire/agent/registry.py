@@ -7,12 +7,12 @@ labels, identity and policy are worked out anew.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from podwire.base.errors import Conflict, StorageError
+from podwire.base.files import replace_whole
 from podwire.state.table import Table
 from podwire.state.tables import EndpointRow
 
@@ -43,13 +43,9 @@ class Registry:
 
     def save(self, row: EndpointRow) -> None:
         """Write whole or not at all."""
-        path = self._path(row.id)
-        beside = path.with_suffix(".tmp")
         try:
-            beside.write_bytes(msgspec.json.encode(row))
-            os.replace(beside, path)
+            replace_whole(self._path(row.id), msgspec.json.encode(row))
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise StorageError(
                 f"cannot remember endpoint {row.id}: {error.strerror}", hint="is the disk full?"
             ) from error

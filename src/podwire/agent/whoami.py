@@ -11,6 +11,7 @@ import msgspec
 
 from podwire.base.aio import Backoff
 from podwire.base.errors import ApiError, ConfigError, PodwireError, Unreachable
+from podwire.base.files import replace_whole
 from podwire.kube import Client
 from podwire.kube.resources import NODES
 from podwire.sources import nodes
@@ -55,11 +56,9 @@ class Whoami:
 
     def remember(self, row: NodeRow) -> None:
         """Keep a copy. Without one the node still works; only a start without the API would wait."""
-        beside = self._copy.with_suffix(".tmp")
         try:
             self._copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            beside.write_bytes(msgspec.json.encode(row))
-            beside.replace(self._copy)
+            replace_whole(self._copy, msgspec.json.encode(row))
         except OSError as error:
             log.warning("cannot keep a copy of node %s: %s", row.name, error.strerror)
 

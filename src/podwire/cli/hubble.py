@@ -12,29 +12,6 @@ from podwire.base.errors import PodwireError
 
 DEFAULT_LAST = 20
 ALL = (1 << 64) - 1
-# What the compact, dict and table forms need of a flow; the same as `hubble` asks for.
-FIELDS = (
-    "time",
-    "verdict",
-    "ethernet",
-    "IP",
-    "l4",
-    "source.identity",
-    "source.namespace",
-    "source.pod_name",
-    "destination.identity",
-    "destination.namespace",
-    "destination.pod_name",
-    "Type",
-    "node_name",
-    "l7",
-    "event_type",
-    "source_service",
-    "destination_service",
-    "is_reply",
-    "Summary",
-    "ip_trace_id",
-)
 # name, short form, help; a flag that takes no value has a help that begins with *.
 FILTERS = (
     ("not", "", "*reverse the next filter: leave out what it matches"),

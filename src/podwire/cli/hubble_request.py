@@ -10,11 +10,12 @@ from typing import Any
 
 from podwire.api import flow_pb2, observer_pb2
 from podwire.base.errors import UsageError
-from podwire.cli.hubble import ALL, DEFAULT_LAST, FIELDS
+from podwire.cli.hubble import ALL, DEFAULT_LAST
 from podwire.cli.hubble_filters import FilterFlags
 from podwire.cli.hubble_print import FORMS, Printer
 from podwire.cli.hubble_text import TIME_FORMATS, Style, as_json
 from podwire.client.hubble import Connection
+from podwire.model.flow import PRINTED_FIELDS
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -76,7 +77,7 @@ def _mask(request: Any, options: dict[str, Any]) -> None:
     elif chosen:
         raise UsageError(f"{form} output format is not compatible with custom field mask")
     elif options["use_default_field_masks"]:
-        request.field_mask.paths.extend(FIELDS)
+        request.field_mask.paths.extend(PRINTED_FIELDS)
         if options["because"] or options["print_policy_names"]:
             request.field_mask.paths.extend(POLICY_FIELDS)
     if not request.field_mask.paths:

@@ -124,7 +124,7 @@ def endpoint_value(row: EndpointRow, policy: EndpointPolicyRow | None) -> struct
 
 def endpoint_addresses(row: EndpointRow) -> list[bytes]:
     """Keys in podwire_endpoints."""
-    return [addresses.pack(address) for address in (row.ipv4, row.ipv6) if address]
+    return [addresses.pack(address) for address in row.addresses]
 
 
 def node_addresses(row: NodeRow) -> Entries:

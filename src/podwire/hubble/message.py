@@ -20,7 +20,7 @@ from podwire.hubble.decode import address_bytes
 from podwire.hubble.filter_fields import FLAG_BITS, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP
 from podwire.hubble.flows import Flows
 from podwire.hubble.summary import summary
-from podwire.model.flow import Decision, Reply, Verdict
+from podwire.model.flow import PRINTED_FIELDS, Decision, Reply, Verdict
 from podwire.model.rule import Direction, Origin
 
 Row = dict[str, Any]
@@ -42,30 +42,7 @@ DEFAULT_DENY_LABEL = "podwire:default-deny"
 
 
 # What hubble's CLI asks for when it prints text.
-PRINTED = frozenset(
-    {
-        "time",
-        "verdict",
-        "ethernet",
-        "IP",
-        "l4",
-        "source.identity",
-        "source.namespace",
-        "source.pod_name",
-        "destination.identity",
-        "destination.namespace",
-        "destination.pod_name",
-        "Type",
-        "node_name",
-        "l7",
-        "event_type",
-        "source_service",
-        "destination_service",
-        "is_reply",
-        "Summary",
-        "ip_trace_id",
-    }
-)
+PRINTED = frozenset(PRINTED_FIELDS)
 # What it prints besides, and so prints wrongly when it gets only what it asked for
 # ("policy-verdict:none TRAFFIC_DIRECTION_UNKNOWN"). Who asks for all of the above gets these too.
 PRINTED_TOO = (

@@ -115,8 +115,7 @@ class Ipcache:
             return []
         return [
             IpcacheRow(exact(address), row.identity, "endpoint", namespace=row.namespace, pod=row.pod)
-            for address in (row.ipv4, row.ipv6)
-            if address
+            for address in row.addresses
         ]
 
     def _of_node(self, row: NodeRow | None) -> list[IpcacheRow]:

@@ -14,6 +14,30 @@ import msgspec
 from podwire.model.labels import Labels
 from podwire.model.rule import Origin
 
+# What the compact, dict and table forms need of a flow; the same as `hubble` asks for.
+PRINTED_FIELDS = (
+    "time",
+    "verdict",
+    "ethernet",
+    "IP",
+    "l4",
+    "source.identity",
+    "source.namespace",
+    "source.pod_name",
+    "destination.identity",
+    "destination.namespace",
+    "destination.pod_name",
+    "Type",
+    "node_name",
+    "l7",
+    "event_type",
+    "source_service",
+    "destination_service",
+    "is_reply",
+    "Summary",
+    "ip_trace_id",
+)
+
 
 class Verdict(IntEnum):
     UNKNOWN = 0

@@ -71,6 +71,11 @@ class EndpointRow(msgspec.Struct, frozen=True):
     state: str
     created: float = 0.0  # s since the epoch
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those it has, IPv4 first."""
+        return tuple(address for address in (self.ipv4, self.ipv6) if address)
+
 
 class IdentityRow(msgspec.Struct, frozen=True):
     """A number and its labels. `source` is reserved, cluster (CiliumIdentity) or local (a prefix)."""
@@ -263,7 +268,7 @@ class Tables:
                 "pod": lambda row: ((row.namespace, row.pod),),
                 "container": lambda row: (row.container_id,),
                 "identity": lambda row: (row.identity,),
-                "address": lambda row: tuple(a for a in (row.ipv4, row.ipv6) if a),
+                "address": lambda row: row.addresses,
                 "labels": lambda row: (row.labels,),
             },
         )

@@ -157,7 +157,7 @@ def _policies(tables: Tables) -> Iterable[Line]:
 def _endpoints(tables: Tables) -> Iterable[Line]:
     yield "ENDPOINT", "POD", "ADDRESSES", "IDENTITY"
     for row in sorted(tables.endpoints, key=lambda row: row.id):
-        addresses = ", ".join(address for address in (row.ipv4, row.ipv6) if address)
+        addresses = ", ".join(row.addresses)
         yield str(row.id), f"{row.namespace}/{row.pod}", addresses, identity(tables, row.identity)
 
 
