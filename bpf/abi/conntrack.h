@@ -53,10 +53,10 @@ struct ct_entry {
 	__u32 pad;
 };
 
-/* One per node; bumped when something that was allowed may no longer be. */
+/* One per node. */
 struct node_state {
-	__u32 policy_epoch;
-	__u32 pad;
+	__u32 policy_epoch;  /* bumped when something that was allowed may no longer be */
+	__u32 service_epoch; /* bumped when a backend may no longer be what a flow remembers */
 };
 
 /* First fragments remember their ports for those that follow. */

@@ -45,7 +45,8 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
 /* NULL also for what has expired: LRU maps do not forget by themselves. */
 static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
 {
-	struct ct_entry *entry = bpf_map_lookup_elem(&podwire_conntrack, key);
+	struct ct_key copy = *key;
+	struct ct_entry *entry = bpf_map_lookup_elem(&podwire_conntrack, &copy);
 
 	return entry && entry->expires >= now ? entry : NULL;
 }
@@ -135,6 +136,7 @@ static __always_inline int ct_create(struct flow *flow, const struct ct_key *key
 				     struct ct_entry *entry, __u8 side)
 {
 	bool sent = side == DIRECTION_EGRESS;
+	struct ct_key copy = *key;
 
 	entry->direction = side;
 	entry->reported = flow->now;
@@ -145,6 +147,7 @@ static __always_inline int ct_create(struct flow *flow, const struct ct_key *key
 	ct_count(entry, flow, sent);
 	entry->expires = flow->now + ct_timeout(entry, flow->protocol);
 	flow->flags |= FLOW_REPORT;
-	return bpf_map_update_elem(&podwire_conntrack, key, entry, BPF_ANY) ? DROP_CT_INSERT_FAILED
-									    : 0;
+	return bpf_map_update_elem(&podwire_conntrack, &copy, entry, BPF_ANY)
+		       ? DROP_CT_INSERT_FAILED
+		       : 0;
 }

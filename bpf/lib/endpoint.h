@@ -23,7 +23,9 @@ struct {
 
 static __always_inline struct endpoint *endpoint_at(const union address *address)
 {
-	return bpf_map_lookup_elem(&podwire_endpoints, address);
+	union address key = *address; /* Linux 6.1 takes no key from behind a pointer argument */
+
+	return bpf_map_lookup_elem(&podwire_endpoints, &key);
 }
 
 static __always_inline struct endpoint *endpoint_on(__u32 device)

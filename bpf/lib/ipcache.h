@@ -28,12 +28,11 @@ struct {
 
 static __always_inline struct ipcache_entry *ipcache_find(const union address *address)
 {
-	struct ipcache_entry *entry = bpf_map_lookup_elem(&podwire_ipcache, address);
-	struct prefix_key key = {.prefix_length = ADDRESS_BITS};
+	struct prefix_key key = {.prefix_length = ADDRESS_BITS, .address = *address};
+	struct ipcache_entry *entry = bpf_map_lookup_elem(&podwire_ipcache, &key.address);
 
 	if (entry)
 		return entry;
-	key.address = *address;
 	return bpf_map_lookup_elem(&podwire_ipcache_prefixes, &key);
 }
 

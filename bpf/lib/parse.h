@@ -25,9 +25,12 @@ __noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
 {
 	__u8 options[IPV4_OPTIONS_MAX] = {};
 	__u32 at = 0;
+	__u32 last = length - 1; /* very large where there are none */
 
-	if (!length || length > sizeof(options) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + IPV4_HEADER_MIN, options, length))
+	/* clang-16 folds two checks into one whose bound Linux 6.1 to 6.18 do not see. */
+	barrier_var(last);
+	if (last >= sizeof(options) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + IPV4_HEADER_MIN, options, last + 1))
 		return DROP_INVALID_PACKET;
 	for (int i = 0; i < IPV4_OPTIONS_MAX; i++) {
 		__u8 kind, size;

@@ -27,9 +27,9 @@ CT_ENTRY = np.dtype(
 
 NODE_STATE = np.dtype(
     {
-        "names": ["policy_epoch"],
-        "formats": ["=u4"],
-        "offsets": [0],
+        "names": ["policy_epoch", "service_epoch"],
+        "formats": ["=u4", "=u4"],
+        "offsets": [0, 4],
         "itemsize": 8,
     }
 )

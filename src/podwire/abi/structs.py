@@ -74,17 +74,18 @@ class CtEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeState(msgspec.Struct, frozen=True, gc=False):
-    """One per node; bumped when something that was allowed may no longer be."""
+    """One per node."""
 
     NAME: ClassVar[str] = "node_state"
     SIZE: ClassVar[int] = 8
-    LAYOUT: ClassVar[_Layout] = _Layout("=I4x")
-    OFFSETS: ClassVar[dict[str, int]] = {"policy_epoch": 0, "pad": 4}
+    LAYOUT: ClassVar[_Layout] = _Layout("=II")
+    OFFSETS: ClassVar[dict[str, int]] = {"policy_epoch": 0, "service_epoch": 4}
 
-    policy_epoch: int = 0
+    policy_epoch: int = 0  # bumped when something that was allowed may no longer be
+    service_epoch: int = 0  # bumped when a backend may no longer be what a flow remembers
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.policy_epoch)
+        return self.LAYOUT.pack(self.policy_epoch, self.service_epoch)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> NodeState:
