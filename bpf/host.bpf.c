@@ -5,23 +5,15 @@
 /* A pod behind the tunnel does not come around it. Without a tunnel nothing is asked here:
  * who sends is only looked up when policy wants to know.
  */
-static __always_inline int check_route(struct flow *flow)
+static __always_inline int check_route(const struct __sk_buff *skb, struct flow *flow)
 {
-	struct ipcache_entry *there;
-
-	if (!config_tunnel_device)
-		return 0;
-	there = ipcache_find(&flow->source);
-	flow->source_identity = there ? there->identity : IDENTITY_WORLD;
-	if (flow->source_identity == IDENTITY_HOST || (there && !address_is_zero(&there->tunnel)))
-		return DROP_INVALID_SOURCE_IP;
-	return 0;
+	return config_tunnel_device ? identify_received(flow, skb->ifindex) : 0;
 }
 
 static __always_inline int receive(struct __sk_buff *skb, struct flow *flow,
 				   const struct endpoint *receiver)
 {
-	int reason = check_route(flow);
+	int reason = check_route(skb, flow);
 
 	if (!reason)
 		reason = parse_transport(skb, flow);

@@ -5,19 +5,18 @@
 #include "lib/balance.h"
 #include "lib/deliver.h"
 
-#define LINK_LOCAL_MASK bpf_htonl(0xffc00000)
-#define LINK_LOCAL      bpf_htonl(0xfe800000)
-
-static __always_inline bool is_link_local(const union address *address)
+/* ICMPv6 with a source that is valid on this link only: none yet, or the one that goes with the
+ * pod's hardware address. The node learns who asks, and one table of neighbours serves the whole
+ * machine: invented ones would fill it.
+ */
+static __always_inline bool is_link_upkeep(const struct flow *flow, const struct endpoint *sender)
 {
-	return (address->words[0] & LINK_LOCAL_MASK) == LINK_LOCAL;
-}
+	union address own;
 
-/* ICMPv6 with a source that is valid on this link only. */
-static __always_inline bool is_link_upkeep(const struct flow *flow)
-{
-	return flow->protocol == PROTOCOL_ICMPV6 && flow_is_ipv6(flow) &&
-	       (address_is_zero(&flow->source) || is_link_local(&flow->source));
+	if (flow->protocol != PROTOCOL_ICMPV6 || !flow_is_ipv6(flow))
+		return false;
+	address_set_link_local(&own, sender->mac);
+	return address_is_zero(&flow->source) || address_equal(&flow->source, &own);
 }
 
 /* Does the stack keep it? It would forward a neighbour message to any other address, and
@@ -27,7 +26,7 @@ static __always_inline bool ends_on_link(const struct flow *flow)
 {
 	struct endpoint *there;
 
-	if (address_is_link_group(&flow->destination) || is_link_local(&flow->destination))
+	if (address_is_link_group(&flow->destination) || address_is_link_local(&flow->destination))
 		return true;
 	there = endpoint_at(&flow->destination);
 	return there && endpoint_is_host(there);
@@ -59,7 +58,7 @@ static __always_inline int parse_from_pod(struct __sk_buff *skb, struct flow *fl
 	if (reason)
 		return reason;
 	own = endpoint_owns(sender, &flow->source);
-	if (!own && !is_link_upkeep(flow))
+	if (!own && !is_link_upkeep(flow, sender))
 		return DROP_INVALID_SOURCE_IP;
 	reason = parse_transport(skb, flow);
 	if (!reason)
@@ -134,6 +133,33 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
 }
 
+/* Which address the pod says is its own: the node would learn it, see is_link_upkeep. 0 = none, it
+ * only asks whether somebody has one (RFC 5227). 0 or the reason to drop.
+ */
+static __always_inline int check_arp(struct __sk_buff *skb, const struct endpoint *sender)
+{
+	__be32 address;
+	__u8 *arp;
+
+	if (!has_source_mac(skb, sender))
+		return DROP_INVALID_SOURCE_MAC;
+	arp = packet_header(skb, ETH_HLEN, ARP_LENGTH);
+	if (!arp)
+		return DROP_INVALID_PACKET;
+	address = *(__be32 *)(arp + ARP_SENDER);
+	return !address || address == sender->ipv4.words[3] ? 0 : DROP_INVALID_SOURCE_IP;
+}
+
+/* Where no pod may send to, whatever its policy says. 0 or the reason to drop. */
+static __always_inline int check_destination(const struct flow *flow)
+{
+	/* The node's own address would make it a node's word where somebody masquerades. */
+	if (config_tunnel_device && flow->protocol == IPPROTO_UDP &&
+	    flow->destination_port == bpf_htons(config_tunnel_port))
+		return DROP_ENCAP_PROHIBITED;
+	return address_is_special(&flow->destination) ? DROP_UNKNOWN_L3_TARGET : 0;
+}
+
 SEC("tc")
 int podwire_from_pod(struct __sk_buff *skb)
 {
@@ -146,8 +172,10 @@ int podwire_from_pod(struct __sk_buff *skb)
 		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
 	flow->source_identity = sender->identity;
 	flow->source_endpoint = sender->id;
-	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return TC_ACT_OK;
+	if (skb->protocol == bpf_htons(ETH_P_ARP)) {
+		reason = check_arp(skb, sender);
+		return reason ? drop(skb, flow, reason) : TC_ACT_OK;
+	}
 	reason = parse_from_pod(skb, flow, sender);
 	if (reason)
 		return drop(skb, flow, reason);
@@ -155,6 +183,9 @@ int podwire_from_pod(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	if (sender->flags & ENDPOINT_NOT_READY)
 		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
+	reason = check_destination(flow);
+	if (reason)
+		return drop(skb, flow, reason);
 	if (address_is_hairpin(&flow->destination))
 		return send_to_itself(skb, flow, sender);
 	return send(skb, flow, sender);
@@ -174,13 +205,13 @@ static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *fl
 	pod = endpoint_at(&flow->source);
 	if (pod) {
 		/* One of our pods sends from its own device, and from nowhere else. */
-		if (!endpoint_is_host(pod) && pod->device != skb->ingress_ifindex)
+		if (endpoint_is_host(pod) || pod->device != skb->ingress_ifindex)
 			return DROP_INVALID_SOURCE_IP;
 		flow->source_endpoint = pod->id;
+		flow->source_identity = pod->identity;
+		return 0;
 	}
-	flow->source_identity = identity_of(&flow->source);
-	/* Received, and yet from the node itself? */
-	return flow->source_identity == IDENTITY_HOST ? DROP_INVALID_SOURCE_IP : 0;
+	return identify_received(flow, skb->ingress_ifindex);
 }
 
 static __always_inline int parse_to_pod(struct __sk_buff *skb, struct flow *flow,

@@ -4,11 +4,24 @@
  */
 #include "lib/deliver.h"
 
-#define IDENTITY_MAX 0xffffff
-
 static __always_inline bool is_node_identity(__u32 identity)
 {
 	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER;
+}
+
+/* What a stranger's packet says inside is not worth telling: who sent it is, and to whom. */
+static __always_inline void tell_outer(struct flow *flow, const union address *sender)
+{
+	bool ipv4 = address_is_ipv4(sender);
+
+	flow->source = *sender;
+	flow->destination.halves[0] =
+		ipv4 ? config_node_ipv4.halves[0] : config_node_ipv6.halves[0];
+	flow->destination.halves[1] =
+		ipv4 ? config_node_ipv4.halves[1] : config_node_ipv6.halves[1];
+	flow->protocol = IPPROTO_UDP;
+	flow->destination_port = bpf_htons(config_tunnel_port);
+	flow->flags = ipv4 ? 0 : FLOW_IPV6;
 }
 
 /* Only nodes may tell identities, and none may claim to be this one. 0 or the reason to drop. */
@@ -24,11 +37,13 @@ static __always_inline int identify_tunnel(struct __sk_buff *skb, struct flow *f
 	} else {
 		return DROP_NO_TUNNEL_KEY;
 	}
+	if (key.tunnel_id == IDENTITY_UNKNOWN || key.tunnel_id > IDENTITY_CLUSTER_MAX ||
+	    !is_node_identity(ipcache_identity(&node))) {
+		tell_outer(flow, &node);
+		return DROP_INVALID_IDENTITY;
+	}
 	flow->source_identity =
 		key.tunnel_id == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : key.tunnel_id;
-	if (key.tunnel_id == IDENTITY_UNKNOWN || key.tunnel_id > IDENTITY_MAX ||
-	    !is_node_identity(ipcache_identity(&node)))
-		return DROP_INVALID_IDENTITY;
 	return 0;
 }
 
@@ -78,6 +93,9 @@ static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *f
 	struct endpoint *pod = endpoint_at(&flow->source);
 
 	if (pod && !endpoint_is_host(pod)) {
+		/* One of our pods sends from its own device, and from nowhere else. */
+		if (skb->ingress_ifindex && skb->ingress_ifindex != pod->device)
+			return DROP_INVALID_SOURCE_IP;
 		flow->source_identity = pod->identity;
 		flow->source_endpoint = pod->id;
 		return 0;
@@ -86,9 +104,9 @@ static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *f
 		flow->source_identity = IDENTITY_HOST;
 		return 0;
 	}
-	flow->source_identity = pod ? IDENTITY_HOST : ipcache_identity(&flow->source);
-	/* Received, and yet from the node itself? */
-	return flow->source_identity == IDENTITY_HOST ? DROP_INVALID_SOURCE_IP : 0;
+	if (pod)
+		return DROP_INVALID_SOURCE_IP;
+	return identify_received(flow, skb->ingress_ifindex);
 }
 
 /* A pod's packets come with their tunnel key. What the node's stack sends this way gets

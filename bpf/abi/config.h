@@ -14,7 +14,11 @@
 CONFIG(union address, node_ipv4, {},
        "address of this node on the underlay, v4-mapped; zero = none");
 CONFIG(union address, node_ipv6, {}, "address of this node on the underlay; zero = none");
+CONFIG(__u32, network_device, 0,
+       "ifindex of the device towards other nodes: nobody of the cluster comes from another; 0 = "
+       "any");
 CONFIG(__u32, tunnel_device, 0, "ifindex of the tunnel device; 0 = native routing");
+CONFIG(__u32, tunnel_port, 8472, "UDP port of the tunnel, which no pod may send to");
 CONFIG(__u32, tunnel_mtu, 1450, "largest IP packet that fits into the tunnel, bytes");
 CONFIG(__u32, trace_interval, 5, "s between trace events of one connection");
 CONFIG(__u32, trace_events, 1, "1 = emit trace events");

@@ -12,6 +12,12 @@ enum ct_scope {
 	CT_SERVICE = 1, /* client to frontend: remembers the backend it was given */
 };
 
+/* Who sent the request of an ICMP echo; 0 = it is no echo. */
+enum ct_asks {
+	CT_LOCAL_ASKS = 1,
+	CT_REMOTE_ASKS = 2,
+};
+
 /* ICMP echo: the identifier stands in the port of the side that asked; the other is 0. Of
  * other messages the sender has port 0xffff, the receiver type << 8 | code.
  */
@@ -22,7 +28,8 @@ struct ct_key {
 	__be16 remote_port;
 	__u8 protocol;
 	__u8 scope; /* enum ct_scope */
-	__u16 pad;
+	__u8 asks;  /* enum ct_asks */
+	__u8 pad;
 };
 
 enum ct_flags {
@@ -71,4 +78,6 @@ struct fragment_key {
 struct fragment_ports {
 	__be16 source_port;
 	__be16 destination_port;
+	__u8 asks; /* enum ct_asks, seen from the sender */
+	__u8 pad[3];
 };

@@ -27,6 +27,7 @@ enum drop_reason {
 	DROP_NO_BACKEND = 158,               /* Service backend not found */
 	DROP_NO_TUNNEL_ENDPOINT = 160,       /* No tunnel/encapsulation endpoint (datapath BUG!) */
 	DROP_UNSUPPORTED_L2 = 166,           /* Unsupported L2 protocol */
+	DROP_ENCAP_PROHIBITED = 170,         /* Encapsulation traffic is prohibited */
 	DROP_INVALID_IDENTITY = 171,         /* Invalid identity */
 	DROP_FRAGMENT_NOT_FOUND = 175,       /* First logical datagram fragment not found */
 	DROP_FORBIDDEN_ICMPV6 = 176,         /* Forbidden ICMPv6 message */

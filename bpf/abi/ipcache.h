@@ -17,6 +17,9 @@ struct ipcache_entry {
 	__u32 pad;
 };
 
+#define IDENTITY_CLUSTER_MAX                                                                       \
+	0xffffff /* above it are those of one node alone: prefixes of the world */
+
 /* Identities with a fixed number (Cilium's). */
 enum reserved_identity {
 	IDENTITY_UNKNOWN = 0,

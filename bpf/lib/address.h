@@ -57,6 +57,41 @@ static __always_inline bool address_is_hairpin(const union address *address)
 	return address->halves[0] == HAIRPIN_IPV6_HIGH && address->halves[1] == HAIRPIN_IPV6_LOW;
 }
 
+/* fe80::/10 */
+static __always_inline bool address_is_link_local(const union address *address)
+{
+	return (address->words[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* The link-local address that goes with a hardware address (RFC 4291, appendix A). */
+static __always_inline void address_set_link_local(union address *address, const __u8 *mac)
+{
+	address->words[0] = bpf_htonl(0xfe800000);
+	address->words[1] = 0;
+	address->bytes[8] = mac[0] ^ 2;
+	address->bytes[9] = mac[1];
+	address->bytes[10] = mac[2];
+	address->bytes[11] = 0xff;
+	address->bytes[12] = 0xfe;
+	address->bytes[13] = mac[3];
+	address->bytes[14] = mac[4];
+	address->bytes[15] = mac[5];
+}
+
+/* Nobody's in particular: this host, loopback, groups, broadcast (RFC 6890), this link. The node's
+ * stack would take them for its own, though policy was asked about the world.
+ */
+static __always_inline bool address_is_special(const union address *address)
+{
+	if (address_is_ipv4(address)) {
+		__u8 first = address->bytes[12];
+
+		return first == 0 || first == 127 || first >= 224;
+	}
+	return address->bytes[0] == 0xff || address_is_link_local(address) ||
+	       (!address->halves[0] && bpf_be64_to_cpu(address->halves[1]) <= 1);
+}
+
 /* To all on this link, and to nobody beyond: ff02::/16, 224.0.0.0/24. */
 static __always_inline bool address_is_link_group(const union address *address)
 {

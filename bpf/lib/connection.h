@@ -130,7 +130,8 @@ __noinline int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 		reason = connection_ask(skb, flow, endpoint, key);
 	}
 	if (reason) {
-		entry->expires = flow->now + ct_timeout(entry, key->protocol);
+		if (side == entry->direction)
+			entry->expires = flow->now + ct_timeout(entry, key->protocol);
 		return reason;
 	}
 	entry->identity = flow->peer;

@@ -39,6 +39,8 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
 	turned->remote_port = key->local_port;
 	turned->protocol = key->protocol;
 	turned->scope = key->scope;
+	/* 1 and 2 change places. */
+	turned->asks = key->asks ? key->asks ^ (CT_LOCAL_ASKS | CT_REMOTE_ASKS) : 0;
 	turned->pad = 0;
 }
 

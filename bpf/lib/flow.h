@@ -52,11 +52,12 @@ struct flow {
 	__u32 now; /* s, CLOCK_BOOTTIME */
 	__u32 length;
 	__u32 fragment_id;
+	__u32 end; /* offset behind the packet: as its IP header says, not what trails it */
 	__u16 flags;
 	__u16 rev_nat; /* the Service this packet was translated for */
 	__u32 backend;
-	__u16 error; /* errno of the kernel call that failed */
-	__u16 pad;
+	__u16 error;           /* errno of the kernel call that failed */
+	__u16 inner_transport; /* FLOW_ERROR: offset of the inner transport header */
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_code;

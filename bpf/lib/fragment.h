@@ -34,6 +34,7 @@ static __always_inline int fragment_remember(struct flow *flow)
 	struct fragment_ports ports = {
 		.source_port = flow->source_port,
 		.destination_port = flow->destination_port,
+		.asks = flow->tuple.asks,
 	};
 
 	if (bpf_map_update_elem(&podwire_fragments, &key, &ports, BPF_ANY))
@@ -50,5 +51,6 @@ static __always_inline int fragment_recall(struct flow *flow)
 		return DROP_FRAGMENT_NOT_FOUND;
 	flow->source_port = ports->source_port;
 	flow->destination_port = ports->destination_port;
+	flow->tuple.asks = ports->asks;
 	return 0;
 }

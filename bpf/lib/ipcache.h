@@ -71,6 +71,33 @@ static __always_inline bool address_is_node(const union address *address)
 	       (address->halves[0] == ipv6->halves[0] && address->halves[1] == ipv6->halves[1]);
 }
 
+/* Pods, nodes and what else belongs to the cluster; not the world, nor a prefix of it. */
+static __always_inline bool identity_is_of_cluster(__u32 identity)
+{
+	return identity <= IDENTITY_CLUSTER_MAX && identity != IDENTITY_WORLD &&
+	       identity != IDENTITY_WORLD_IPV4 && identity != IDENTITY_WORLD_IPV6;
+}
+
+/* Who sent what the node's stack received on `device` and forwards. An address proves nothing by
+ * itself: a pod of another node is behind the tunnel and comes from nowhere else, nobody of the
+ * cluster comes from a device that is not the cluster's, and the node itself from none. 0 or the
+ * reason to drop.
+ */
+static __always_inline int identify_received(struct flow *flow, __u32 device)
+{
+	struct ipcache_entry *there = ipcache_find(&flow->source);
+
+	flow->source_identity = there ? there->identity : IDENTITY_WORLD;
+	if (flow->source_identity == IDENTITY_HOST)
+		return DROP_INVALID_SOURCE_IP;
+	if (config_tunnel_device && there && !address_is_zero(&there->tunnel))
+		return DROP_INVALID_SOURCE_IP;
+	if (config_network_device && device != config_network_device &&
+	    identity_is_of_cluster(flow->source_identity))
+		return DROP_INVALID_SOURCE_IP;
+	return 0;
+}
+
 /* This node's, a pod's of it, or what a pod sees itself come from: never from outside. */
 static __always_inline bool address_is_ours(const union address *address)
 {

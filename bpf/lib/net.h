@@ -22,6 +22,9 @@
 
 #define ETH_P_IPV6 0x86dd
 
+#define ARP_LENGTH 28
+#define ARP_SENDER 14 /* offset of the sender's protocol address */
+
 #define TC_ACT_OK       0
 #define TC_ACT_SHOT     2
 #define TC_ACT_REDIRECT 7

@@ -6,13 +6,12 @@
 
 #include "address.h"
 #include "fragment.h"
+#include "inner.h"
 #include "packet.h"
 
-#define EXTENSIONS_MAX    8
 #define IPV4_OPTIONS_MAX  40
 #define IPV4_LOOSE_ROUTE  131
 #define IPV4_STRICT_ROUTE 137
-#define TRANSPORT_MAX     512 /* no sane chain of headers reaches further */
 #define TCP_HEADER_MIN    20
 #define TCP_DATA_OFFSET   12
 #define TCP_FLAGS_OFFSET  13
@@ -76,6 +75,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct flow *flow)
 		flow->flags |= FLOW_TRUNCATED;
 		return DROP_INVALID_PACKET;
 	}
+	flow->end = skb->gso_size ? skb->len : ETH_HLEN + total;
 	if (fragment)
 		flow->flags |=
 			fragment & IPV4_FRAGMENT_OFFSET ? FLOW_FRAGMENT : FLOW_FIRST_FRAGMENT;
@@ -98,6 +98,7 @@ static __always_inline void parse_ipv6_fragment(struct flow *flow, const __u8 *h
 
 __noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 {
+	bool fragmented = false;
 	__u32 offset;
 	__u8 next;
 
@@ -110,13 +111,13 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 
 		flow->protocol = next;
 		flow->transport = offset;
-		if (next != PROTOCOL_HOPOPTS && next != PROTOCOL_ROUTING && next != PROTOCOL_AUTH &&
-		    next != PROTOCOL_FRAGMENT && next != PROTOCOL_DSTOPTS)
+		if (!is_extension(next))
 			return 0;
 		/* What follows in a later fragment is payload, whatever it looks like. */
 		if (flow->flags & FLOW_FRAGMENT)
 			return 0;
-		if (offset > TRANSPORT_MAX || bpf_skb_load_bytes(skb, offset, header, 8)) {
+		if (offset > TRANSPORT_MAX || offset + 8 > flow->end ||
+		    bpf_skb_load_bytes(skb, offset, header, 8)) {
 			flow->flags |= FLOW_TRUNCATED;
 			return DROP_INVALID_EXTENSION_HEADER;
 		}
@@ -124,6 +125,9 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 		if (next == PROTOCOL_ROUTING && header[3])
 			return DROP_INVALID_EXTENSION_HEADER;
 		if (next == PROTOCOL_FRAGMENT) {
+			if (fragmented)
+				return DROP_INVALID_EXTENSION_HEADER;
+			fragmented = true;
 			parse_ipv6_fragment(flow, header);
 			offset += 8;
 		} else if (next == PROTOCOL_AUTH) {
@@ -134,12 +138,6 @@ __noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 		next = header[0];
 	}
 	return DROP_INVALID_EXTENSION_HEADER;
-}
-
-static __always_inline bool is_extension(__u8 next)
-{
-	return next == PROTOCOL_HOPOPTS || next == PROTOCOL_ROUTING || next == PROTOCOL_AUTH ||
-	       next == PROTOCOL_FRAGMENT || next == PROTOCOL_DSTOPTS;
 }
 
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct flow *flow)
@@ -165,6 +163,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct flow *flow)
 		flow->flags |= FLOW_TRUNCATED;
 		return DROP_INVALID_PACKET;
 	}
+	flow->end = skb->gso_size ? skb->len : ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (is_extension(flow->protocol))
 		return parse_extensions(skb, flow);
 	return 0;
@@ -177,6 +176,15 @@ static __always_inline int parse_network(struct __sk_buff *skb, struct flow *flo
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(skb, flow);
 	return DROP_UNSUPPORTED_L3;
+}
+
+/* `length` bytes of the transport header, or NULL if the packet ends before. */
+static __always_inline void *parse_header(struct __sk_buff *skb, const struct flow *flow,
+					  __u32 length)
+{
+	if (flow->transport + length > flow->end)
+		return NULL;
+	return packet_header(skb, flow->transport & TRANSPORT_MASK, length);
 }
 
 static __always_inline bool icmp_is_error(bool ipv6, __u8 type)
@@ -197,78 +205,19 @@ static __always_inline void parse_echo(struct flow *flow, const __u8 *header)
 	__builtin_memcpy(&identifier, header + 4, sizeof(identifier));
 	if (flow_is_echo_request(flow)) {
 		flow->source_port = identifier;
+		flow->tuple.asks = CT_LOCAL_ASKS;
 	} else if (flow_is_echo_reply(flow)) {
 		flow->destination_port = identifier;
+		flow->tuple.asks = CT_REMOTE_ASKS;
 	} else if (!icmp_is_error(flow_is_ipv6(flow), flow->icmp_type)) {
 		flow->source_port = ICMP_NO_ECHO;
 		flow->destination_port = bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
 	}
 }
 
-/* An inner packet's header: what was sent, so its source is where the error goes to. */
-static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flow *flow,
-					       __u32 offset)
-{
-	union address sent_from, sent_to;
-	__u32 header;
-
-	if (flow_is_ipv6(flow)) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 6)
-			return -1;
-		address_set_ipv6(&sent_from, &ip.saddr);
-		address_set_ipv6(&sent_to, &ip.daddr);
-		flow->inner.protocol = ip.nexthdr;
-		header = sizeof(ip);
-	} else {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 4 ||
-		    ip.ihl < 5 || ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET))
-			return -1;
-		address_set_ipv4(&sent_from, ip.saddr);
-		address_set_ipv4(&sent_to, ip.daddr);
-		flow->inner.protocol = ip.protocol;
-		header = ip.ihl * 4;
-	}
-	/* An error goes to who sent the packet, or it is about nothing. */
-	if (!address_equal(&sent_from, &flow->destination))
-		return -1;
-	flow->inner.local = sent_to;
-	flow->inner.remote = sent_from;
-	return offset + header;
-}
-
-/* What an ICMP error is about. Without a whole inner header it is about nothing we know:
- * then the flow is not FLOW_ERROR, and policy is asked for the ICMP type itself.
- */
-__noinline int parse_inner(struct __sk_buff *skb, struct flow *flow)
-{
-	__u8 request, ports[8];
-	int offset;
-
-	if (!flow)
-		return DROP_INVALID_PACKET;
-	request = flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST;
-	offset = parse_inner_network(skb, flow, flow->transport + 8);
-	if (offset < 0 || bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
-		return 0;
-	if (flow->inner.protocol == IPPROTO_TCP || flow->inner.protocol == IPPROTO_UDP) {
-		__builtin_memcpy(&flow->inner.remote_port, ports, 2);
-		__builtin_memcpy(&flow->inner.local_port, ports + 2, 2);
-	} else if (flow->inner.protocol == flow->protocol && ports[0] == request) {
-		__builtin_memcpy(&flow->inner.remote_port, ports + 4, 2);
-	} else {
-		return 0;
-	}
-	flow->flags |= FLOW_ERROR;
-	return 0;
-}
-
 static __always_inline int parse_icmp(struct __sk_buff *skb, struct flow *flow)
 {
-	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, PORTS_HEADER_MIN);
+	__u8 *header = parse_header(skb, flow, PORTS_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;
@@ -288,7 +237,7 @@ static __always_inline void parse_ports(struct flow *flow, const __u8 *header)
 
 static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
 {
-	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, TCP_HEADER_MIN);
+	__u8 *header = parse_header(skb, flow, TCP_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;
@@ -299,7 +248,7 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
 
 static __always_inline int parse_udp(struct __sk_buff *skb, struct flow *flow)
 {
-	__u8 *header = packet_header(skb, flow->transport & TRANSPORT_MASK, PORTS_HEADER_MIN);
+	__u8 *header = parse_header(skb, flow, PORTS_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;

@@ -40,26 +40,24 @@ static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 
 	return class ? *class : POLICY_CLASS_ANY;
 }
 
-/* ICMP has its type and code where others have their port. For an echo the key says what
- * its opener sent, whichever packet we look at: the identifier is on the side that asks. An
- * identifier of 0 is taken for the request's. Of any other message the ports have the kind, also
- * of its later fragments, which have no header to read it from.
+/* ICMP has its type and code where others have their port. For an echo the key says who asked; of
+ * any other message the ports have the kind, also of its later fragments, which have no header to
+ * read it from; of an error that is about no connection the flow has it.
  */
 static __always_inline __be16 policy_icmp(const struct flow *flow, const struct ct_key *key,
 					  __u8 direction)
 {
 	bool egress = direction == DIRECTION_EGRESS;
+	bool asked = key->asks == (egress ? CT_LOCAL_ASKS : CT_REMOTE_ASKS);
 	__be16 asks = egress ? key->local_port : key->remote_port;
 	__be16 answers = egress ? key->remote_port : key->local_port;
 
-	if (asks == ICMP_NO_ECHO && answers)
-		return answers;
-	if (!flow_is_echo_request(flow) && !flow_is_echo_reply(flow) &&
-	    !(flow->flags & (FLOW_ERROR | FLOW_FRAGMENT)))
-		return bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
+	if (!key->asks)
+		return asks == ICMP_NO_ECHO ? answers
+					    : bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
 	if (flow_is_ipv6(flow))
-		return bpf_htons((answers ? ICMPV6_ECHO_REPLY : ICMPV6_ECHO_REQUEST) << 8);
-	return bpf_htons((answers ? ICMP_ECHO_REPLY : ICMP_ECHO_REQUEST) << 8);
+		return bpf_htons((asked ? ICMPV6_ECHO_REQUEST : ICMPV6_ECHO_REPLY) << 8);
+	return bpf_htons((asked ? ICMP_ECHO_REQUEST : ICMP_ECHO_REPLY) << 8);
 }
 
 /* The port of the side that was called. */

@@ -144,7 +144,6 @@ __noinline int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 s
 	union address *address;
 	__be16 *own;
 	__be16 port = service_port;
-	__u8 first;
 	bool ipv6;
 
 	if (!flow || !to)
@@ -153,7 +152,7 @@ __noinline int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 s
 	inner = flow->transport + ICMP_INNER;
 	checksum = flow->transport + ICMP_CHECKSUM;
 	at = inner + address_offset(ipv6, side);
-	ports = inner + sizeof(struct ipv6hdr);
+	ports = flow->inner_transport;
 	address = side == TRANSLATE_SOURCE ? &flow->inner.remote : &flow->inner.local;
 	own = side == TRANSLATE_SOURCE ? &flow->inner.remote_port : &flow->inner.local_port;
 	if (address_is_ipv4(to) == ipv6)
@@ -167,12 +166,10 @@ __noinline int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 s
 			return DROP_WRITE_ERROR;
 	} else {
 		/* The inner header's own checksum takes up the change, ICMP's sum stays. */
-		if (bpf_skb_load_bytes(skb, inner, &first, sizeof(first)) ||
-		    bpf_skb_store_bytes(skb, at, &to->words[3], sizeof(__be32), 0) ||
+		if (bpf_skb_store_bytes(skb, at, &to->words[3], sizeof(__be32), 0) ||
 		    bpf_l3_csum_replace(skb, inner + IPV4_CHECKSUM, address->words[3], to->words[3],
 					sizeof(__be32)))
 			return DROP_WRITE_ERROR;
-		ports = inner + (first & 0xf) * 4;
 	}
 	if (side == TRANSLATE_DESTINATION)
 		ports += 2;

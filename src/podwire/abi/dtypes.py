@@ -9,9 +9,9 @@ import numpy as np
 
 CT_KEY = np.dtype(
     {
-        "names": ["local", "remote", "local_port", "remote_port", "protocol", "scope"],
-        "formats": ["(16,)u1", "(16,)u1", ">u2", ">u2", "=u1", "=u1"],
-        "offsets": [0, 16, 32, 34, 36, 37],
+        "names": ["local", "remote", "local_port", "remote_port", "protocol", "scope", "asks"],
+        "formats": ["(16,)u1", "(16,)u1", ">u2", ">u2", "=u1", "=u1", "=u1"],
+        "offsets": [0, 16, 32, 34, 36, 37, 38],
         "itemsize": 40,
     }
 )
@@ -45,10 +45,10 @@ FRAGMENT_KEY = np.dtype(
 
 FRAGMENT_PORTS = np.dtype(
     {
-        "names": ["source_port", "destination_port"],
-        "formats": [">u2", ">u2"],
-        "offsets": [0, 2],
-        "itemsize": 4,
+        "names": ["source_port", "destination_port", "asks"],
+        "formats": [">u2", ">u2", "=u1"],
+        "offsets": [0, 2, 4],
+        "itemsize": 8,
     }
 )
 

@@ -14,6 +14,13 @@ class CtScope(IntEnum):
     SERVICE = 1  # client to frontend: remembers the backend it was given
 
 
+class CtAsks(IntEnum):
+    """Who sent the request of an ICMP echo; 0 = it is no echo."""
+
+    LOCAL_ASKS = 1
+    REMOTE_ASKS = 2
+
+
 class CtFlags(IntFlag):
     CLOSING_LOCAL = 1  # FIN or RST seen from the local side
     CLOSING_REMOTE = 2
@@ -41,6 +48,7 @@ class DropReason(IntEnum):
     NO_BACKEND = 158  # Service backend not found
     NO_TUNNEL_ENDPOINT = 160  # No tunnel/encapsulation endpoint (datapath BUG!)
     UNSUPPORTED_L2 = 166  # Unsupported L2 protocol
+    ENCAP_PROHIBITED = 170  # Encapsulation traffic is prohibited
     INVALID_IDENTITY = 171  # Invalid identity
     FRAGMENT_NOT_FOUND = 175  # First logical datagram fragment not found
     FORBIDDEN_ICMPV6 = 176  # Forbidden ICMPv6 message
@@ -194,6 +202,7 @@ DROP_TEXT = {
     DropReason.NO_BACKEND: "Service backend not found",
     DropReason.NO_TUNNEL_ENDPOINT: "No tunnel/encapsulation endpoint (datapath BUG!)",
     DropReason.UNSUPPORTED_L2: "Unsupported L2 protocol",
+    DropReason.ENCAP_PROHIBITED: "Encapsulation traffic is prohibited",
     DropReason.INVALID_IDENTITY: "Invalid identity",
     DropReason.FRAGMENT_NOT_FOUND: "First logical datagram fragment not found",
     DropReason.FORBIDDEN_ICMPV6: "Forbidden ICMPv6 message",

@@ -22,8 +22,8 @@ class CtKey(msgspec.Struct, frozen=True, gc=False):
 
     NAME: ClassVar[str] = "ct_key"
     SIZE: ClassVar[int] = 40
-    LAYOUT: ClassVar[_Layout] = _Layout("=16s16sHHBB2x")
-    OFFSETS: ClassVar[dict[str, int]] = {"local": 0, "remote": 16, "local_port": 32, "remote_port": 34, "protocol": 36, "scope": 37, "pad": 38}
+    LAYOUT: ClassVar[_Layout] = _Layout("=16s16sHHBBB1x")
+    OFFSETS: ClassVar[dict[str, int]] = {"local": 0, "remote": 16, "local_port": 32, "remote_port": 34, "protocol": 36, "scope": 37, "asks": 38, "pad": 39}
 
     local: _Raw = _Raw(16)
     remote: _Raw = _Raw(16)
@@ -31,14 +31,15 @@ class CtKey(msgspec.Struct, frozen=True, gc=False):
     remote_port: int = 0
     protocol: int = 0
     scope: int = 0  # enum ct_scope
+    asks: int = 0  # enum ct_asks
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.local, self.remote, _htons(self.local_port), _htons(self.remote_port), self.protocol, self.scope)
+        return self.LAYOUT.pack(self.local, self.remote, _htons(self.local_port), _htons(self.remote_port), self.protocol, self.scope, self.asks)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> CtKey:
         v = cls.LAYOUT.unpack(raw)
-        return cls(v[0], v[1], _htons(v[2]), _htons(v[3]), v[4], v[5])
+        return cls(v[0], v[1], _htons(v[2]), _htons(v[3]), v[4], v[5], v[6])
 
 
 class CtEntry(msgspec.Struct, frozen=True, gc=False):
@@ -115,20 +116,21 @@ class FragmentKey(msgspec.Struct, frozen=True, gc=False):
 
 class FragmentPorts(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "fragment_ports"
-    SIZE: ClassVar[int] = 4
-    LAYOUT: ClassVar[_Layout] = _Layout("=HH")
-    OFFSETS: ClassVar[dict[str, int]] = {"source_port": 0, "destination_port": 2}
+    SIZE: ClassVar[int] = 8
+    LAYOUT: ClassVar[_Layout] = _Layout("=HHB3x")
+    OFFSETS: ClassVar[dict[str, int]] = {"source_port": 0, "destination_port": 2, "asks": 4, "pad": 5}
 
     source_port: int = 0
     destination_port: int = 0
+    asks: int = 0  # enum ct_asks, seen from the sender
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(_htons(self.source_port), _htons(self.destination_port))
+        return self.LAYOUT.pack(_htons(self.source_port), _htons(self.destination_port), self.asks)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> FragmentPorts:
         v = cls.LAYOUT.unpack(raw)
-        return cls(_htons(v[0]), _htons(v[1]))
+        return cls(_htons(v[0]), _htons(v[1]), v[2])
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):

@@ -54,6 +54,7 @@ class Kernel:
             plan(
                 config,
                 me.addresses,
+                network_device=prepared.ifindex,
                 tunnel_device=prepared.tunnel_device,
                 tunnel_mtu=prepared.route_mtu,
             )

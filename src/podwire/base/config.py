@@ -36,6 +36,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     routing_mode: Annotated[
         Literal["native", "tunnel"], Meta(description="how packets reach other nodes")
     ] = "native"
+    tunnel_port: Annotated[
+        int, Meta(description="UDP port of the tunnel, the same on all nodes", ge=1, le=65535)
+    ] = 8472
     enable_ipv4: Annotated[bool, Meta(description="pods have IPv4 addresses")] = True
     enable_ipv6: Annotated[bool, Meta(description="pods have IPv6 addresses")] = False
     mtu: Annotated[int, Meta(description="of the underlay; 0 = the device's", ge=0, le=65535)] = 0

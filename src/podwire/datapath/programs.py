@@ -58,9 +58,18 @@ class Loading(msgspec.Struct, frozen=True):
 
 
 def plan(
-    config: AgentConfig, node_addresses: tuple[str, ...], *, tunnel_device: int, tunnel_mtu: int
+    config: AgentConfig,
+    node_addresses: tuple[str, ...],
+    *,
+    network_device: int = 0,
+    tunnel_device: int,
+    tunnel_mtu: int,
 ) -> Loading:
-    """For a node with these underlay addresses; `tunnel_device` is an ifindex, 0 = native routing."""
+    """For a node with these underlay addresses.
+
+    Devices are ifindexes: `network_device` is the one towards other nodes (0 = any may be),
+    `tunnel_device` 0 = native routing.
+    """
     ipv4 = next((one for one in node_addresses if addresses.family(one) == 4), "")
     ipv6 = next((one for one in node_addresses if addresses.family(one) == 6), "")
     return Loading(
@@ -75,7 +84,9 @@ def plan(
         constants={
             "config_node_ipv4": addresses.pack(ipv4) if ipv4 else addresses.ZERO,
             "config_node_ipv6": addresses.pack(ipv6) if ipv6 else addresses.ZERO,
+            "config_network_device": network_device,
             "config_tunnel_device": tunnel_device,
+            "config_tunnel_port": config.tunnel_port,
             "config_tunnel_mtu": tunnel_mtu,
             "config_trace_interval": config.monitor_aggregation_interval,
             "config_policy_audit": int(config.policy_audit_mode),

@@ -24,7 +24,6 @@ from podwire.net.stack import Stack
 from podwire.state.tables import NodeRow
 
 TUNNEL = "podwire_vxlan"
-TUNNEL_PORT = 8472
 # Outer IP, UDP and VXLAN headers and the inner Ethernet header.
 OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
 LOOPBACK = 1
@@ -55,7 +54,7 @@ def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
             stack.delete_link(TUNNEL)  # of an earlier agent with tunnels
             return Prepared(device.name, device.ifindex, mtu, mtu, 0)
         outer = max(OVERHEAD[text.family(address)] for address in node.addresses)
-        tunnel = stack.ensure_vxlan(TUNNEL, port=TUNNEL_PORT, mtu=mtu - outer)
+        tunnel = stack.ensure_vxlan(TUNNEL, port=config.tunnel_port, mtu=mtu - outer)
         sysctl.ensure({f"ipv4/conf/{TUNNEL}/rp_filter": 0})
         return Prepared(device.name, device.ifindex, mtu, mtu - outer, tunnel.ifindex)
 

@@ -31,6 +31,7 @@ class Link(msgspec.Struct, frozen=True):
     up: bool
     master: int
     peer: int
+    port: int = 0  # UDP, of a VXLAN device
 
 
 class Stack:
@@ -97,6 +98,10 @@ class Stack:
         """A collect-metadata VXLAN device on UDP `port`, up. Who is behind it is not asked on the wire."""
         self.apply(messages.vxlan(name, port, mtu))
         found = self._kind(name, "vxlan")
+        if found.port != port:  # it cannot be changed
+            self.delete_link(name)
+            self.apply(messages.vxlan(name, port, mtu))
+            found = self._kind(name, "vxlan")
         if not found.up or found.mtu != mtu:
             self.apply(
                 messages.link_silent(found.ifindex),
@@ -211,6 +216,7 @@ def _link(body: bytes) -> Link:
     _, _, ifindex, flags, _ = messages.IFINFO.unpack_from(body)
     values = attributes(body, messages.IFINFO.size)
     info = attributes(values.get(18, b""))
+    data = attributes(info.get(2, b""))  # 15 is a VXLAN's port, in network order
     return Link(
         ifindex=ifindex,
         name=_text(values.get(3)),
@@ -220,6 +226,7 @@ def _link(body: bytes) -> Link:
         up=bool(flags & messages.UP),
         master=_number(values.get(10)),
         peer=_number(values.get(5)),
+        port=int.from_bytes(data.get(15, b""), "big") if _text(info.get(1)) == "vxlan" else 0,
     )
 
 

@@ -60,7 +60,7 @@ MAPS: dict[str, tuple[Any, Any]] = {
     "podwire_policy_peers": (PolicyPeerKey, U32),
     "podwire_policy": (PolicyKey, PolicyEntry),
     "podwire_conntrack": (CtKey, CtEntry),
-    "podwire_fragments": (raw(40), raw(4)),
+    "podwire_fragments": (raw(40), raw(8)),
     "podwire_frontends": (FrontendKey, Frontend),
     "podwire_slots": (SlotKey, U32),
     "podwire_backends": (U32, Backend),
@@ -96,7 +96,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class World:
-    """The programs, sharing one set of maps, and a namespace with the devices of up to `pods` pods."""
+    """The programs, sharing one set of maps, and a namespace with the devices of up to `pods` pods.
+
+    With `network` the programs know that UNDERLAY is the device towards other nodes.
+    """
 
     def __init__(
         self,
@@ -104,6 +107,8 @@ class World:
         constants: dict[str, int | bytes] | None = None,
         max_entries: dict[str, int] | None = None,
         pods: int = 4,
+        *,
+        network: bool = False,
     ) -> None:
         from podwire.abi.dtypes import EVENT
 
@@ -112,6 +117,8 @@ class World:
         self._loaded: list[Any] = []
         try:
             self._devices = self._make_devices(pods)
+            if network:
+                constants = {**(constants or {}), "config_network_device": self._devices[UNDERLAY]}
             self.maps: dict[str, Map[Any, Any]] = {}
             self._load(objects, constants or {}, max_entries or {})
             self.ring = Ring.of(self._untyped["podwire_events"], EVENT)

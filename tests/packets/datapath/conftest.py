@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
+from tests.packets.datapath.lab import Lab
 
 from podwire.abi.enums import DropReason, EventKind
 from podwire.testing.world import Pod, World
@@ -188,3 +190,14 @@ def kit() -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(drops=drops, of_kind=of_kind, same=assert_same, fresh=fresh, Family=Family)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["native", "tunnel"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with ExitStack() as stack:
+        yield Lab(request.param, stack)
+
+
+@pytest.fixture(params=[False, True], ids=["ipv4", "ipv6"])
+def ipv6(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)

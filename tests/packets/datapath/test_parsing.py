@@ -8,6 +8,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP, IPOption_LSRR, IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (
     ICMPv6MLReport2,
+    ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
@@ -190,29 +191,52 @@ def test_what_is_not_ip(world: World, kit: Any, pods: tuple[Pod, Pod]) -> None:
     assert world.from_pod(client, bytes(tagged)).verdict == DROPPED
 
 
+LINK_LOCAL = "fe80::a:ff:fe00:1"  # what goes with pod 1's hardware address
+
+
 def test_neighbour_discovery_is_the_stacks_own(world: World, kit: Any, pods: tuple[Pod, Pod]) -> None:
     client, _ = pods
     link = Ether(src=client.mac.hex(":"), dst="33:33:00:00:00:01")
+    listens = IPv6ExtHdrHopByHop(options=[RouterAlert()]) / ICMPv6MLReport2()
     fine = (
-        IPv6(src="fe80::1", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::2"),
+        IPv6(src=LINK_LOCAL, dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::2"),
         IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::2"),
-        IPv6(src="fe80::1", dst="ff02::2", hlim=255) / ICMPv6ND_RS(),
-        IPv6(src="fe80::1", dst="ff02::16", hlim=1)
-        / IPv6ExtHdrHopByHop(options=[RouterAlert()])
-        / ICMPv6MLReport2(),
+        IPv6(src=client.ipv6, dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::2"),
+        IPv6(src=LINK_LOCAL, dst="ff02::2", hlim=255) / ICMPv6ND_RS(),
+        IPv6(src=LINK_LOCAL, dst="ff02::16", hlim=1) / listens,
     )
     for packet in fine:
         assert world.from_pod(client, bytes(link / packet)).verdict == PASS, packet.summary()
     forbidden = (
-        IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
-        IPv6(src="fe80::1", dst="ff02::1:ff00:1", hlim=254) / ICMPv6ND_NS(tgt="fe80::2"),
+        IPv6(src=LINK_LOCAL, dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+        IPv6(src=LINK_LOCAL, dst="ff02::1:ff00:1", hlim=254) / ICMPv6ND_NS(tgt="fe80::2"),
     )
     for packet in forbidden:
         assert kit.drops(world.from_pod(client, bytes(link / packet))) == [DropReason.FORBIDDEN_ICMPV6]
-    away = IPv6(src="fe80::1", dst="fd00:10:2::9", hlim=255) / ICMPv6ND_NS(tgt="fe80::2")
+    away = IPv6(src=LINK_LOCAL, dst="fd00:10:2::9", hlim=255) / ICMPv6ND_NS(tgt="fe80::2")
     assert kit.drops(world.from_pod(client, bytes(link / away))) == [DropReason.INVALID_SOURCE_IP]
-    other = link / IPv6(src="fe80::1", dst="fd00:10:1::2") / TCP()
+    other = link / IPv6(src=LINK_LOCAL, dst="fd00:10:1::2") / TCP()
     assert kit.drops(world.from_pod(client, bytes(other))) == [DropReason.INVALID_SOURCE_IP]
+
+
+def test_the_node_learns_no_neighbour_that_a_pod_invents(
+    world: World, kit: Any, pods: tuple[Pod, Pod]
+) -> None:
+    """One table of neighbours serves the whole machine: a pod could fill it for all others."""
+    client, _ = pods
+    link = Ether(src=client.mac.hex(":"), dst="33:33:00:00:00:01")
+    invented = (
+        link / ARP(hwsrc=client.mac.hex(":"), psrc="10.66.0.9", pdst="169.254.1.1"),
+        link / IPv6(src="fe80::9", dst="ff02::2", hlim=255) / ICMPv6ND_RS(),
+        link / IPv6(src="fe80::9", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt="fe80::2"),
+        link / IPv6(src="fe80::9", dst="fe80::1", hlim=255) / ICMPv6ND_NA(tgt="fe80::9"),
+    )
+    for packet in invented:
+        assert kit.drops(world.from_pod(client, bytes(packet))) == [DropReason.INVALID_SOURCE_IP]
+    asks = link / ARP(hwsrc=client.mac.hex(":"), psrc="0.0.0.0", pdst=client.ipv4)
+    assert world.from_pod(client, bytes(asks)).verdict == PASS
+    cut = bytes(link / ARP(hwsrc=client.mac.hex(":"), psrc=client.ipv4))[: 14 + 20]
+    assert kit.drops(world.from_pod(client, cut)) == [DropReason.INVALID_PACKET]
 
 
 def test_hops_run_out(world: World, family: Any, kit: Any, pods: tuple[Pod, Pod]) -> None:
