@@ -62,10 +62,8 @@ def send(namespace: str, device: str, *frames: Packet) -> None:
 
 def drops_soon(lab: Lab, least: int = 1) -> list[tuple[int, DropReason]]:
     """Drops at both nodes, `least` of them waited for."""
-    found = lab.drops()
-    while (
-        len(found) < least and select.select([node.world.ring for node in lab.nodes.values()], [], [], 5)[0]
-    ):
+    found, rings = lab.drops(), [node.world.ring for node in lab.nodes.values()]
+    while len(found) < least and select.select(rings, [], [], 5)[0]:
         found += lab.drops()
     return found
 
@@ -75,19 +73,17 @@ def test_an_underlay_host_does_not_speak_as_a_pod_through_a_node(tunnels: Lab, i
     first, second = tunnels.nodes[1], tunnels.nodes[2]
     victim = victim_of(tunnels)
     first.world.known(PARTNERS[ipv6], PARTNER, "192.168.7.3")
-    to = _mac(first.name)
     layer = IPv6(src=PARTNERS[True], dst=victim.ipv6) if ipv6 else IP(src=PARTNERS[False], dst=victim.ipv4)
+    frame = Ether(src=STRANGER_MAC, dst=_mac(first.name)) / layer / UDP(sport=1, dport=9999) / Raw(b"forged")
     tunnels.drops()
-    send(
-        second.name, "u0", Ether(src=STRANGER_MAC, dst=to) / layer / UDP(sport=1, dport=9999) / Raw(b"forged")
-    )
+    send(second.name, "u0", frame)
     assert drops_soon(tunnels) == [(1, DropReason.INVALID_SOURCE_IP)]
 
 
 def test_a_pod_behind_masquerading_does_not_speak_as_a_node(tunnels: Lab) -> None:
     """Many clusters masquerade what pods send to other than pods; an ordinary socket is enough."""
     first = tunnels.nodes[1]
-    namespace, pod = first.pods[1]
+    namespace, _ = first.pods[1]
     victim = victim_of(tunnels)
     rule = ["-s", "10.0.1.0/24", "!", "-d", "10.0.0.0/8", "-o", "u0", "-j", "MASQUERADE"]
     run(first.name, "iptables", "-t", "nat", "-A", "POSTROUTING", *rule)
