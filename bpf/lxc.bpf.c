@@ -103,15 +103,17 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	struct connection connection;
 	struct endpoint *receiver;
 	int reason = 0;
+	__u16 service;
 
 	connection_find(&connection, flow, DIRECTION_EGRESS);
 	if (!connection_is_settled(&connection, flow)) {
-		reason = balance(skb, flow);
+		reason = balance(skb, flow, connection.memory);
 		if (reason)
 			return drop(skb, flow, reason);
 		if (flow->rev_nat)
 			connection_find(&connection, flow, DIRECTION_EGRESS);
 	}
+	service = flow->rev_nat;
 	receiver = endpoint_at(&flow->destination);
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
@@ -124,6 +126,8 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 		reason = connection_admit(skb, flow, sender, &connection);
 	if (reason)
 		return drop(skb, flow, reason);
+	if (flow->flags & FLOW_CHOSEN)
+		balance_remember(flow, service);
 	if (!receiver)
 		return send_away(skb, flow, there);
 	if (endpoint_is_host(receiver))

@@ -28,4 +28,8 @@ CONFIG(__u32, policy_audit, 0, "1 = what policy denies is reported but passes");
 CONFIG(__u32, ct_tcp_established, 8000, "s an open TCP connection is remembered without packets");
 CONFIG(__u32, ct_tcp_syn, 60, "s a TCP connection is remembered before its first reply");
 CONFIG(__u32, ct_tcp_closing, 10, "s a TCP connection is remembered after both sides closed it");
+CONFIG(__u32, ct_tcp_reset, 120, "s a TCP connection is remembered after a reset");
+CONFIG(__u32, ct_share, 16384,
+       "connections one endpoint may open, or be sent from afar, that are never forgotten before "
+       "they expire; 0 = all");
 CONFIG(__u32, ct_any, 60, "s any other flow is remembered without packets");

@@ -8,8 +8,7 @@
 #include "address.h"
 
 enum ct_scope {
-	CT_FLOW = 0,
-	CT_SERVICE = 1, /* client to frontend: remembers the backend it was given */
+	CT_FLOW = 0, /* the only one yet */
 };
 
 /* Who sent the request of an ICMP echo; 0 = it is no echo. */
@@ -37,27 +36,55 @@ enum ct_flags {
 	CT_CLOSING_REMOTE = 1 << 1,
 	CT_SEEN_REPLY = 1 << 2,
 	CT_NODE_ORIGIN = 1 << 3, /* opened by the node itself: never asked of policy */
+	CT_MEMORY = 1 << 4,      /* no connection: struct ct_memory */
+	CT_RESET = 1 << 5,       /* closed by an RST alone, which anybody may have sent */
 };
 
 struct ct_entry {
+	__u32 expires;      /* s, CLOCK_BOOTTIME */
+	__u32 share;        /* who it is charged to, see ct_share */
+	__u32 epoch;        /* node_state.policy_epoch when it was asked */
+	__u16 rev_nat;      /* service whose address replies must show; 0 = none */
+	__u8 direction;     /* enum direction: who opened it, seen from the endpoint */
+	__u8 flags;         /* enum ct_flags */
+	__u32 reported;     /* s: when an event was last emitted for it */
+	__u32 identity;     /* of the remote side, when last asked */
+	__u32 policy;       /* the policy that allowed it; a changed one is asked anew */
+	__u32 rule;         /* the rule that allowed it */
 	__u64 packets_sent; /* by the local side */
 	__u64 bytes_sent;
 	__u64 packets_received;
 	__u64 bytes_received;
-	__u32 expires;  /* s, CLOCK_BOOTTIME */
-	__u32 reported; /* s: when an event was last emitted for it */
-	__u32 identity; /* of the remote side, when last asked */
-	__u32 policy;   /* the policy that allowed it; a changed one is asked anew */
-	__u32 epoch;    /* node_state.policy_epoch when it was asked */
-	__u32 rule;     /* the rule that allowed it */
-	__u32 backend;  /* CT_SERVICE: the backend given */
-	__u16 rev_nat;  /* service whose address replies must show; 0 = none */
+	__u32 backend; /* that a Service gave it */
 	__u16 proxy_port;
-	__u8 direction;      /* enum direction: who opened it, seen from the endpoint */
-	__u8 flags;          /* enum ct_flags */
 	__u8 tcp_flags_sent; /* all seen so far */
 	__u8 tcp_flags_received;
-	__u32 pad;
+};
+
+/* What a flow to a Service remembers, in the place of an entry (flag CT_MEMORY): the backend it
+ * was given. As an entry up to `flags`; the epoch is node_state.service_epoch.
+ */
+struct ct_memory {
+	__u32 expires;
+	__u32 share;
+	__u32 epoch;
+	__u16 rev_nat;
+	__u8 direction;
+	__u8 flags;
+	union address address;
+	__u32 backend; /* its id */
+	__be16 port;
+	__u8 pad[26];
+};
+
+/* An endpoint has two shares of the table: of what it opens itself, and of what comes to it from
+ * afar. So neither its own flood nor one from outside takes anything from others, nor from what it
+ * does otherwise. Index 0 counts what was put into the overflow.
+ */
+enum ct_share {
+	CT_SHARE_OVERFLOW = 0,
+	CT_SHARE_OUT = 0, /* endpoint id * 2 + this: opened by a pod of this node */
+	CT_SHARE_IN = 1,  /* the same: from elsewhere to the endpoint */
 };
 
 /* One per node. */

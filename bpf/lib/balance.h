@@ -6,21 +6,31 @@
 
 #include "answer.h"
 #include "connection.h"
+#include "memory.h"
 
-/* The backend this flow was given before; NULL = it needs (another) one. */
-static __always_inline struct backend *balance_recall(struct flow *flow, struct ct_entry *memory)
+/* Nothing of any Service has changed since: no other row need be asked. */
+static __always_inline bool balance_knows(const struct flow *flow, const struct ct_memory *memory)
 {
-	struct backend *backend = memory ? backend_find(memory->backend) : NULL;
+	return memory && memory->epoch == service_epoch() &&
+	       !(ct_opens(flow) && memory->flags & CT_CLOSING);
+}
 
-	if (!backend)
+/* Something has: is it still this backend, under its old number, that the Service gave? A flow that
+ * is opened anew is given one anew.
+ */
+static __always_inline struct backend *balance_recall(struct flow *flow, struct ct_memory *memory,
+						      const struct frontend *frontend)
+{
+	struct backend *backend;
+
+	if (!memory || ct_opens(flow) || memory->rev_nat != frontend->rev_nat)
 		return NULL;
-	if (ct_opens(flow) && (memory->flags & CT_CLOSING || backend_is_terminating(backend)))
+	backend = backend_find(memory->backend);
+	if (!backend || !address_equal(&backend->address, &memory->address) ||
+	    backend->port != memory->port)
 		return NULL;
+	memory->epoch = service_epoch();
 	flow->backend = memory->backend;
-	if (flow->tcp_flags & (TCP_FIN | TCP_RST))
-		memory->flags |= CT_CLOSING_LOCAL;
-	memory->expires = flow->now + (flow->protocol == IPPROTO_TCP ? config_ct_tcp_established
-								     : config_ct_any);
 	return backend;
 }
 
@@ -31,24 +41,14 @@ static __always_inline __u32 balance_number(const struct flow *flow,
 					       : bpf_get_prandom_u32();
 }
 
-static __always_inline struct backend *balance_choose(struct flow *flow, const struct ct_key *key,
+static __always_inline struct backend *balance_choose(struct flow *flow,
 						      const struct frontend *frontend)
 {
-	struct ct_entry memory = {};
-	struct backend *backend;
-
 	/* An error is about a flow that has a backend, or about none. */
 	if (flow->flags & FLOW_ERROR)
 		return NULL;
-	backend = backend_choose(frontend, balance_number(flow, frontend), &flow->backend);
-	if (!backend)
-		return NULL;
-	memory.backend = flow->backend;
-	memory.rev_nat = frontend->rev_nat;
-	memory.direction = DIRECTION_EGRESS;
-	memory.expires = flow->now + ct_timeout(&memory, flow->protocol);
-	bpf_map_update_elem(&podwire_conntrack, key, &memory, BPF_ANY);
-	return backend;
+	flow->flags |= FLOW_CHOSEN;
+	return backend_choose(frontend, balance_number(flow, frontend), &flow->backend);
 }
 
 /* The client is its own backend: it must not see its own address as the source. */
@@ -61,39 +61,89 @@ static __always_inline int balance_hairpin(struct __sk_buff *skb, struct flow *f
 	return translate(skb, flow, TRANSLATE_SOURCE, &hairpin, flow->source_port);
 }
 
-/* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards. */
-__noinline int balance(struct __sk_buff *skb, struct flow *flow)
+/* A backend becomes the destination. 0 or the reason to drop. */
+static __always_inline int balance_to(struct __sk_buff *skb, struct flow *flow,
+				      const union address *address, __be16 port)
+{
+	int reason = 0;
+
+	if (flow->flags & FLOW_ERROR)
+		reason = translate_inner(skb, flow, TRANSLATE_SOURCE, address, port);
+	if (!reason)
+		reason = translate(skb, flow, TRANSLATE_DESTINATION, address, port);
+	if (!reason && address_equal(&flow->source, &flow->destination))
+		reason = balance_hairpin(skb, flow);
+	return reason;
+}
+
+/* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards; `memory` is
+ * what the flow remembers of it, NULL = nothing.
+ */
+__noinline int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memory *memory)
 {
 	struct frontend *frontend;
 	struct backend *backend;
+	union address address;
 	struct ct_key key;
-	int reason;
+	__be16 port;
 
 	if (!flow)
 		return DROP_INVALID_PACKET;
 	key = flow->flags & FLOW_ERROR ? flow->inner : flow->tuple;
-	frontend = frontend_find(&key.remote, key.remote_port, key.protocol);
-	if (!frontend)
-		return 0;
+	if (memory && balance_knows(flow, memory)) {
+		address = memory->address;
+		port = memory->port;
+		flow->rev_nat = memory->rev_nat;
+		flow->backend = memory->backend;
+	} else {
+		frontend = frontend_find(&key.remote, key.remote_port, key.protocol);
+		if (!frontend)
+			return 0;
+		flow->rev_nat = frontend->rev_nat;
+		backend = balance_recall(flow, memory, frontend);
+		if (!backend) {
+			memory = NULL;
+			backend = balance_choose(flow, frontend);
+		}
+		flow->original = key.remote;
+		flow->original_port = key.remote_port;
+		if (!backend)
+			return DROP_NO_BACKEND;
+		address = backend->address;
+		port = backend->port;
+	}
 	flow->original = key.remote;
 	flow->original_port = key.remote_port;
-	flow->rev_nat = frontend->rev_nat;
-	key.scope = CT_SERVICE;
-	backend = balance_recall(flow, ct_find(&key, flow->now));
-	if (!backend)
-		backend = balance_choose(flow, &key, frontend);
-	if (!backend)
-		return DROP_NO_BACKEND;
-	if (flow->flags & FLOW_ERROR) {
-		reason = translate_inner(skb, flow, TRANSLATE_SOURCE, &backend->address,
-					 backend->port);
-		if (reason)
-			return reason;
-	}
-	reason = translate(skb, flow, TRANSLATE_DESTINATION, &backend->address, backend->port);
-	if (!reason && address_equal(&flow->source, &flow->destination))
-		reason = balance_hairpin(skb, flow);
-	return reason;
+	if (memory)
+		memory_touch(flow, memory);
+	return balance_to(skb, flow, &address, port);
+}
+
+/* Policy has admitted the flow: its other packets go to the same backend. Before, a pod could fill
+ * the table with what it may not send.
+ */
+__noinline int balance_remember(struct flow *flow, __u32 rev_nat)
+{
+	struct ct_entry entry = {};
+	struct ct_memory *memory = (struct ct_memory *)&entry;
+	struct ct_key key = {};
+
+	if (!flow)
+		return 0;
+	/* Who is its own backend has another source by now. */
+	memory_key(&key, flow->flags & FLOW_HAIRPIN ? &flow->destination : &flow->source,
+		   flow->source_port, flow);
+	memory->expires = flow->now + ct_timeout(&entry, flow->protocol);
+	memory->share = ct_share_of(flow);
+	memory->epoch = service_epoch();
+	memory->rev_nat = rev_nat;
+	memory->direction = DIRECTION_EGRESS;
+	memory->flags = CT_MEMORY;
+	memory->address = flow->destination;
+	memory->port = flow->destination_port;
+	memory->backend = flow->backend;
+	ct_put(&key, &entry);
+	return 0;
 }
 
 /* A pod answers itself: both addresses are what the client half of it expects. */
@@ -107,14 +157,18 @@ __noinline int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
 	if (!flow)
 		return DROP_INVALID_PACKET;
 	client = flow->source;
-	key = flow->tuple;
+	key = flow->flags & FLOW_ERROR ? flow->inner : flow->tuple;
 	entry = ct_find(&key, flow->now);
 	flow->flags |= FLOW_HAIRPIN;
 	if (!entry || !entry->rev_nat)
 		return DROP_UNROUTABLE;
 	flow->rev_nat = entry->rev_nat;
-	ct_touch(entry, flow, DIRECTION_EGRESS);
+	if (!(flow->flags & FLOW_ERROR))
+		ct_touch(entry, flow, DIRECTION_EGRESS);
 	reason = answer_client(skb, flow);
+	if (!reason && flow->flags & FLOW_ERROR)
+		reason = translate_inner(skb, flow, TRANSLATE_SOURCE, &client,
+					 flow->inner.remote_port);
 	if (!reason)
 		reason = translate(skb, flow, TRANSLATE_DESTINATION, &client,
 				   flow->destination_port);

@@ -11,8 +11,9 @@
 /* A packet's connection as the endpoint on `side` sees it; EGRESS is the sender's. */
 struct connection {
 	struct ct_key key;
-	struct ct_entry *entry; /* NULL = not known */
-	__u8 side;              /* enum direction */
+	struct ct_entry *entry;   /* NULL = not known */
+	struct ct_memory *memory; /* to a Service: the backend it was given; NULL = none */
+	__u8 side;                /* enum direction */
 };
 
 static __always_inline void connection_key(struct ct_key *key, const struct flow *flow, __u8 side)
@@ -31,6 +32,12 @@ static __always_inline void connection_find(struct connection *connection, const
 	connection->side = side;
 	connection_key(&connection->key, flow, side);
 	connection->entry = ct_find(&connection->key, flow->now);
+	connection->memory = NULL;
+	if (connection->entry && connection->entry->flags & CT_MEMORY) {
+		if (side == DIRECTION_EGRESS)
+			connection->memory = (struct ct_memory *)connection->entry;
+		connection->entry = NULL;
+	}
 }
 
 /* Answered under these very addresses, or opened by the other side: no Service is in it. */

@@ -1,17 +1,49 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Conntrack: which connection does this packet belong to, seen from an endpoint? */
+/* Conntrack: which connection does this packet belong to, seen from an endpoint?
+ *
+ * Two tables. What is in the first is never forgotten before it expires; each endpoint has a share
+ * of it. What is beyond a share, or finds the table full, goes into the overflow, which forgets
+ * the oldest: there floods push out each other.
+ */
 #pragma once
 
 #include "flow.h"
 
-#define CONNTRACK_MAX 65536
+#define CONNTRACK_MAX   65536
+#define CT_OVERFLOW_MAX 16384
+#define CT_SHARES_MAX   131072 /* two for each endpoint id */
+#define ERR_EXIST       17
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct ct_key);
+	__type(value, struct ct_entry);
+	__uint(max_entries, CONNTRACK_MAX);
+} podwire_conntrack SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__type(key, struct ct_key);
 	__type(value, struct ct_entry);
-	__uint(max_entries, CONNTRACK_MAX);
-} podwire_conntrack SEC(".maps");
+	__uint(max_entries, CT_OVERFLOW_MAX);
+} podwire_ct_overflow SEC(".maps");
+
+/* Entries ever made, by share, and what the agent has found gone since: the difference is in use.
+ * Two maps, for each has one writer.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, CT_SHARES_MAX);
+} podwire_ct_made SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, CT_SHARES_MAX);
+} podwire_ct_gone SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -30,6 +62,38 @@ static __always_inline __u32 policy_epoch(void)
 	return state ? state->policy_epoch : 0;
 }
 
+static __always_inline __u32 service_epoch(void)
+{
+	__u32 zero = 0;
+	struct node_state *state = bpf_map_lookup_elem(&podwire_state, &zero);
+
+	return state ? state->service_epoch : 0;
+}
+
+static __always_inline __u32 ct_in_use(__u32 share)
+{
+	__u32 *made = bpf_map_lookup_elem(&podwire_ct_made, &share);
+	__u32 *gone = bpf_map_lookup_elem(&podwire_ct_gone, &share);
+
+	return made && gone ? *made - *gone : 0;
+}
+
+static __always_inline void ct_charge(__u32 share)
+{
+	__u32 *made = bpf_map_lookup_elem(&podwire_ct_made, &share);
+
+	if (made)
+		__sync_fetch_and_add(made, 1);
+}
+
+/* A pod of this node pays for what it opens, at both ends; who is called from afar for that. */
+static __always_inline __u32 ct_share_of(const struct flow *flow)
+{
+	if (flow->source_endpoint)
+		return flow->source_endpoint * 2 + CT_SHARE_OUT;
+	return flow->destination_endpoint * 2 + CT_SHARE_IN;
+}
+
 /* The same connection as the other side's endpoint sees it. */
 static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_key *key)
 {
@@ -44,13 +108,39 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
 	turned->pad = 0;
 }
 
-/* NULL also for what has expired: LRU maps do not forget by themselves. */
+/* NULL also for what has expired: maps do not forget by themselves. */
 static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
 {
-	struct ct_key copy = *key;
+	struct ct_key copy = *key; /* Linux 6.1 takes no key from behind a pointer argument */
 	struct ct_entry *entry = bpf_map_lookup_elem(&podwire_conntrack, &copy);
 
+	if (!entry && ct_in_use(CT_SHARE_OVERFLOW))
+		entry = bpf_map_lookup_elem(&podwire_ct_overflow, &copy);
 	return entry && entry->expires >= now ? entry : NULL;
+}
+
+/* Into the table while the share lasts and there is room, else into the overflow. What the key had
+ * before is replaced. 0 or the kernel's error.
+ */
+static __always_inline long ct_put(const struct ct_key *key, struct ct_entry *entry)
+{
+	bool within = !config_ct_share || entry->flags & CT_NODE_ORIGIN ||
+		      ct_in_use(entry->share) < config_ct_share;
+	struct ct_key copy = *key;
+	long error;
+
+	error = bpf_map_update_elem(&podwire_conntrack, &copy, entry,
+				    within ? BPF_NOEXIST : BPF_EXIST);
+	if (!error && within)
+		ct_charge(entry->share);
+	if (error == -ERR_EXIST)
+		error = bpf_map_update_elem(&podwire_conntrack, &copy, entry, BPF_ANY);
+	if (!error)
+		return 0;
+	error = bpf_map_update_elem(&podwire_ct_overflow, &copy, entry, BPF_ANY);
+	if (!error)
+		ct_charge(CT_SHARE_OVERFLOW);
+	return error;
 }
 
 static __always_inline bool ct_opens(const struct flow *flow)
@@ -71,19 +161,28 @@ static __always_inline __u32 ct_timeout(const struct ct_entry *entry, __u8 proto
 {
 	if (protocol != IPPROTO_TCP)
 		return config_ct_any;
+	if (entry->flags & CT_RESET)
+		return config_ct_tcp_reset;
 	if ((entry->flags & CT_CLOSING) == CT_CLOSING)
 		return config_ct_tcp_closing;
 	return entry->flags & CT_SEEN_REPLY ? config_ct_tcp_established : config_ct_tcp_syn;
 }
 
+/* An RST closes both sides. Nobody here checks its sequence number, so a forged one would do: a
+ * connection that was answered is remembered for some time yet, and for as long as it goes on.
+ */
 static __always_inline void ct_note_tcp(struct ct_entry *entry, struct flow *flow, bool sent)
 {
 	__u8 seen = sent ? entry->tcp_flags_sent : entry->tcp_flags_received;
+	__u8 others = sent ? entry->tcp_flags_received : entry->tcp_flags_sent;
 
-	if (flow->tcp_flags & TCP_RST)
+	if (flow->tcp_flags & TCP_RST) {
+		if (others & TCP_ACK && (entry->flags & CT_CLOSING) != CT_CLOSING)
+			entry->flags |= CT_RESET;
 		entry->flags |= CT_CLOSING;
-	else if (flow->tcp_flags & TCP_FIN)
+	} else if (flow->tcp_flags & TCP_FIN) {
 		entry->flags |= sent ? CT_CLOSING_LOCAL : CT_CLOSING_REMOTE;
+	}
 	if (!(flow->tcp_flags & ~seen))
 		return;
 	if (flow->tcp_flags & ~seen & (TCP_FIN | TCP_SYN | TCP_RST))
@@ -138,18 +237,21 @@ static __always_inline int ct_create(struct flow *flow, const struct ct_key *key
 				     struct ct_entry *entry, __u8 side)
 {
 	bool sent = side == DIRECTION_EGRESS;
-	struct ct_key copy = *key;
+	long error;
 
 	entry->direction = side;
 	entry->reported = flow->now;
 	entry->rev_nat = flow->rev_nat;
 	entry->backend = flow->backend;
+	entry->share = ct_share_of(flow);
 	if (flow->protocol == IPPROTO_TCP)
 		ct_note_tcp(entry, flow, sent);
 	ct_count(entry, flow, sent);
 	entry->expires = flow->now + ct_timeout(entry, flow->protocol);
 	flow->flags |= FLOW_REPORT;
-	return bpf_map_update_elem(&podwire_conntrack, &copy, entry, BPF_ANY)
-		       ? DROP_CT_INSERT_FAILED
-		       : 0;
+	error = ct_put(key, entry);
+	if (!error)
+		return 0;
+	flow->error = -error;
+	return DROP_CT_INSERT_FAILED;
 }

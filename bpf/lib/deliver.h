@@ -7,6 +7,7 @@
 #include "answer.h"
 #include "connection.h"
 #include "drop.h"
+#include "memory.h"
 #include "parse.h"
 
 #define IPV4_TTL       8
@@ -63,8 +64,11 @@ static __always_inline int deliver_admit(struct __sk_buff *skb, struct flow *flo
 	flow->destination_identity = endpoint->identity;
 	connection_find(&connection, flow, DIRECTION_INGRESS);
 	reason = connection_admit(skb, flow, endpoint, &connection);
-	if (!reason && flow->rev_nat)
-		reason = answer_client(skb, flow);
+	if (reason || !flow->rev_nat)
+		return reason;
+	reason = answer_client(skb, flow);
+	if (!reason && flow->tcp_flags & (TCP_FIN | TCP_RST))
+		memory_closes(flow);
 	return reason;
 }
 

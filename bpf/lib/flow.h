@@ -22,6 +22,7 @@ enum flow_flags {
 	FLOW_REPORT = 1 << 6,    /* conntrack found something worth a trace event */
 	FLOW_NEIGHBOUR = 1 << 7, /* link-local upkeep, not a flow */
 	FLOW_OUTSIDE = 1 << 8,   /* from the network: nothing of ours comes from there */
+	FLOW_CHOSEN = 1 << 9,    /* a Service has just given it a backend */
 };
 
 struct flow {

@@ -18,10 +18,19 @@ CT_KEY = np.dtype(
 
 CT_ENTRY = np.dtype(
     {
-        "names": ["packets_sent", "bytes_sent", "packets_received", "bytes_received", "expires", "reported", "identity", "policy", "epoch", "rule", "backend", "rev_nat", "proxy_port", "direction", "flags", "tcp_flags_sent", "tcp_flags_received"],
-        "formats": ["=u8", "=u8", "=u8", "=u8", "=u4", "=u4", "=u4", "=u4", "=u4", "=u4", "=u4", "=u2", "=u2", "=u1", "=u1", "=u1", "=u1"],
-        "offsets": [0, 8, 16, 24, 32, 36, 40, 44, 48, 52, 56, 60, 62, 64, 65, 66, 67],
+        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "reported", "identity", "policy", "rule", "packets_sent", "bytes_sent", "packets_received", "bytes_received", "backend", "proxy_port", "tcp_flags_sent", "tcp_flags_received"],
+        "formats": ["=u4", "=u4", "=u4", "=u2", "=u1", "=u1", "=u4", "=u4", "=u4", "=u4", "=u8", "=u8", "=u8", "=u8", "=u4", "=u2", "=u1", "=u1"],
+        "offsets": [0, 4, 8, 12, 14, 15, 16, 20, 24, 28, 32, 40, 48, 56, 64, 68, 70, 71],
         "itemsize": 72,
+    }
+)
+
+CT_MEMORY = np.dtype(
+    {
+        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "address", "backend", "port"],
+        "formats": ["=u4", "=u4", "=u4", "=u2", "=u1", "=u1", "(16,)u1", "=u4", ">u2"],
+        "offsets": [0, 4, 8, 12, 14, 15, 16, 32, 36],
+        "itemsize": 64,
     }
 )
 

@@ -10,8 +10,7 @@ POLICY_PREFIX_PORT = 96
 
 
 class CtScope(IntEnum):
-    FLOW = 0
-    SERVICE = 1  # client to frontend: remembers the backend it was given
+    CT_FLOW = 0  # the only one yet
 
 
 class CtAsks(IntEnum):
@@ -26,6 +25,18 @@ class CtFlags(IntFlag):
     CLOSING_REMOTE = 2
     SEEN_REPLY = 4
     NODE_ORIGIN = 8  # opened by the node itself: never asked of policy
+    MEMORY = 16  # no connection: struct ct_memory
+    RESET = 32  # closed by an RST alone, which anybody may have sent
+
+
+class CtShare(IntEnum):
+    """An endpoint has two shares of the table: of what it opens itself, and of what comes to it from afar.
+    So neither its own flood nor one from outside takes anything from others, nor from what it does
+    otherwise. Index 0 counts what was put into the overflow."""
+
+    OVERFLOW = 0
+    OUT = 0  # endpoint id * 2 + this: opened by a pod of this node
+    IN = 1  # the same: from elsewhere to the endpoint
 
 
 class DropReason(IntEnum):

@@ -45,33 +45,62 @@ class CtKey(msgspec.Struct, frozen=True, gc=False):
 class CtEntry(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "ct_entry"
     SIZE: ClassVar[int] = 72
-    LAYOUT: ClassVar[_Layout] = _Layout("=QQQQIIIIIIIHHBBBB4x")
-    OFFSETS: ClassVar[dict[str, int]] = {"packets_sent": 0, "bytes_sent": 8, "packets_received": 16, "bytes_received": 24, "expires": 32, "reported": 36, "identity": 40, "policy": 44, "epoch": 48, "rule": 52, "backend": 56, "rev_nat": 60, "proxy_port": 62, "direction": 64, "flags": 65, "tcp_flags_sent": 66, "tcp_flags_received": 67, "pad": 68}
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHBBIIIIQQQQIHBB")
+    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 14, "flags": 15, "reported": 16, "identity": 20, "policy": 24, "rule": 28, "packets_sent": 32, "bytes_sent": 40, "packets_received": 48, "bytes_received": 56, "backend": 64, "proxy_port": 68, "tcp_flags_sent": 70, "tcp_flags_received": 71}
 
+    expires: int = 0  # s, CLOCK_BOOTTIME
+    share: int = 0  # who it is charged to, see ct_share
+    epoch: int = 0  # node_state.policy_epoch when it was asked
+    rev_nat: int = 0  # service whose address replies must show; 0 = none
+    direction: int = 0  # enum direction: who opened it, seen from the endpoint
+    flags: int = 0  # enum ct_flags
+    reported: int = 0  # s: when an event was last emitted for it
+    identity: int = 0  # of the remote side, when last asked
+    policy: int = 0  # the policy that allowed it; a changed one is asked anew
+    rule: int = 0  # the rule that allowed it
     packets_sent: int = 0  # by the local side
     bytes_sent: int = 0
     packets_received: int = 0
     bytes_received: int = 0
-    expires: int = 0  # s, CLOCK_BOOTTIME
-    reported: int = 0  # s: when an event was last emitted for it
-    identity: int = 0  # of the remote side, when last asked
-    policy: int = 0  # the policy that allowed it; a changed one is asked anew
-    epoch: int = 0  # node_state.policy_epoch when it was asked
-    rule: int = 0  # the rule that allowed it
-    backend: int = 0  # CT_SERVICE: the backend given
-    rev_nat: int = 0  # service whose address replies must show; 0 = none
+    backend: int = 0  # that a Service gave it
     proxy_port: int = 0
-    direction: int = 0  # enum direction: who opened it, seen from the endpoint
-    flags: int = 0  # enum ct_flags
     tcp_flags_sent: int = 0  # all seen so far
     tcp_flags_received: int = 0
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.packets_sent, self.bytes_sent, self.packets_received, self.bytes_received, self.expires, self.reported, self.identity, self.policy, self.epoch, self.rule, self.backend, self.rev_nat, self.proxy_port, self.direction, self.flags, self.tcp_flags_sent, self.tcp_flags_received)
+        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, self.reported, self.identity, self.policy, self.rule, self.packets_sent, self.bytes_sent, self.packets_received, self.bytes_received, self.backend, self.proxy_port, self.tcp_flags_sent, self.tcp_flags_received)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> CtEntry:
         return cls(*cls.LAYOUT.unpack(raw))
+
+
+class CtMemory(msgspec.Struct, frozen=True, gc=False):
+    """What a flow to a Service remembers, in the place of an entry (flag CT_MEMORY): the backend it was
+    given. As an entry up to `flags`; the epoch is node_state.service_epoch."""
+
+    NAME: ClassVar[str] = "ct_memory"
+    SIZE: ClassVar[int] = 64
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHBB16sIH26x")
+    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 14, "flags": 15, "address": 16, "backend": 32, "port": 36, "pad": 38}
+
+    expires: int = 0
+    share: int = 0
+    epoch: int = 0
+    rev_nat: int = 0
+    direction: int = 0
+    flags: int = 0
+    address: _Raw = _Raw(16)
+    backend: int = 0  # its id
+    port: int = 0
+
+    def pack(self) -> _Raw:
+        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, self.address, self.backend, _htons(self.port))
+
+    @classmethod
+    def unpack(cls, raw: _Raw) -> CtMemory:
+        v = cls.LAYOUT.unpack(raw)
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], _htons(v[8]))
 
 
 class NodeState(msgspec.Struct, frozen=True, gc=False):

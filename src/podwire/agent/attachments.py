@@ -268,7 +268,7 @@ class Attachments:
             log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
         await asyncio.to_thread(self._plumbing.detach, row.interface)
         # Before another pod can get these addresses: it must not inherit connections.
-        await asyncio.to_thread(conntrack.forget, self._maps["podwire_conntrack"], row.addresses)
+        await asyncio.to_thread(conntrack.Conntrack.of(self._maps).forget, row.addresses)
         for address in row.addresses:
             with suppress(NotFound):  # of a pod CIDR that the node has no more
                 self._pools.release(address)

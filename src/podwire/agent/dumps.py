@@ -93,7 +93,7 @@ def connections(maps: Maps, tables: Tables) -> Rows:
             "service": services.get(one.rev_nat, str(one.rev_nat) if one.rev_nat else ""),
             "because": because(tables, one.rule),
         }
-        for one in conntrack.dump(maps["podwire_conntrack"], conntrack.now())
+        for one in conntrack.Conntrack.of(maps).dump(conntrack.now())
         if one.expires_in > 0
     ]
 

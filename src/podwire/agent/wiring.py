@@ -63,7 +63,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("settle endpoints", stages.attachments.settle())
     group.start("remember endpoints", stages.attachments.remember())
     group.start("give back unused addresses", stages.pools.run())
-    group.start("sweep connections", conntrack.run(stages.maps["podwire_conntrack"]))
+    group.start("sweep connections", conntrack.run(conntrack.Conntrack.of(stages.maps)))
     group.start("read flows", stages.pipeline.run())
     group.start("tell the API", stages.reporter.run())
 

@@ -60,6 +60,19 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = ""
     hubble_flow_capacity: Annotated[int, Meta(description="flows kept in memory", ge=1024)] = 1 << 20
     ct_max: Annotated[int, Meta(description="connections tracked", ge=1024)] = 65536
+    ct_overflow_max: Annotated[
+        int,
+        Meta(
+            description="connections tracked beyond that or beyond an endpoint's share; the oldest go", ge=64
+        ),
+    ] = 16384
+    ct_endpoint_max: Annotated[
+        int,
+        Meta(
+            description="connections of one endpoint and direction never forgotten early; 0 = ct-max / 4",
+            ge=0,
+        ),
+    ] = 0
     policy_map_max: Annotated[int, Meta(description="policy entries", ge=64)] = 65536
     policy_peers_max: Annotated[int, Meta(description="identities × policies", ge=64)] = 131072
     ipcache_max: Annotated[int, Meta(description="addresses with identities", ge=64)] = 65536

@@ -96,6 +96,16 @@ _SPECS = (
     MapSpec("podwire_state", U32, structs.NodeState, "what is one per node", "policy_entries"),
     MapSpec("podwire_conntrack", structs.CtKey, structs.CtEntry, "connections", "programs", "ct_max"),
     MapSpec(
+        "podwire_ct_overflow",
+        structs.CtKey,
+        structs.CtEntry,
+        "connections beyond an endpoint's share, or beyond the table",
+        "programs",
+        "ct_overflow_max",
+    ),
+    MapSpec("podwire_ct_made", U32, U32, "connections ever made, by share", "programs"),
+    MapSpec("podwire_ct_gone", U32, U32, "of those, gone again", "programs"),
+    MapSpec(
         "podwire_fragments",
         structs.FragmentKey,
         structs.FragmentPorts,

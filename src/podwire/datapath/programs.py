@@ -90,6 +90,7 @@ def plan(
             "config_tunnel_mtu": tunnel_mtu,
             "config_trace_interval": config.monitor_aggregation_interval,
             "config_policy_audit": int(config.policy_audit_mode),
+            "config_ct_share": config.ct_endpoint_max or config.ct_max // 4,
         },
         sizes=sizes(config),
         growth_max=config.map_growth_max,

@@ -60,6 +60,7 @@ MAPS: dict[str, tuple[Any, Any]] = {
     "podwire_policy_peers": (PolicyPeerKey, U32),
     "podwire_policy": (PolicyKey, PolicyEntry),
     "podwire_conntrack": (CtKey, CtEntry),
+    "podwire_ct_overflow": (CtKey, CtEntry),
     "podwire_fragments": (raw(40), raw(8)),
     "podwire_frontends": (FrontendKey, Frontend),
     "podwire_slots": (SlotKey, U32),
@@ -172,11 +173,22 @@ class World:
         """No rows, no connections, no events, epoch 0."""
         for table in self.maps.values():
             table.clear()
-        self.state[0] = NodeState(0)
+        self.state[0] = NodeState()
+        for name in ("podwire_ct_made", "podwire_ct_gone"):
+            self._zero(self._untyped[name])
         for key in list(self.counted()):
             self.metrics[MetricKey(*key)] = MetricValue(0, 0)
         while len(self.ring.read()):
             pass
+
+    @staticmethod
+    def _zero(table: Map[bytes, bytes]) -> None:
+        """An array of numbers, of which few are set."""
+        import numpy as np
+
+        _, values = table.snapshot()
+        used = np.flatnonzero(np.frombuffer(values, dtype=np.uint32)).tolist()
+        table.put_many((U32.pack(index), bytes(4)) for index in used)
 
     # Rows
 
@@ -266,10 +278,17 @@ class World:
         self.maps["podwire_frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
             number, len(backends), number, flags
         )
+        self.services_changed()
+
+    def services_changed(self) -> None:
+        """What flows remember of backends is asked again; `service` says so itself."""
+        state = self.state[0]
+        self.state[0] = msgspec.structs.replace(state, service_epoch=state.service_epoch + 1)
 
     def bump(self) -> None:
         """Everything that was allowed is asked again."""
-        self.state[0] = NodeState(self.state[0].policy_epoch + 1)
+        state = self.state[0]
+        self.state[0] = msgspec.structs.replace(state, policy_epoch=state.policy_epoch + 1)
 
     # Packets
 
@@ -329,7 +348,11 @@ class World:
         return totals
 
     def connections(self) -> dict[CtKey, CtEntry]:
-        return dict(self.maps["podwire_conntrack"].items())
+        """Of both tables."""
+        return {
+            **dict(self.maps["podwire_conntrack"].items()),
+            **dict(self.maps["podwire_ct_overflow"].items()),
+        }
 
 
 def _mac(group: int, number: int) -> bytes:

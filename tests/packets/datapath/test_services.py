@@ -143,6 +143,7 @@ def test_terminating_keeps_its_flows_and_gets_no_new_ones(world: World, family: 
     world.service(family.service, 80, protocol, {1: (near, 80), 2: (far, 80)})
     backends = world.maps["podwire_backends"]
     backends[1] = msgspec.structs.replace(backends[1], flags=BackendFlags.TERMINATING)
+    world.services_changed()
     again = bytes(packet(family, kind, client, family.service, 4000, 80, "A"))
     assert chosen(world.from_pod(client, again)) == near
     for port in range(5000, 5020):
@@ -150,6 +151,7 @@ def test_terminating_keeps_its_flows_and_gets_no_new_ones(world: World, family: 
         assert chosen(world.from_pod(client, new)) == far
     del backends[1]
     world.maps["podwire_slots"][SlotKey(1, 0)] = 2
+    world.services_changed()
     assert chosen(world.from_pod(client, again)) == far
 
 
@@ -201,6 +203,21 @@ def test_errors_are_translated_both_ways(world: World, family: Any, kit: Any, ki
     outcome = world.from_network(bytes(error))
     assert outcome.verdict == REDIRECTED
     assert_error(family, outcome.packet, source=router, inner=(family.of(client), family.service, 4000, 80))
+
+
+def test_a_pod_complains_to_itself(world: World, family: Any, kind: str) -> None:
+    pod = world.pod(1, 1001)
+    world.service(family.service, 80, PROTOCOLS[kind], {31: (family.of(pod), 8080)})
+    assert (
+        world.from_pod(pod, bytes(packet(family, kind, pod, family.service, 4000, 80))).verdict == REDIRECTED
+    )
+    got = packet(family, kind, family.hairpin, pod, 4000, 8080)
+    outcome = world.from_pod(pod, bytes(family.unreachable(pod, family.hairpin, got)))
+    assert outcome.verdict == REDIRECTED
+    assert_error(
+        family, outcome.packet, source=family.service, inner=(family.of(pod), family.service, 4000, 80)
+    )
+    assert family.network(family.parse(outcome.packet)).dst == family.of(pod)
 
 
 def assert_error(family: Any, raw: bytes, source: str, inner: tuple[str, str, int, int]) -> None:

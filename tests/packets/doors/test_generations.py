@@ -123,9 +123,10 @@ def test_expired_connections_are_swept_and_a_pods_forgotten(programs: Programs) 
         table[key(number)] = structs.CtEntry(
             expires=now + (60 if number % 2 else -60), direction=2, packets_sent=number, flags=4
         )
-    assert conntrack.sweep(table, now) == (50, 50)
-    assert conntrack.forget(table, ["10.0.1.1", "10.0.1.2"]) == 1
-    shown = sorted(conntrack.dump(table, now), key=lambda one: one.packets_sent)
+    connections = conntrack.Conntrack.of(programs.maps)
+    assert connections.sweep(now) == (50, 50)
+    assert connections.forget(["10.0.1.1", "10.0.1.2"]) == 1
+    shown = sorted(connections.dump(now), key=lambda one: one.packets_sent)
     assert len(shown) == 49
     assert (shown[0].local, shown[0].remote_port, shown[0].direction) == ("10.0.1.3", 80, "egress")
     assert shown[0].flags == ("seen_reply",)
