@@ -116,6 +116,7 @@ class World:
         self.namespace = f"pw-world-{os.getpid()}-{next(_numbers)}"
         namespaces.create(self.namespace)
         self._loaded: list[Any] = []
+        self._highest = 0  # id of an endpoint
         try:
             self._devices = self._make_devices(pods)
             if network:
@@ -174,21 +175,13 @@ class World:
         for table in self.maps.values():
             table.clear()
         self.state[0] = NodeState()
+        shares = range(2 * self._highest + 2)
         for name in ("podwire_ct_made", "podwire_ct_gone"):
-            self._zero(self._untyped[name])
+            self._untyped[name].put_many((U32.pack(share), bytes(4)) for share in shares)
         for key in list(self.counted()):
             self.metrics[MetricKey(*key)] = MetricValue(0, 0)
         while len(self.ring.read()):
             pass
-
-    @staticmethod
-    def _zero(table: Map[bytes, bytes]) -> None:
-        """An array of numbers, of which few are set."""
-        import numpy as np
-
-        _, values = table.snapshot()
-        used = np.flatnonzero(np.frombuffer(values, dtype=np.uint32)).tolist()
-        table.put_many((U32.pack(index), bytes(4)) for index in used)
 
     # Rows
 
@@ -222,6 +215,7 @@ class World:
             pack(pod.ipv4),
             pack(pod.ipv6),
         )
+        self._highest = max(self._highest, pod.id)
         self.maps["podwire_devices"][pod.device] = row
         self.maps["podwire_endpoints"][row.ipv4] = row
         self.maps["podwire_endpoints"][row.ipv6] = row
