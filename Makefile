@@ -13,8 +13,10 @@ APT := clang-16 clang-format-16 llvm-16 gcc libc6-dev libbpf-dev libelf-dev zlib
 APT_TEST := iperf3 conntrack ethtool tcpdump
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h)
-BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES))
+BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h) $(wildcard bpf/kernel/*.h)
+# Each source twice: for the kernels of today and, from the same lines, for those before Linux 5.18.
+BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
+               $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/legacy/%.bpf.o,$(BPF_SOURCES))
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
                -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
 
@@ -51,11 +53,18 @@ $(BUILD)/include/vmlinux.h: | $(BUILD)/.apt
 	@mkdir -p $(@D)
 	@bpftool btf dump file /sys/kernel/btf/vmlinux format c > $@.tmp && mv $@.tmp $@
 
+define compile_bpf
+@mkdir -p $(@D)
+@echo "  BPF  $@"
+@$(CLANG) $(BPF_CFLAGS) -include $(1) -c $< -o $@.tmp
+@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+endef
+
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
-	@mkdir -p $(@D)
-	@echo "  BPF  $@"
-	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@.tmp
-	@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+	$(call compile_bpf,bpf/kernel/modern.h)
+
+$(BUILD)/bpf/legacy/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
+	$(call compile_bpf,bpf/kernel/legacy.h)
 
 $(BUILD)/.libbpf: src/podwire/bpf/_build.py src/podwire/bpf/shim.c $(BUILD)/.venv
 	@echo "  CFFI podwire.bpf._libbpf"

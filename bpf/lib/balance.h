@@ -62,7 +62,7 @@ static __always_inline int balance_hairpin(struct __sk_buff *skb, struct flow *f
 }
 
 /* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards. */
-__noinline int balance(struct __sk_buff *skb, struct flow *flow)
+__function int balance(struct __sk_buff *skb, struct flow *flow)
 {
 	struct frontend *frontend;
 	struct backend *backend;
@@ -97,7 +97,7 @@ __noinline int balance(struct __sk_buff *skb, struct flow *flow)
 }
 
 /* A pod answers itself: both addresses are what the client half of it expects. */
-__noinline int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
+__function int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
 {
 	struct ct_entry *entry;
 	union address client;

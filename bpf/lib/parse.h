@@ -21,7 +21,7 @@
 #define ND_HOP_LIMIT      255
 
 /* The sender may not choose the way: the address policy was asked about must be the last hop. */
-__noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
+__function int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
 {
 	__u8 options[IPV4_OPTIONS_MAX] = {};
 	__u32 at = 0;
@@ -96,7 +96,7 @@ static __always_inline void parse_ipv6_fragment(struct flow *flow, const __u8 *h
 		flow->flags |= FLOW_FIRST_FRAGMENT;
 }
 
-__noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
+__function int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 {
 	__u32 offset;
 	__u8 next;
@@ -243,7 +243,7 @@ static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flo
 /* What an ICMP error is about. Without a whole inner header it is about nothing we know:
  * then the flow is not FLOW_ERROR, and policy is asked for the ICMP type itself.
  */
-__noinline int parse_inner(struct __sk_buff *skb, struct flow *flow)
+__function int parse_inner(struct __sk_buff *skb, struct flow *flow)
 {
 	__u8 request, ports[8];
 	int offset;
