@@ -14,7 +14,7 @@ APT_TEST := iperf3 conntrack ethtool tcpdump
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h) $(wildcard bpf/kernel/*.h)
-# Each source twice: for the kernels of today and, from the same lines, for those before Linux 5.18.
+# Each source twice: for the kernels of today and, from the same lines, for those before Linux 6.1.
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
                $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/legacy/%.bpf.o,$(BPF_SOURCES))
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \

@@ -67,5 +67,7 @@
 
 #define NS_PER_S 1000000000ULL
 
-/* The tunnel key up to what Linux 5.19 added: earlier kernels refuse more, later ones take less. */
-#define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
+/* The tunnel key up to its last member before Linux 5.19: earlier kernels refuse more, later ones
+ * take less.
+ */
+#define TUNNEL_KEY_SIZE (offsetof(struct bpf_tunnel_key, tunnel_label) + sizeof(__u32))
