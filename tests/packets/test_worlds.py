@@ -20,7 +20,7 @@ from tests.property.worlds import ICMP, Compiled, Packet, World
 
 from podwire.abi.enums import DropReason, EndpointFlags, EventKind, PolicyVerdict
 from podwire.base.addresses import pack
-from podwire.datapath import rows
+from podwire.datapath import objects, rows
 from podwire.model import identity
 from podwire.model.rule import Direction
 from podwire.policy.model import Outcome
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.kernel
 CASES = 12_000
 PACKETS = 10
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
-OBJECTS = Path(__file__).parents[2] / "build" / "bpf"
+OBJECTS = Path(objects.directory())
 
 # Where peers without an address of their own are: (IPv4, IPv6).
 PLACES = {
