@@ -119,7 +119,7 @@ def main() -> None:
     if chosen.demo:
         run("demo", str(Path(sys.executable).with_name("podwire")), "demo")
     if chosen.packets:
-        quick = ("-q", "-p", "no:cacheprovider", f"--junitxml={OUT / 'packets.xml'}")
+        quick = ("-q", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={OUT / 'packets.xml'}")
         run("packets", sys.executable, "-m", "pytest", *quick, "tests/packets")
     (OUT / "phases.json").write_text(json.dumps(phases))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -186,10 +187,14 @@ class Lab:
             with accepted:
                 accepted.settimeout(within(2))
                 for one, other in ((client, accepted), (accepted, client)):
-                    one.sendall(b"x" * size)
+                    # Beside the reader: what no buffer holds is sent when it is read, and how much a
+                    # buffer holds is the kernel's to decide as it goes.
+                    sender = threading.Thread(target=one.sendall, args=(b"x" * size,), name="send")
+                    sender.start()
                     got = 0
                     while got < size:
                         got += len(other.recv(65536))
+                    sender.join()
             return True
 
     def ping(self, source: tuple[int, int], address: str, size: int = 56) -> subprocess.CompletedProcess[str]:
