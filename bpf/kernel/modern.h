@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* For Linux 5.18 and later. The same sources are compiled once with this header in front and once
+/* For Linux 6.1 and later. The same sources are compiled once with this header in front and once
  * with legacy.h, which has the same names; the loader asks the kernel and takes the fitting object.
  *
  * Functions marked __function are global: the verifier takes each by itself, once, for any
@@ -19,7 +19,7 @@ static __always_inline __u64 kernel_number(__u64 *counter)
 	return __sync_fetch_and_add(counter, 1) + 1;
 }
 
-/* What the refused system call says (5.18). */
+/* What the refused system call says (6.1). */
 static __always_inline void kernel_set_errno(int error)
 {
 	bpf_set_retval(-error);

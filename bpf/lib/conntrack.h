@@ -45,7 +45,7 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
 /* NULL also for what has expired: LRU maps do not forget by themselves. */
 static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
 {
-	struct ct_key copy = *key;
+	struct ct_key copy = *key; /* as in endpoint_at, also below */
 	struct ct_entry *entry = bpf_map_lookup_elem(&podwire_conntrack, &copy);
 
 	return entry && entry->expires >= now ? entry : NULL;
