@@ -13,12 +13,14 @@ APT := clang-16 clang-format-16 llvm-16 gcc libc6-dev libbpf-dev libelf-dev zlib
 APT_TEST := iperf3 conntrack ethtool tcpdump
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h)
-BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES))
+BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h) $(wildcard bpf/kernel/*.h)
+# Each source twice: for the kernels of today and, from the same lines, for those before Linux 6.1.
+BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
+               $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/legacy/%.bpf.o,$(BPF_SOURCES))
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
                -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
 
-.PHONY: help setup build demo peers test test-unit lint bench gen clean
+.PHONY: help setup build objects demo peers test test-kernels test-unit lint bench gen clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,17 +47,26 @@ $(BUILD)/.venv: pyproject.toml $(BUILD)/.apt
 	 || { tail -5 $(BUILD)/pip.log >&2; echo "Could not install Python packages; the whole log is in $(BUILD)/pip.log" >&2; exit 1; }
 	@touch $@
 
-build: $(BPF_OBJECTS) $(BUILD)/.libbpf $(BUILD)/podwire-init ## compile the BPF objects, the libbpf module and the pod's init
+objects: $(BPF_OBJECTS)
+
+build: objects $(BUILD)/.libbpf $(BUILD)/podwire-init ## compile the BPF objects, the libbpf module and the pod's init
 
 $(BUILD)/include/vmlinux.h: | $(BUILD)/.apt
 	@mkdir -p $(@D)
 	@bpftool btf dump file /sys/kernel/btf/vmlinux format c > $@.tmp && mv $@.tmp $@
 
+define compile_bpf
+@mkdir -p $(@D)
+@echo "  BPF  $@"
+@$(CLANG) $(BPF_CFLAGS) -include $(1) -c $< -o $@.tmp
+@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+endef
+
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
-	@mkdir -p $(@D)
-	@echo "  BPF  $@"
-	@$(CLANG) $(BPF_CFLAGS) -c $< -o $@.tmp
-	@$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
+	$(call compile_bpf,bpf/kernel/modern.h)
+
+$(BUILD)/bpf/legacy/%.bpf.o: bpf/%.bpf.c $(BPF_HEADERS) $(BUILD)/include/vmlinux.h
+	$(call compile_bpf,bpf/kernel/legacy.h)
 
 $(BUILD)/.libbpf: src/podwire/bpf/_build.py src/podwire/bpf/shim.c $(BUILD)/.venv
 	@echo "  CFFI podwire.bpf._libbpf"
@@ -81,6 +92,9 @@ peers: ## build the unmodified third-party programs that tests/compat drives (Go
 	@if ! command -v go >/dev/null; then echo "Go is not installed: the tests that need these programs are skipped"; exit 0; fi; \
 	for each in "hubble hubble" "hubble hubble-relay" "cilium cilium-dbg" "cilium cilium-cni" "kube-proxy"; do \
 	  tools/build-$$each || echo "build-$$each failed; the tests that need it are skipped"; done
+
+test-kernels: setup ## load, try and test on Linux 5.10 to the newest, in emulated machines (as root; about 12 minutes)
+	@$(PY) -m pytest -m kernels tests/kernels $(TESTS)
 
 test-unit: setup ## run the tests that need neither root nor a kernel
 	@$(PY) -m pytest -m "not kernel and not cluster and not compat" tests/unit tests/docs

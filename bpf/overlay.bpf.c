@@ -30,9 +30,9 @@ static __always_inline int identify_tunnel(struct __sk_buff *skb, struct flow *f
 	struct bpf_tunnel_key key = {};
 	union address node = {};
 
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, 0)) {
 		address_set_ipv4(&node, bpf_htonl(key.remote_ipv4));
-	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6)) {
 		__builtin_memcpy(&node, key.remote_ipv6, sizeof(node));
 	} else {
 		return DROP_NO_TUNNEL_KEY;
@@ -122,8 +122,8 @@ int podwire_to_overlay(struct __sk_buff *skb)
 
 	if (!flow)
 		return drop(skb, flow, DROP_INVALID_PACKET);
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) ||
-	    !bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, 0) ||
+	    !bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6))
 		return TC_ACT_OK;
 	reason = parse_network(skb, flow);
 	if (reason)

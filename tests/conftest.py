@@ -13,10 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.patience import within
 
-NEEDS_ROOT = ("kernel", "cluster", "compat")
+NEEDS_ROOT = ("kernel", "cluster", "compat", "kernels")
 SKIPS = Path(__file__).parent / "expected-skips.txt"
-ORDER = ("unit", "loopback", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
+ORDER = (
+    "unit",
+    "loopback",
+    "property",
+    "docs",
+    "packets",
+    "scenarios",
+    "fuzz",
+    "compat",
+    "cluster",
+    "kernels",
+    "bench",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,11 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_place)
+    if "kernels" not in config.option.markexpr:  # minutes, and nothing else of the kind
+        _leave_out(config, items, [item for item in items if item.get_closest_marker("kernels")])
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        seconds = float(limit.args[0] if limit else config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(within(seconds)), append=False)
     if os.geteuid() != 0:
         needing = [item for item in items if any(item.get_closest_marker(name) for name in NEEDS_ROOT)]
-        if needing:
-            config.hook.pytest_deselected(items=needing)
-            items[:] = [item for item in items if item not in needing]
+        _leave_out(config, items, needing)
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: list[pytest.Item]) -> None:
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in unwanted]
 
 
 @pytest.hookimpl(trylast=True)

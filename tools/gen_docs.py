@@ -1,5 +1,5 @@
 """The reference pages that list what the code declares: commands, paths of the socket,
-options, tables, maps, metrics.
+options, tables, maps, metrics; and what was seen on which kernel.
 
     python tools/gen_docs.py [--check]
 
@@ -203,6 +203,59 @@ def paths() -> str:
     )
 
 
+def kernels() -> str:
+    """What `make test-kernels` has seen on each kernel."""
+    from podwire.bpf import probe
+    from podwire.datapath import objects
+
+    seen = json.loads((ROOT / "tests/kernels/results.json").read_text())
+    names = list(seen)
+    features = [
+        [name, since, what, *("yes" if one["features"][name] else "no" for one in seen.values())]
+        for name, since, what in probe.declared()
+    ]
+    programs = [
+        [f"`{name.partition('/')[2]}`", *(_instructions(one["instructions"][name]) for one in seen.values())]
+        for name in seen[names[0]]["instructions"]
+    ]
+    facts = [
+        ["release", *(f"`{one['release']}`" for one in seen.values())],
+        ["objects", *(one["variant"] for one in seen.values())],
+        ["programs on devices by", *("tcx" if one["features"]["tcx"] else "tc" for one in seen.values())],
+        *(
+            [f"{check} passes", *("yes" if check in one["checks"] else "" for one in seen.values())]
+            for check in ("demo", "packets")
+        ),
+    ]
+    return "\n\n".join(
+        [
+            f"# Kernels\n\n{BY} What `make test-kernels` has seen on Debian's kernels (x86-64), booted in "
+            f"emulated machines. podwire needs Linux {objects.OLDEST} or later with BTF; on an older one "
+            f"the agent ends and says which of these is missing: {', '.join(objects.REQUIRED)}.",
+            table(["", *names], facts),
+            "*packets* are the tests of `tests/packets`: packets through the programs, plumbing, maps.",
+            "## Objects\n\nEach program is compiled twice from the same source (`bpf/kernel`): *modern* "
+            f"objects need {', '.join(objects.MODERN)}; where one is missing the agent loads *legacy* ones. "
+            "They do the same, but a connection to a Service without backends fails with EPERM instead of "
+            "EHOSTUNREACH, and in a rare case two events of one CPU bear the same number, and so their flows "
+            "the same id. `podwire status` names the objects that are loaded and what the kernel is without.",
+            "Without tcx programs are filters of the clsact qdisc, which are replaced in one step as links "
+            "are. The qdisc passes every packet when it is empty; it stays on the node's device when podwire "
+            "goes. Without the cgroup features Services are translated packet by packet.",
+            "## Features\n\nFound by doing each once; *since* is the first Linux that has it.",
+            table(["feature", "since", "what for", *names], features),
+            "## Instructions the verifier looks at\n\nNative, then with a tunnel where that differs. It "
+            "gives up at 1,000,000.",
+            table(["program", *names], programs),
+        ]
+    )
+
+
+def _instructions(counts: list[int]) -> str:
+    native, tunnel = counts
+    return f"{native:,}" if native == tunnel else f"{native:,}, {tunnel:,}"
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": commands,
     "socket.md": paths,
@@ -210,6 +263,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "tables.md": tables,
     "maps.md": maps,
     "metrics.md": metrics,
+    "kernels.md": kernels,
 }
 
 

@@ -8,7 +8,7 @@
 /* An answer of a backend, to a client that asked a Service: the Service is its source. The
  * flow keeps the backend's address, for who reports it wants to know who answered.
  */
-__noinline int answer_client(struct __sk_buff *skb, struct flow *flow)
+__function int answer_client(struct __sk_buff *skb, struct flow *flow)
 {
 	bool from_backend = true;
 	struct rev_nat *service;

@@ -79,7 +79,7 @@ static __always_inline int balance_to(struct __sk_buff *skb, struct flow *flow,
 /* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards; `memory` is
  * what the flow remembers of it, NULL = nothing.
  */
-__noinline int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memory *memory)
+__function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memory *memory)
 {
 	struct frontend *frontend;
 	struct backend *backend;
@@ -122,7 +122,7 @@ __noinline int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memor
 /* Policy has admitted the flow: its other packets go to the same backend. Before, a pod could fill
  * the table with what it may not send.
  */
-__noinline int balance_remember(struct flow *flow, __u32 rev_nat)
+__function int balance_remember(struct flow *flow, __u32 rev_nat)
 {
 	struct ct_entry entry = {};
 	struct ct_memory *memory = (struct ct_memory *)&entry;
@@ -147,7 +147,7 @@ __noinline int balance_remember(struct flow *flow, __u32 rev_nat)
 }
 
 /* A pod answers itself: both addresses are what the client half of it expects. */
-__noinline int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
+__function int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
 {
 	struct ct_entry *entry;
 	union address client;

@@ -87,7 +87,7 @@ static __always_inline bool connection_is_free(const struct flow *flow, __u8 sid
 	       (side == DIRECTION_INGRESS && flow->source_identity == IDENTITY_HOST);
 }
 
-__noinline int connection_open(struct __sk_buff *skb, struct flow *flow,
+__function int connection_open(struct __sk_buff *skb, struct flow *flow,
 			       const struct endpoint *endpoint, const struct ct_key *key,
 			       __u32 side)
 {
@@ -120,7 +120,7 @@ __noinline int connection_open(struct __sk_buff *skb, struct flow *flow,
 /* What allowed the connection may have changed: policy is asked about its opener again.
  * A denied one stays known, or its answers would pass for new connections.
  */
-__noinline int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
+__function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 				    const struct endpoint *endpoint, const struct ct_key *key,
 				    struct ct_entry *entry)
 {
@@ -158,7 +158,7 @@ static __always_inline bool connection_is_stale(const struct ct_entry *entry,
 }
 
 /* An error about a connection nobody here knows: policy decides about its ICMP type. */
-__noinline int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
+__function int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
 				    const struct endpoint *endpoint, __u32 side)
 {
 	struct ct_key key;

@@ -113,7 +113,7 @@ static __always_inline int deliver_set_tunnel(struct __sk_buff *skb, const union
 		__builtin_memcpy(key.remote_ipv6, node, sizeof(*node));
 		flags = BPF_F_TUNINFO_IPV6;
 	}
-	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? DROP_WRITE_ERROR : 0;
+	return bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, flags) ? DROP_WRITE_ERROR : 0;
 }
 
 static __always_inline int deliver_to_tunnel(struct __sk_buff *skb, struct flow *flow,

@@ -5,7 +5,7 @@
 #include "event.h"
 #include "metrics.h"
 
-__noinline int drop(struct __sk_buff *skb, struct flow *flow, __u32 reason)
+__function int drop(struct __sk_buff *skb, struct flow *flow, __u32 reason)
 {
 	if (!flow)
 		return TC_ACT_SHOT;

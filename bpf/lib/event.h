@@ -31,8 +31,7 @@ static __always_inline struct event *event_reserve(__u8 kind)
 
 	if (!stats)
 		return NULL;
-	/* Atomic: a softirq may interrupt a socket program here. */
-	sequence = __sync_fetch_and_add(&stats->emitted, 1) + 1;
+	sequence = kernel_number(&stats->emitted);
 	event = bpf_ringbuf_reserve(&podwire_events, sizeof(*event), 0);
 	if (!event) {
 		__sync_fetch_and_add(&stats->lost, 1);
@@ -92,7 +91,7 @@ static __always_inline void event_fill(struct event *event, const struct flow *f
 }
 
 /* Out of line: it happens for few packets of a connection. */
-__noinline int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, __u32 point,
+__function int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, __u32 point,
 			  __u32 reason)
 {
 	struct event *event;

@@ -18,7 +18,7 @@ static __always_inline bool is_extension(__u8 next)
 /* The transport header of an inner IPv6 packet, behind what extension headers it had; -1 if it is
  * not there.
  */
-__noinline int parse_inner_extensions(struct __sk_buff *skb, struct flow *flow, __u32 offset)
+__function int parse_inner_extensions(struct __sk_buff *skb, struct flow *flow, __u32 offset)
 {
 	__u8 next;
 
@@ -79,7 +79,7 @@ static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flo
 /* What an ICMP error is about. Without a whole inner header it is about no connection: no key has
  * protocol 0. Policy is asked for its type then.
  */
-__noinline int parse_inner(struct __sk_buff *skb, struct flow *flow)
+__function int parse_inner(struct __sk_buff *skb, struct flow *flow)
 {
 	__u8 request, ports[8];
 	int offset;

@@ -45,7 +45,7 @@ static __always_inline __u32 ipcache_identity(const union address *address)
 }
 
 /* A pod of this node is known by its endpoint before the ipcache hears of it. */
-__noinline __u32 identity_of(const union address *address)
+__function __u32 identity_of(const union address *address)
 {
 	struct endpoint *endpoint = address ? endpoint_at(address) : NULL;
 

@@ -36,7 +36,7 @@ static __always_inline void memory_key(struct ct_key *key, const union address *
 /* The backend closes: its client may not send anything any more that would say so. `flow` shows the
  * Service again.
  */
-__noinline int memory_closes(struct flow *flow)
+__function int memory_closes(struct flow *flow)
 {
 	struct ct_key key = {};
 	struct ct_entry *memory;

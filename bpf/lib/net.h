@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The ground of every program: kernel types, helpers, and the numbers of the wire
- * that are macros in the kernel's headers and so not in its BTF.
- *
- * Functions marked __noinline are global: the verifier takes each by itself, once, for any
- * arguments. So they ask whether their pointers are NULL, which they never are; and cost a
- * call, so what every packet does is inlined.
+ * that are macros in the kernel's headers and so not in its BTF. What differs between
+ * kernels comes from kernel/modern.h or kernel/legacy.h, which the compiler is given in front.
  */
 #pragma once
 
@@ -72,3 +69,8 @@
 #define ERR_HOSTUNREACH 113
 
 #define NS_PER_S 1000000000ULL
+
+/* The tunnel key up to its last member before Linux 5.19: earlier kernels refuse more, later ones
+ * take less.
+ */
+#define TUNNEL_KEY_SIZE (offsetof(struct bpf_tunnel_key, tunnel_label) + sizeof(__u32))

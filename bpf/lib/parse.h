@@ -20,7 +20,7 @@
 #define ND_HOP_LIMIT      255
 
 /* The sender may not choose the way: the address policy was asked about must be the last hop. */
-__noinline int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
+__function int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
 {
 	__u8 options[IPV4_OPTIONS_MAX] = {};
 	__u32 at = 0;
@@ -96,7 +96,7 @@ static __always_inline void parse_ipv6_fragment(struct flow *flow, const __u8 *h
 		flow->flags |= FLOW_FIRST_FRAGMENT;
 }
 
-__noinline int parse_extensions(struct __sk_buff *skb, struct flow *flow)
+__function int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 {
 	bool fragmented = false;
 	__u32 offset;

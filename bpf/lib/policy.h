@@ -78,7 +78,7 @@ static __always_inline bool policy_is_asked(const struct endpoint *endpoint, __u
 /* 0 or the reason to drop. Asked is `flow->direction`, the opener's, and `flow->peer`; the
  * flow remembers the rule.
  */
-__noinline int policy_ask(struct flow *flow, const struct endpoint *endpoint,
+__function int policy_ask(struct flow *flow, const struct endpoint *endpoint,
 			  const struct ct_key *about)
 {
 	struct policy_key key = {.prefix_length = POLICY_PREFIX_PORT};

@@ -101,7 +101,7 @@ static __always_inline int socket_refuse(struct bpf_sock_addr *ctx, const struct
 {
 	metrics_count(DROP_NO_BACKEND, DIRECTION_EGRESS, 0);
 	socket_tell(ctx, asked, asked, EVENT_DROP, DROP_NO_BACKEND);
-	bpf_set_retval(-ERR_HOSTUNREACH);
+	kernel_set_errno(ERR_HOSTUNREACH);
 	return SOCKET_REFUSE;
 }
 

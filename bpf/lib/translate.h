@@ -108,7 +108,7 @@ static __always_inline int translate_port(struct __sk_buff *skb, const struct fl
 	return 0;
 }
 
-__noinline int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
+__function int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
 			 const union address *to, __u32 port)
 {
 	union address *address;
@@ -137,7 +137,7 @@ __noinline int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
 /* The packet inside an ICMP error: its address and port on `side`. Its own transport
  * checksum is left, for nobody can check one over a packet that is cut off.
  */
-__noinline int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 side,
+__function int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 side,
 			       const union address *to, __u32 service_port)
 {
 	__u32 inner, checksum, at, ports;

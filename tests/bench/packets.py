@@ -20,6 +20,7 @@ from podwire.abi.structs import Backend, Frontend, FrontendKey, PolicyPeerKey, R
 from podwire.base.addresses import pack
 from podwire.bpf.map import U32, raw
 from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
+from podwire.datapath import objects
 from podwire.net import namespaces
 from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World
 
@@ -59,7 +60,7 @@ class Bench:
             "config_verdict_events": int(events),
             "config_trace_events": int(events),
         }
-        self.world = World(ROOT / "build" / "bpf", constants, {"podwire_policy_peers": 131072})
+        self.world = World(Path(objects.directory()), constants, {"podwire_policy_peers": 131072})
         self.client = self.world.pod(1, 1001)
         self.server = self.world.pod(2, 1002)
 

@@ -21,7 +21,14 @@ EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"
 
 CONDITIONAL = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif|else|endif)\b.*", re.M)
 
-BPF = sorted([*ROOT.glob("bpf/*.c"), *ROOT.glob("bpf/lib/*.h"), *ROOT.glob("bpf/abi/*.h")])
+BPF = sorted(
+    [
+        *ROOT.glob("bpf/*.c"),
+        *ROOT.glob("bpf/lib/*.h"),
+        *ROOT.glob("bpf/abi/*.h"),
+        *ROOT.glob("bpf/kernel/*.h"),
+    ]
+)
 PYTHON = sorted(
     path
     for folder in ("src", "tests", "tools")
@@ -82,6 +89,18 @@ def test_c_has_no_conditional_compilation() -> None:
         if path.suffix == ".h" and not re.search(r"^#pragma once$", text, flags=re.M):
             wrong.append(f"{_name(path)}: a header begins with #pragma once")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_headers_for_kernels_have_the_same_names() -> None:
+    """A name that only one of them has compiles for its kernels alone."""
+    declared = re.compile(r"^#define (\w+)|^static __always_inline \w+ (\w+)\(", re.M)
+    modern, legacy = (
+        set(declared.findall((ROOT / "bpf/kernel" / name).read_text())) for name in ("modern.h", "legacy.h")
+    )
+    assert modern == legacy
+    # Marked otherwise, a function would be global for kernels that refuse its pointers.
+    marked = [path for path in BPF if re.search(r"^__noinline", path.read_text(), re.M)]
+    assert not marked, "mark functions of their own __function"
 
 
 def test_only_drop_h_drops() -> None:

@@ -78,6 +78,10 @@ class Node(Protocol):
         """Of pods' devices."""
         ...
 
+    def attach_mode(self) -> str:
+        """How programs are on devices: ``tcx``, ``tc`` (filters), or ``none`` before there are any."""
+        ...
+
     def status(self) -> Mapping[str, tuple[str, str]]:
         """Component → (state, message). At least `kubernetes`, `datapath` and `hubble`."""
         ...

@@ -9,7 +9,7 @@ import msgspec
 
 from podwire.base.config import AgentConfig
 from podwire.bpf import probe
-from podwire.datapath import routes
+from podwire.datapath import objects, routes
 from podwire.datapath.endpoints import Plumbing
 from podwire.datapath.programs import Programs, plan
 from podwire.datapath.write import Writer
@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 CALLS = ("connect", "sendmsg", "recvmsg", "getpeername")
 DEVICES = ("tcx",)
 SOCKETS = ("cgroup link", *(f"cgroup {call}{family}" for call in CALLS for family in (4, 6)))
+LESS = ("sockets",)  # parts without which pods can do less; others do the same in another way
 
 
 def degraded() -> dict[str, str]:
     """What is done in another way here, or not at all: part → which features are missing, and since when."""
     without = {
-        "devices": (DEVICES, "programs are filters (clsact), which a restart does not replace in one step"),
+        "programs": (objects.MODERN, "the programs are those for older kernels (legacy)"),
+        "devices": (DEVICES, "programs are filters (clsact)"),
         "sockets": (SOCKETS, "services are translated packet by packet, not when a socket connects"),
     }
     found = {}
@@ -44,11 +46,13 @@ class Kernel:
     """
 
     def __init__(self, config: AgentConfig, me: NodeRow) -> None:
+        objects.require_kernel()
         self.degraded = degraded()
-        for problem in self.degraded.values():
-            log.warning("%s", problem)
+        for part, problem in self.degraded.items():
+            log.log(logging.WARNING if part in LESS else logging.INFO, "%s", problem)
         if "sockets" in self.degraded:
             config = msgspec.structs.replace(config, socket_lb=False)
+        self.variant = objects.variant()
         self.prepared = prepared = routes.prepare(config, me)
         self.programs = programs = Programs.load(
             plan(

@@ -9,6 +9,7 @@ from typing import Any
 
 from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest
+from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
 from podwire.base.errors import NotFound
 from podwire.datapath.maps import CATALOGUE
@@ -45,6 +46,9 @@ class Node:
 
     def mtu(self) -> int:
         return self._stages.kernel.plumbing.mtu
+
+    def attach_mode(self) -> str:
+        return self._stages.kernel.programs.attach_mode()
 
     def status(self) -> Mapping[str, Component]:
         return {
@@ -109,9 +113,11 @@ class Node:
         return OK, "all objects known"
 
     def _kernel(self) -> Component:
+        here = f"Linux {os.uname().release}"
         if degraded := self._stages.kernel.degraded:
-            return WARNING, "; ".join(degraded.values())
-        return OK, f"Linux {os.uname().release} has all that is used"
+            state = WARNING if any(part in degraded for part in LESS) else OK
+            return state, f"{here}: {'; '.join(degraded.values())}"
+        return OK, f"{here} has all that is used"
 
     def _datapath(self) -> Component:
         errors = self._stages.writer.errors()
@@ -122,7 +128,11 @@ class Node:
             return (WARNING, f"{named}; what was in force stays") if synced else (FAILURE, named)
         if not self._stages.writer.synced:
             return WARNING, "not all tables are known yet; what an earlier agent wrote is in force"
-        return OK, f"{len(self._stages.kernel.programs.attached())} programs attached, maps equal to tables"
+        programs = self._stages.kernel.programs
+        return OK, (
+            f"{len(programs.attached())} programs attached ({programs.attach_mode()}, "
+            f"{self._stages.kernel.variant} objects), maps equal to tables"
+        )
 
     def _policy(self) -> Component:
         failed = list(self.tables.policy_failures)

@@ -58,6 +58,7 @@ int bpf_map_delete_elem(int fd, const void *key);
 int bpf_map_get_next_key(int fd, const void *key, void *next);
 int bpf_obj_pin(int fd, const char *path);
 int bpf_obj_get(const char *path);
+int bpf_program__set_log_level(struct bpf_program *program, uint32_t level);
 int bpf_link_detach(int fd);
 int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_map_get_fd_by_id(uint32_t id);
@@ -77,7 +78,9 @@ int pw_link_info(int fd, struct pw_link_info *out);
 int pw_link_create(int prog_fd, int target, int attach_type, uint32_t flags);
 int pw_link_update(int link_fd, int new_prog_fd);
 int pw_clsact(int ifindex, int egress, int prog_fd, uint32_t handle, uint32_t priority);
-int pw_load_probe(int type, int attach_type);
+int64_t pw_clsact_query(int ifindex, int egress, uint32_t handle, uint32_t priority);
+int pw_load_probe(int type, int attach_type, const void *instructions, uint32_t count);
+int pw_load_pointer_call(int type);
 int pw_map_create(int type, const char *name, uint32_t key_size, uint32_t value_size,
                   uint32_t max_entries, uint32_t flags);
 int pw_find_variable(struct bpf_object *object, const char *section, const char *name,

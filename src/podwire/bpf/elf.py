@@ -44,6 +44,11 @@ def program_skip(program: Any) -> None:
     check(lib.bpf_program__set_autoload(program, False), "leave out a program")
 
 
+def program_set_log_level(program: Any, level: int) -> None:
+    """How much the verifier says of a program it takes, at debug level of libbpf's log."""
+    check(lib.bpf_program__set_log_level(program, level), "set the verifier's log level")
+
+
 def program_fd(program: Any) -> int:
     """Descriptor that lives as long as the object, or negative if it was left out."""
     return int(lib.bpf_program__fd(program))

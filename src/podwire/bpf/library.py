@@ -245,9 +245,14 @@ def test_run(
     return out.retval, after, context_after, out.duration_ns
 
 
-def load_trivial(type: int, attach_type: int) -> int:
-    """Descriptor of a program that returns 1, or -errno: how probes ask."""
-    return int(lib.pw_load_probe(type, attach_type))
+def load_instructions(type: int, attach_type: int, instructions: bytes) -> int:
+    """Descriptor of a program of these instructions (8 bytes each), or -errno: how probes ask."""
+    return int(lib.pw_load_probe(type, attach_type, instructions, len(instructions) // 8))
+
+
+def load_pointer_call(type: int) -> int:
+    """Descriptor of a program that gives a pointer to a global function, or -errno."""
+    return int(lib.pw_load_pointer_call(type))
 
 
 def has_helper(type: int, helper: int) -> bool:
@@ -260,6 +265,7 @@ def has_map_type(type: int) -> bool:
 
 # Links
 
+LINK_TYPE_FILTER = 0  # not the kernel's: a filter of clsact in the place of a link
 LINK_TYPE_CGROUP, LINK_TYPE_XDP, LINK_TYPE_TCX = 3, 6, 11
 
 
@@ -301,6 +307,11 @@ def clsact_attach(ifindex: int, egress: bool, program_fd: int, handle: int, prio
 
 def clsact_detach(ifindex: int, egress: bool, handle: int, priority: int) -> int:
     return int(lib.pw_clsact(ifindex, egress, -1, handle, priority))
+
+
+def clsact_query(ifindex: int, egress: bool, handle: int, priority: int) -> int:
+    """Id of the program there, or -errno: ENOENT without the filter, EINVAL without a clsact qdisc."""
+    return int(lib.pw_clsact_query(ifindex, egress, handle, priority))
 
 
 # Ring buffer

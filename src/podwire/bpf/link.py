@@ -3,7 +3,7 @@
 A link keeps its program attached as long as a descriptor or a pin is left, so a pinned link
 filters while no agent runs, and `replace` switches programs without a moment between. A device is
 meant in the network namespace of the calling thread. Kernels before 6.6 have no tcx; there
-`attach_tc` makes a `Filter` on the device's clsact qdisc, which stays without a pin.
+`attach_tc` makes a `Filter` on the device's clsact qdisc, which does the same in its own way.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 from errno import ENODEV, ENOENT, ENOLINK
-from typing import Protocol
 
-from podwire.base.errors import KernelError, NetworkError, NotFound
+from podwire.base.errors import KernelError, NotFound
 from podwire.bpf import library, probe
 from podwire.bpf.descriptor import Descriptor
+from podwire.bpf.filter import Filter, no_device
 from podwire.bpf.library import LinkInfo
 from podwire.bpf.object import Program
 
@@ -48,17 +48,6 @@ CGROUP_SECTIONS = {
     "cgroup/getpeername6": Hook.INET6_GETPEERNAME,
 }
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
-FILTER_HANDLE, FILTER_PRIORITY = 0x706F, 1
-
-
-class Attachment(Protocol):
-    """A program on a hook: a `Link`, or a `Filter` where links are missing."""
-
-    def replace(self, program: Program) -> None: ...
-
-    def detach(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Link(Descriptor):
@@ -69,12 +58,7 @@ class Link(Descriptor):
     @classmethod
     def open(cls, path: str) -> Link:
         """The link pinned at `path`; NotFound if there is none."""
-        try:
-            link = cls(library.open_pinned(path))
-        except KernelError as error:
-            if error.errno == ENOENT:
-                raise NotFound(f"no link is pinned at {path}") from error
-            raise
+        link = cls(_open_pinned(path))
         link.path = path
         return link
 
@@ -109,37 +93,30 @@ class Link(Descriptor):
         self.close()
 
 
-class Filter:
-    """A program in the clsact qdisc of a device, at a handle of podwire's own."""
+def _open_pinned(path: str) -> int:
+    try:
+        return library.open_pinned(path)
+    except KernelError as error:
+        if error.errno == ENOENT:
+            raise NotFound(f"no link is pinned at {path}") from error
+        raise
 
-    def __init__(self, ifindex: int, hook: Hook) -> None:
-        self.ifindex = ifindex
-        self.hook = hook
 
-    def replace(self, program: Program) -> None:
-        result = library.clsact_attach(
-            self.ifindex, self.hook == Hook.TC_EGRESS, program.fileno(), FILTER_HANDLE, FILTER_PRIORITY
-        )
-        library.check(result, f"attach {program.name} to device {self.ifindex}")
-
-    def detach(self) -> None:
-        result = library.clsact_detach(
-            self.ifindex, self.hook == Hook.TC_EGRESS, FILTER_HANDLE, FILTER_PRIORITY
-        )
-        if -result not in (0, ENODEV, ENOENT):
-            library.fail(f"detach from device {self.ifindex}", -result)
-
-    def close(self) -> None:
-        """Nothing to close: the filter belongs to the device."""
+def open_attached(path: str) -> Link | Filter:
+    """The link pinned at `path`, or the filter recorded there; NotFound if there is none."""
+    fd = _open_pinned(path)
+    if not os.readlink(f"/proc/self/fd/{fd}").endswith("bpf-map"):
+        link = Link(fd)
+        link.path = path
+        return link
+    with Descriptor(fd):
+        return Filter.recorded(fd, path)
 
 
 def _create(program: Program, target: int, hook: Hook, flags: int, where: str) -> Link:
     fd = library.link_create(program.fileno(), target, hook, flags)
     if fd == -ENODEV:
-        raise NetworkError(
-            f"attach {program.name}: there is no {where} in this network namespace",
-            hint="it may have been removed meanwhile",
-        )
+        raise no_device(program, where)
     return Link(library.check(fd, f"attach {program.name} to {where}"))
 
 
@@ -173,23 +150,21 @@ def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) ->
 
 
 def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
-    """`program` on device `ifindex` by the link pinned at `path`: replaced if it is there, else made.
+    """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else made.
 
     A pinned link whose device is gone (or another one by now) is removed first.
     """
     try:
-        link = Link.open(path)
+        attached = open_attached(path)
     except NotFound:
-        link = None
-    if link is not None:
-        info = link.info
-        if info.ifindex == ifindex and info.attach_type == hook:
-            if info.program != program.id:
-                link.replace(program)
-            return link
-        link.detach()
-    made = attach_tc(program, ifindex, hook)
-    return _pinned(made, path)
+        return _pinned(attach_tc(program, ifindex, hook), path)
+    info = attached.info
+    if info.ifindex == ifindex and info.attach_type == hook:
+        if info.program != program.id:
+            attached.replace(program)
+        return attached
+    attached.detach()
+    return _pinned(attach_tc(program, ifindex, hook), path)
 
 
 def ensure_cgroup(program: Program, directory: str, path: str) -> Link:
@@ -210,10 +185,10 @@ def ensure_cgroup(program: Program, directory: str, path: str) -> Link:
 
 
 def _pinned(made: Link | Filter, path: str) -> Link | Filter:
-    if isinstance(made, Link):
-        try:
-            made.pin(path)
-        except BaseException:
-            made.close()
-            raise
+    try:
+        made.pin(path)
+    except BaseException:
+        # Closing is enough for a link, not for a filter.
+        made.detach()
+        raise
     return made

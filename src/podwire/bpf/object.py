@@ -31,7 +31,9 @@ class ObjectSpec(msgspec.Struct, frozen=True):
 
     `constants` are `const volatile` (or initialised) globals by name, ints in native byte order or
     bytes; `max_entries` sizes by map name; maps are pinned as `pins`/<map name> unless it is empty:
-    those in `shared`, None all; `programs` loads only these, None all.
+    those in `shared`, None all; `programs` loads only these, None all. `verifier_log` is how much the
+    verifier says into the debug log (1 each instruction, 4 how many it looked at); 0 nothing, unless it
+    refuses.
     """
 
     path: str
@@ -40,6 +42,7 @@ class ObjectSpec(msgspec.Struct, frozen=True):
     pins: str = ""
     shared: frozenset[str] | None = None
     programs: tuple[str, ...] | None = None
+    verifier_log: int = 0
 
     def pin_of(self, name: str) -> str:
         """Where map `name` is pinned; empty = nowhere."""
@@ -220,6 +223,8 @@ def load(spec: ObjectSpec, maps: Mapping[str, Map[Any, Any]] = {}) -> Object:
         _size(entries, spec)
         fresh = _take_maps(entries, spec, maps, taken)
         _choose_programs(handle, spec)
+        for _, program in elf.programs(handle):
+            elf.program_set_log_level(program, spec.verifier_log)
         _load(handle, spec)
         return _own(handle, entries, fresh, spec)
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EBADF, ENODEV
 from functools import cache
+from struct import Struct
 
 import msgspec
 
@@ -27,7 +28,8 @@ TCX_INGRESS, XDP_ATTACH = 46, 37
 XDP_GENERIC = 1 << 1
 CLONE_NEWNET = 0x40000000
 NO_DEVICE = 0x7FFFFFFF
-HELPER_SK_ASSIGN, HELPER_REDIRECT_NEIGH, HELPER_REDIRECT_PEER = 124, 152, 155
+HELPER_SK_ASSIGN, HELPER_REDIRECT_NEIGH, HELPER_REDIRECT_PEER, HELPER_SET_RETVAL = 124, 152, 155, 187
+KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 
 BPFFS = "/sys/fs/bpf"
 
@@ -48,8 +50,25 @@ class _Probe:
     ask: Callable[[], bool]
 
 
+# struct bpf_insn: code, registers (source << 4 | destination), offset, immediate.
+INSTRUCTION = Struct("=BBhi")
+EXIT = INSTRUCTION.pack(0x95, 0, 0, 0)
+RETURN_1 = INSTRUCTION.pack(0xB7, 0, 0, 1) + EXIT
+# *(u64 *)(r10 - 8) = 0; r0 = 1; r0 = fetch_add(r10 - 8, r0); return r0
+FETCH_ADD = (
+    INSTRUCTION.pack(0x7A, 10, -8, 0)
+    + INSTRUCTION.pack(0xB7, 0, 0, 1)
+    + INSTRUCTION.pack(0xDB, 0 << 4 | 10, -8, 1)
+    + EXIT
+)
+
+
+def _load_trivial(program_type: int, attach_type: int) -> int:
+    return library.load_instructions(program_type, attach_type, RETURN_1)
+
+
 def _link(program_type: int, attach_type: int) -> bool:
-    fd = library.load_trivial(program_type, attach_type if program_type != SCHED_CLS else 0)
+    fd = _load_trivial(program_type, attach_type if program_type != SCHED_CLS else 0)
     if fd < 0:
         return False
     try:
@@ -63,7 +82,7 @@ def _xdp_link() -> bool:
 
     A device that does not exist would not tell: the answer is EINVAL with and without XDP links.
     """
-    fd = library.load_trivial(XDP, XDP_ATTACH)
+    fd = _load_trivial(XDP, XDP_ATTACH)
     if fd < 0:
         return False
     results: list[int] = []
@@ -80,8 +99,7 @@ def _xdp_link() -> bool:
     return bool(results) and results[0] >= 0
 
 
-def _loads(program_type: int, attach_type: int) -> bool:
-    fd = library.load_trivial(program_type, attach_type)
+def _loaded(fd: int) -> bool:
     if fd >= 0:
         os.close(fd)
     return fd >= 0
@@ -97,10 +115,28 @@ def _batches() -> bool:
 
 
 def _cgroup(attach_type: int) -> Callable[[], bool]:
-    return lambda: _loads(CGROUP_SOCK_ADDR, attach_type)
+    return lambda: _loaded(_load_trivial(CGROUP_SOCK_ADDR, attach_type))
 
 
 _PROBES: dict[str, _Probe] = {
+    "kernel BTF": _Probe(
+        "5.2", "programs fitted to the kernel (CONFIG_DEBUG_INFO_BTF)", lambda: os.path.exists(KERNEL_BTF)
+    ),
+    "pointers to functions": _Probe(
+        "5.13",
+        "functions of a program verified one by one",
+        lambda: _loaded(library.load_pointer_call(SCHED_CLS)),
+    ),
+    "fetch atomics": _Probe(
+        "5.12",
+        "events numbered without a gap",
+        lambda: _loaded(library.load_instructions(SCHED_CLS, 0, FETCH_ADD)),
+    ),
+    "bpf_set_retval": _Probe(
+        "6.1",
+        "EHOSTUNREACH from connect() to a service without backends (EPERM without)",
+        lambda: library.has_helper(CGROUP_SOCK_ADDR, HELPER_SET_RETVAL),
+    ),
     "tcx": _Probe("6.6", "programs on devices as links, replaced in one step", lambda: _link(3, TCX_INGRESS)),
     "xdp link": _Probe("5.9", "XDP programs as links", _xdp_link),
     "cgroup link": _Probe("5.7", "socket programs as links", lambda: _link(CGROUP_SOCK_ADDR, 10)),
@@ -145,6 +181,11 @@ def require(feature: str) -> None:
 def features() -> list[Feature]:
     """Every feature and whether it is here."""
     return [Feature(name, one.since, one.what, supported(name)) for name, one in _PROBES.items()]
+
+
+def declared() -> list[tuple[str, str, str]]:
+    """Name, first kernel, what for: of every feature, without asking."""
+    return [(name, one.since, one.what) for name, one in _PROBES.items()]
 
 
 def missing(names: Iterable[str]) -> list[Feature]:

@@ -157,16 +157,73 @@ static int pw_clsact(int ifindex, int egress, int prog_fd, uint32_t handle, uint
 	return bpf_tc_attach(&hook, &options);
 }
 
-static int pw_load_probe(int type, int attach_type)
+/* Id of the program at that handle, or -errno. */
+static int64_t pw_clsact_query(int ifindex, int egress, uint32_t handle, uint32_t priority)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex,
+		    .attach_point = egress ? BPF_TC_EGRESS : BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, options, .handle = handle, .priority = priority);
+	int result = bpf_tc_query(&hook, &options);
+
+	return result ? (int64_t)result : (int64_t)options.prog_id;
+}
+
+static int pw_load_probe(int type, int attach_type, const void *instructions, uint32_t count)
+{
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
+	int fd = bpf_prog_load(type, "podwire_probe", "GPL", instructions, count, &options);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* What the verifier must know of `int main(void *)` that calls the global `int called(int *)`. */
+static int describe_call(struct btf *btf, uint32_t *functions)
+{
+	int number = btf__add_int(btf, "int", 4, BTF_INT_SIGNED);
+	int pointer = btf__add_ptr(btf, number);
+	int context = btf__add_ptr(btf, 0);
+	int proto;
+
+	proto = btf__add_func_proto(btf, number);
+	btf__add_func_param(btf, "context", context);
+	functions[0] = btf__add_func(btf, "main", BTF_FUNC_GLOBAL, proto);
+	proto = btf__add_func_proto(btf, number);
+	btf__add_func_param(btf, "value", pointer);
+	functions[1] = btf__add_func(btf, "called", BTF_FUNC_GLOBAL, proto);
+	return btf__load_into_kernel(btf);
+}
+
+/* A program that gives a pointer to a global function: its descriptor or -errno. */
+static int pw_load_pointer_call(int type)
 {
 	struct bpf_insn instructions[] = {
+		{ .code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -8 },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 1, .src_reg = 10 },
+		{ .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 1, .imm = -8 },
+		{ .code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_CALL, .imm = 1 },
+		{ .code = BPF_JMP | BPF_EXIT },
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1 },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
-	int fd = bpf_prog_load(type, "podwire_probe", "GPL", instructions, 2, &options);
+	struct bpf_func_info functions[2] = { { .insn_off = 0 }, { .insn_off = 5 } };
+	LIBBPF_OPTS(bpf_prog_load_opts, options, .func_info = functions, .func_info_cnt = 2,
+		    .func_info_rec_size = sizeof(functions[0]));
+	struct btf *btf = btf__new_empty();
+	uint32_t ids[2];
+	int fd;
 
-	return fd < 0 ? -errno : fd;
+	if (!btf)
+		return -errno;
+	fd = describe_call(btf, ids);
+	if (!fd) {
+		functions[0].type_id = ids[0];
+		functions[1].type_id = ids[1];
+		options.prog_btf_fd = btf__fd(btf);
+		fd = bpf_prog_load(type, "podwire_probe", "GPL", instructions, 7, &options);
+		fd = fd < 0 ? -errno : fd;
+	}
+	btf__free(btf);
+	return fd;
 }
 
 static int pw_map_create(int type, const char *name, uint32_t key_size, uint32_t value_size,

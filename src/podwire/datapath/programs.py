@@ -9,10 +9,10 @@ overlay.bpf.o         podwire_from_overlay, podwire_to_overlay     the tunnel de
 sock.bpf.o            one for each cgroup section                  the node's cgroup
 ====================  ===========================================  ================================
 
-Everything is pinned: links below ``<bpf_dir>/links``, maps below ``<bpf_dir>/maps-<generation>``. A
-starting agent loads its programs on the maps that are there and then replaces the program of each
-link, so there is no moment without one. Maps that do not fit the programs any more, or are too
-small, are made new in the next generation (see `generations`).
+Everything is pinned: links (before Linux 6.6: where filters are) below ``<bpf_dir>/links``, maps
+below ``<bpf_dir>/maps-<generation>``. A starting agent loads its programs on the maps that are there
+and then replaces the program of each link, so there is no moment without one. Maps that do not fit
+the programs any more, or are too small, are made new in the next generation (see `generations`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ import logging
 import os
 import shutil
 import threading
-from pathlib import Path
 
 import msgspec
 
-import podwire
 from podwire.base import addresses
 from podwire.base.config import AgentConfig
 from podwire.base.errors import ConfigError, NotFound, PodwireError
 from podwire.bpf import library, probe
 from podwire.bpf import link as links
-from podwire.bpf import object as objects
-from podwire.bpf.link import Hook, Link
+from podwire.bpf import object as loader
+from podwire.bpf.library import LinkInfo
+from podwire.bpf.link import Hook
 from podwire.bpf.map import Map
 from podwire.bpf.object import IncompatibleMaps, Object, ObjectSpec, Program
-from podwire.datapath import generations
+from podwire.datapath import generations, objects
 from podwire.datapath.maps import CATALOGUE, Maps, sizes
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def plan(
     ipv6 = next((one for one in node_addresses if addresses.family(one) == 6), "")
     return Loading(
         bpf_dir=config.bpf_dir,
-        object_dir=config.object_dir or installed_objects(),
+        object_dir=objects.directory(config.object_dir),
         objects=(
             "lxc",
             "host",
@@ -95,15 +94,6 @@ def plan(
         sizes=sizes(config),
         growth_max=config.map_growth_max,
     )
-
-
-def installed_objects() -> str:
-    """Where the build puts compiled objects: in the package, or in a source tree's build directory."""
-    package = Path(podwire.__file__).parent
-    for directory in (package / "bpf" / "objects", package.parent.parent / "build" / "bpf"):
-        if (directory / "lxc.bpf.o").exists():
-            return str(directory)
-    raise NotFound("there are no compiled BPF objects", hint="run `make build`, or set object-dir")
 
 
 class Programs:
@@ -203,9 +193,9 @@ class Programs:
         generations.make_current(self.maps)
         pods = set()
         for path in self._pinned():
-            with Link.open(path) as link:
+            with links.open_attached(path) as link:
                 info = link.info
-                if info.type == library.LINK_TYPE_TCX and info.ifindex == 0:
+                if info.type != library.LINK_TYPE_CGROUP and info.ifindex == 0:
                     link.detach()
                     continue
                 name = _program_of(os.path.relpath(path, self._links))
@@ -267,16 +257,25 @@ class Programs:
         generations.drop_older(self.loading.bpf_dir)
 
     def pods(self) -> set[str]:
-        """Devices of pods that have a pinned link."""
+        """Devices of pods that have a pinned link, or a recorded filter."""
         return {pin.rsplit("-", 1)[0] for pin in os.listdir(os.path.join(self._links, "pods"))}
 
-    def attached(self) -> dict[str, int]:
-        """Name of the link → id of the program on it, as the kernel says."""
+    def attached(self) -> dict[str, LinkInfo]:
+        """Name of the link (or filter) → which program on what, as the kernel says."""
         result = {}
         for path in self._pinned():
-            with Link.open(path) as link:
-                result[os.path.relpath(path, self._links)] = link.info.program
+            with links.open_attached(path) as link:
+                info = link.info
+            if info.program and (info.ifindex or info.type == library.LINK_TYPE_CGROUP):
+                result[os.path.relpath(path, self._links)] = info
         return result
+
+    def attach_mode(self) -> str:
+        """How programs are on devices, as the kernel says: ``tcx``, or ``tc`` if one is a filter."""
+        kinds = {info.type for info in self.attached().values()}
+        if library.LINK_TYPE_FILTER in kinds:
+            return "tc"
+        return "tcx" if library.LINK_TYPE_TCX in kinds else "none"
 
     def _pinned(self) -> list[str]:
         """Paths of all pinned links."""
@@ -326,7 +325,7 @@ def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
                 pins=directory,
                 shared=frozenset(CATALOGUE),
             )
-            loaded[name] = objects.load(spec)
+            loaded[name] = loader.load(spec)
     except BaseException:
         for one in loaded.values():
             one.close()
@@ -349,7 +348,7 @@ def _program_of(pin: str) -> str:
 
 def _detach(path: str) -> None:
     try:
-        Link.open(path).detach()
+        links.open_attached(path).detach()
     except NotFound:
         pass
 

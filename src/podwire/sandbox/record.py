@@ -5,13 +5,15 @@ that was not made yet, and removing what is not there is no error. Lines are app
 write(2), so several processes of the sandbox may write; a torn last line is ignored.
 
 Processes need no line of their own: each is in one of the recorded cgroups, and the kernel ends
-all members of a cgroup at once, also those started between reading a list and acting on it.
+all members of a cgroup at once, also those started between reading a list and acting on it
+(from Linux 5.14 on; before, one by one until none is left).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,12 +111,29 @@ def kill_members(cgroup: Path) -> None:
     while "populated 1" in (cgroup / "cgroup.events").read_text():
         if time.monotonic() > deadline:
             raise StorageError(f"processes in {cgroup} do not end")
-        if not kill.exists():
-            raise StorageError(
-                f"cannot end the processes in {cgroup}", hint="cgroup.kill needs Linux 5.14; end them by hand"
-            )
-        kill.write_text("1")
+        if kill.exists():
+            kill.write_text("1")
+        else:
+            kill_each(cgroup)  # cgroup.kill came with Linux 5.14
         time.sleep(0.005)
+
+
+def kill_each(cgroup: Path) -> None:
+    """SIGKILL those that are members now. A number may be another process's by the time it is used,
+    so each is held first, and asked for its cgroup again."""
+    for listed in [cgroup / "cgroup.procs", *cgroup.rglob("cgroup.procs")]:
+        for number in listed.read_text().split():
+            try:
+                process = os.pidfd_open(int(number))
+            except ProcessLookupError:
+                continue
+            try:
+                if number in listed.read_text().split():
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(process)
 
 
 def remove_cgroup(cgroup: Path) -> None:

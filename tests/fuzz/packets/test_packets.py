@@ -29,6 +29,7 @@ from podwire.abi.enums import EndpointFlags
 from podwire.base.addresses import pack
 from podwire.base.errors import KernelError
 from podwire.bpf.object import SkbContext
+from podwire.datapath import objects
 from podwire.net import namespaces
 from podwire.testing.world import DROPPED, PASS, UNDERLAY, UNDERLAY_MAC, Pod, World
 
@@ -122,7 +123,7 @@ def is_link_upkeep(frame: bytes) -> bool:
 @pytest.fixture
 def world() -> Iterator[World]:
     constants: dict[str, int | bytes] = {"config_node_ipv4": pack("192.168.7.1"), "config_tunnel_device": 1}
-    with World(ROOT / "build" / "bpf", constants) as made:
+    with World(Path(objects.directory()), constants) as made:
         closed = EndpointFlags.ENFORCE_INGRESS | EndpointFlags.ENFORCE_EGRESS
         made.pod(1, 1001, policy=1, flags=closed)
         made.pod(2, 1002)

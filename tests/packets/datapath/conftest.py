@@ -21,6 +21,7 @@ from scapy.packet import Packet, Raw
 from tests.packets.datapath.lab import Lab
 
 from podwire.abi.enums import DropReason, EventKind
+from podwire.datapath import objects
 from podwire.testing.world import Pod, World
 
 ROOT = Path(__file__).parents[3]
@@ -161,7 +162,7 @@ def of_kind(outcome: Any, kind: EventKind) -> Any:
 @pytest.fixture(scope="session")
 def loaded_world() -> Iterator[World]:
     with World(
-        ROOT / "build" / "bpf", {"config_node_ipv4": _node(False), "config_node_ipv6": _node(True)}
+        Path(objects.directory()), {"config_node_ipv4": _node(False), "config_node_ipv6": _node(True)}
     ) as world:
         yield world
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+from tests.patience import within
+
 from podwire.abi.enums import DropReason, EventKind
 from podwire.base.addresses import pack
 from podwire.bpf.link import Hook, attach_tc
+from podwire.datapath import objects
 from podwire.net import namespaces
 from podwire.net.stack import Stack
 from podwire.testing.world import Pod, World
 
-ROOT = Path(__file__).parents[3]
 UNDERLAY_MTU = 1500
 TUNNEL_PORT = 4789
 TUNNEL_MTU = 1430  # VXLAN over IPv4 takes 50; 20 more, so that what fits is seen to be decided here
@@ -76,7 +79,7 @@ class Node:
             "config_tunnel_port": TUNNEL_PORT,
             "config_network_device": devices["u0"],
         }
-        self.world = self._stack.enter_context(World(ROOT / "build" / "bpf", constants, pods=0))
+        self.world = self._stack.enter_context(World(Path(objects.directory()), constants, pods=0))
         for address in (f"192.168.7.{mine}", f"fd00:7::{mine}"):
             self.world.node(address)
         for address in (f"192.168.7.{theirs}", f"fd00:7::{theirs}"):
@@ -167,7 +170,7 @@ class Lab:
     def socket(self, who: tuple[int, int], ipv6: bool, kind: int = socket.SOCK_STREAM) -> socket.socket:
         family = socket.AF_INET6 if ipv6 else socket.AF_INET
         made = namespaces.open_socket(self.namespace(who), family, kind)
-        made.settimeout(2)
+        made.settimeout(within(2))
         return made
 
     def talks(self, source: tuple[int, int], to: tuple[int, int], ipv6: bool, size: int = 10) -> bool:
@@ -175,25 +178,30 @@ class Lab:
         with self.socket(to, ipv6) as server, self.socket(source, ipv6) as client:
             server.bind((self.address(to, ipv6) if to[1] else "::" if ipv6 else "0.0.0.0", 0))
             server.listen()
-            client.settimeout(0.4)
+            client.settimeout(within(0.4))
             target = self.address(to, ipv6) if to[1] else f"fd00:7::{to[0]}" if ipv6 else f"192.168.7.{to[0]}"
             try:
                 client.connect((target, server.getsockname()[1]))
             except OSError:
                 return False
-            client.settimeout(2)
+            client.settimeout(within(2))
             accepted, _ = server.accept()
             with accepted:
-                accepted.settimeout(2)
+                accepted.settimeout(within(2))
                 for one, other in ((client, accepted), (accepted, client)):
-                    one.sendall(b"x" * size)
+                    # Beside the reader: what no buffer holds is sent when it is read, and how much a
+                    # buffer holds is the kernel's to decide as it goes.
+                    sender = threading.Thread(target=one.sendall, args=(b"x" * size,), name="send")
+                    sender.start()
                     got = 0
                     while got < size:
                         got += len(other.recv(65536))
+                    sender.join()
             return True
 
     def ping(self, source: tuple[int, int], address: str, size: int = 56) -> subprocess.CompletedProcess[str]:
-        command = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", "-s", str(size), "-M", "do", address]
+        patience, bytes_ = str(within(1)), str(size)
+        command = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", patience, "-s", bytes_, "-M", "do", address]
         return subprocess.run(
             ["nsenter", f"--net=/run/netns/{self.namespace(source)}", *command],
             text=True,

@@ -10,11 +10,11 @@ import pytest
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags
 from podwire.base.addresses import pack
+from podwire.datapath import objects
 from podwire.testing.world import PASS, World
 
 pytestmark = pytest.mark.kernel
 
-ROOT = Path(__file__).parents[3]
 IN, OUT = EndpointFlags.ENFORCE_INGRESS, EndpointFlags.ENFORCE_EGRESS
 WORLD, REMOTE_NODE, LOCAL_CIDR = 2, 6, 1 << 24 | 1
 
@@ -32,7 +32,7 @@ def node(tunnel: bool) -> Iterator[World]:
         "config_node_ipv6": pack("fd00:7::1"),
         "config_tunnel_device": 99 if tunnel else 0,
     }
-    with World(ROOT / "build" / "bpf", constants, network=True) as world:
+    with World(Path(objects.directory()), constants, network=True) as world:
         yield world
 
 

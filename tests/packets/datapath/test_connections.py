@@ -12,6 +12,7 @@ import pytest
 from podwire.abi.enums import CtFlags, Direction, DropReason, EndpointFlags, EventKind
 from podwire.abi.structs import CtKey
 from podwire.base.addresses import pack
+from podwire.datapath import objects
 from podwire.testing.world import DROPPED, PASS, REDIRECTED, World
 
 pytestmark = pytest.mark.kernel
@@ -154,7 +155,7 @@ def test_a_pod_cannot_complain_about_others_connections(
 
 def test_a_full_table_goes_on_in_the_overflow(kit: Any) -> None:
     family, small = kit.Family(False), {"podwire_conntrack": 1024}
-    with World(Path(__file__).parents[3] / "build" / "bpf", max_entries=small) as world:
+    with World(Path(objects.directory()), max_entries=small) as world:
         client, server = world.pod(1, 1001), world.pod(2, 1002)
         frame = bytearray(bytes(family.udp(client, server, 1024, 53)))
         for port in range(1024, 1024 + 3000):

@@ -11,6 +11,7 @@ import pytest
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags, EventFlags, EventKind
 from podwire.base.addresses import pack
+from podwire.datapath import objects
 from podwire.testing.world import DROPPED, PASS, REDIRECTED, World
 
 pytestmark = pytest.mark.kernel
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def small_ring() -> Iterator[World]:
-    with World(ROOT / "build" / "bpf", max_entries={"podwire_events": 4096}) as world:
+    with World(Path(objects.directory()), max_entries={"podwire_events": 4096}) as world:
         yield world
 
 
@@ -86,7 +87,7 @@ def test_a_drop_says_all_it_knows(world: World, family: Any, kit: Any) -> None:
 
 
 def test_audit_tells_and_lets_pass(kit: Any) -> None:
-    with World(ROOT / "build" / "bpf", {"config_policy_audit": 1}) as world:
+    with World(Path(objects.directory()), {"config_policy_audit": 1}) as world:
         family = kit.Family(False)
         client = world.pod(1, 1001)
         server = world.pod(2, 1002, policy=8, flags=EndpointFlags.ENFORCE_INGRESS)
@@ -98,7 +99,7 @@ def test_audit_tells_and_lets_pass(kit: Any) -> None:
 
 def test_events_can_be_off(kit: Any) -> None:
     off: dict[str, int | bytes] = {"config_trace_events": 0, "config_verdict_events": 0}
-    with World(ROOT / "build" / "bpf", off) as world:
+    with World(Path(objects.directory()), off) as world:
         family = kit.Family(False)
         client = world.pod(1, 1001)
         server = world.pod(2, 1002, policy=8, flags=EndpointFlags.ENFORCE_INGRESS)
@@ -107,7 +108,7 @@ def test_events_can_be_off(kit: Any) -> None:
 
 
 def test_the_tunnel(kit: Any, family: Any) -> None:
-    with World(ROOT / "build" / "bpf", {"config_tunnel_device": 1, "config_tunnel_mtu": 1400}) as world:
+    with World(Path(objects.directory()), {"config_tunnel_device": 1, "config_tunnel_mtu": 1400}) as world:
         pod = world.pod(1, 1001)
         world.known(family.remote, 2002, "192.168.7.2")
         packet = family.udp(pod, family.remote, 4000, 53)

@@ -12,12 +12,12 @@ import pytest
 from podwire.abi.enums import CtFlags, CtShare, Direction, DropReason, EndpointFlags
 from podwire.abi.structs import CtEntry
 from podwire.bpf.map import U32, Map
+from podwire.datapath import objects
 from podwire.datapath.conntrack import GRACE, Conntrack, now
 from podwire.testing.world import DROPPED, PASS, REDIRECTED, Pod, World
 
 pytestmark = pytest.mark.kernel
 
-ROOT = Path(__file__).parents[3]
 TABLE, SHARE, OVERFLOW = 2048, 512, 512
 FLOOD = 2500
 
@@ -25,7 +25,7 @@ FLOOD = 2500
 @pytest.fixture
 def node() -> Iterator[World]:
     sizes = {"podwire_conntrack": TABLE, "podwire_ct_overflow": OVERFLOW}
-    with World(ROOT / "build" / "bpf", {"config_ct_share": SHARE}, sizes) as world:
+    with World(Path(objects.directory()), {"config_ct_share": SHARE}, sizes) as world:
         yield world
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.patience import within
 
 from podwire.abi.dtypes import EVENT
 from podwire.abi.enums import BackendFlags, DropReason, EventKind
@@ -34,11 +35,12 @@ from podwire.bpf.events import Ring
 from podwire.bpf.link import attach_cgroup
 from podwire.bpf.map import U32
 from podwire.bpf.object import ObjectSpec, load
+from podwire.datapath import objects
 from podwire.net import namespaces
 
 pytestmark = pytest.mark.kernel
 
-OBJECT = Path(__file__).parents[3] / "build" / "bpf" / "sock.bpf.o"
+OBJECT = Path(objects.directory(), "sock.bpf.o")
 
 
 class Sockets:
@@ -87,7 +89,7 @@ class Sockets:
     def open(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
         with self.inside():
             made = namespaces.open_socket(self.namespace, family, kind)
-        made.settimeout(2)
+        made.settimeout(within(2))
         return made
 
     def service(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.patience import within
 
 from podwire.abi.enums import EndpointFlags
 from podwire.base.aio import Backoff, Supervised, eventually
@@ -112,7 +113,7 @@ def test_a_policy_is_switched_whole_or_not_at_all(programs: Programs) -> None:
                 table.mark_ready()
             await asyncio.wait_for(one.wait_realized(1), 10)
             policies.obey(8, ROOM + 10)
-            await eventually(policies.failed, timeout=10, what="the failure")
+            await eventually(policies.failed, timeout=within(10), what="the failure")
             assert policies.failed() == [(8, "default/p8")]
             assert in_force(maps) == (7, enforced)
             assert entries(maps, 7) == 40
@@ -120,7 +121,7 @@ def test_a_policy_is_switched_whole_or_not_at_all(programs: Programs) -> None:
             await asyncio.wait_for(one.wait_realized(1), 10)
             assert in_force(maps) == (9, enforced)
             assert (entries(maps, 7), entries(maps, 8), entries(maps, 9)) == (0, 0, 40)
-            await eventually(lambda: not policies.failed(), timeout=10, what="the end of the failure")
+            await eventually(lambda: not policies.failed(), timeout=within(10), what="the end of the failure")
             assert not one.errors()
 
     asyncio.run(work())
@@ -137,15 +138,15 @@ def test_a_new_agent_keeps_what_an_earlier_one_enforced(programs: Programs) -> N
             policies.obey(policy, size)
             for table in policies.tables:
                 table.mark_ready()
-            await eventually(lambda: one.synced, timeout=10, what="the writer")
+            await eventually(lambda: one.synced, timeout=within(10), what="the writer")
             if check == "fits":
                 await asyncio.wait_for(one.wait_realized(1), 10)
                 return
-            await eventually(policies.failed, timeout=10, what="the failure")
+            await eventually(policies.failed, timeout=within(10), what="the failure")
             assert in_force(maps)[0] == 7 and entries(maps, 7) == 40
             policies.obey(10, 5)
             await asyncio.wait_for(one.wait_realized(1), 10)
-            await eventually(lambda: not entries(maps, 7), timeout=10, what="the end of policy 7")
+            await eventually(lambda: not entries(maps, 7), timeout=within(10), what="the end of policy 7")
             assert entries(maps, 10) == 5
 
     asyncio.run(run(first, 7, 40, "fits"))

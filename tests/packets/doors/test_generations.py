@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,12 +14,15 @@ from tests.packets.doors.node import plan
 from podwire.abi import structs
 from podwire.base import addresses
 from podwire.base.errors import KernelError, VerifierRejected
+from podwire.bpf.filter import Filter
 from podwire.bpf.link import Link
 from podwire.bpf.map import U32, Map, MapType
 from podwire.bpf.object import Program
 from podwire.datapath import conntrack, generations
 from podwire.datapath.programs import Programs
 from podwire.net import namespaces
+from podwire.net.messages import Veth
+from podwire.net.stack import Stack
 
 pytestmark = pytest.mark.kernel
 
@@ -62,38 +66,51 @@ def test_what_a_process_that_died_had_prepared_is_not_used(programs: Programs, p
 def test_growth_that_fails_leaves_the_programs_as_they_were(
     programs: Programs, netns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each link update made to fail in turn; LOOPBACK is the device, in a namespace of our own."""
-    namespaces.run(netns, programs.attach_pod, "lxc1", 1)
-    namespaces.run(netns, programs.attach_network, "lo", 1)
+    """Each link update made to fail in turn, on two devices of a namespace of our own."""
+
+    def here(work: Callable[..., Any], *arguments: Any) -> Any:
+        return namespaces.run(netns, work, *arguments)
+
+    with Stack(netns) as stack:
+        pair = stack.ensure_veth(Veth("lxc1", b"\2\0\0\0\0\1"), Veth("eth0", b"\2\0\0\0\0\2"))
+        here(programs.attach_pod, "lxc1", pair.ifindex)
+        here(programs.attach_network, "eth0", stack.existing("eth0").ifindex)
     programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
-    before, directory = programs.attached(), programs.maps.directory
-    real, calls, failing = Link.replace, 0, 0
+    before, directory = here(programs.attached), programs.maps.directory
+    assert len(before) == 4
+    calls, failing = 0, 0
 
-    def replace(link: Link, program: Program) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == failing:
-            raise KernelError("replace the program of a link", 12)
-        real(link, program)
+    def guard(kind: type[Link] | type[Filter]) -> None:
+        real: Any = kind.replace
 
-    monkeypatch.setattr(Link, "replace", replace)
+        def replace(attached: Link | Filter, program: Program) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == failing:
+                raise KernelError("replace the program of a link", 12)
+            real(attached, program)
+
+        monkeypatch.setattr(kind, "replace", replace)
+
+    guard(Link)
+    guard(Filter)
     for failing in (1, 2, 3, 4):  # noqa: B007  read by replace
         calls = 0
-        assert programs.bigger("podwire_ipcache", 1000) is None
-        assert programs.attached() == before
+        assert here(programs.bigger, "podwire_ipcache", 1000) is None
+        assert here(programs.attached) == before
         assert (programs.maps.directory, sorted(os.listdir(programs.loading.bpf_dir))) == (
             directory,
             ["links", os.path.basename(directory)],
         )
     failing, calls = 0, 0
-    grown = programs.bigger("podwire_ipcache", 1000)
+    grown = here(programs.bigger, "podwire_ipcache", 1000)
     assert grown is not None
     with grown:
         assert grown.capacity == 1024
         assert len(grown) == 1
-    after = programs.attached()
+    after = here(programs.attached)
     assert set(after) == set(before)
-    assert all(after[name] != before[name] for name in before)
+    assert all(after[name].program != before[name].program for name in before)
 
 
 def test_a_refused_program_leaves_the_maps_as_they_were(

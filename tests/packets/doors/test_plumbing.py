@@ -12,7 +12,9 @@ import pytest
 
 from podwire.base.config import AgentConfig
 from podwire.base.errors import ConfigError, NetworkError, NotFound
-from podwire.bpf.link import Link
+from podwire.bpf import probe
+from podwire.bpf.library import LinkInfo
+from podwire.bpf.link import open_attached
 from podwire.datapath import programs as loading
 from podwire.datapath.endpoints import Plumbing, host_interface, parse_mac
 from podwire.datapath.programs import Programs
@@ -74,6 +76,11 @@ def state(node: Node, pod: str) -> dict[str, Any]:
         }
 
 
+def attached_at(path: str) -> LinkInfo:
+    with open_attached(path) as attached:
+        return attached.info
+
+
 def test_a_pod_is_attached_and_detached(node: Node, pod: str) -> None:
     before = state(node, pod)
     attached = node(node.plumbing.attach, pod, "container-1", ADDRESSES)
@@ -93,9 +100,9 @@ def test_a_pod_is_attached_and_detached(node: Node, pod: str) -> None:
         assert sorted(host.neighbours(outside.ifindex)) == [(one, eth0.mac) for one in ADDRESSES]
     pinned = os.path.join(node.programs.loading.bpf_dir, "links", "pods", attached.interface)
     for side, name in (("ingress", "podwire_from_pod"), ("egress", "podwire_to_pod")):
-        with Link.open(f"{pinned}-{side}") as link:
-            assert link.info.program == node.programs.program(name).id
-            assert link.info.ifindex == attached.ifindex
+        info = node(attached_at, f"{pinned}-{side}")
+        assert info.program == node.programs.program(name).id
+        assert info.ifindex == attached.ifindex
     assert node(node.plumbing.present) == {attached.interface}
     node(node.plumbing.detach, attached.interface)
     assert state(node, pod) == before
@@ -185,16 +192,18 @@ def test_what_the_kernel_itself_refuses(node: Node, pod: str) -> None:
 def test_a_new_agent_takes_over_without_a_gap(node: Node, pod: str, programs: Programs) -> None:
     attached = node(node.plumbing.attach, pod, "container-1", ADDRESSES)
     links = os.path.join(programs.loading.bpf_dir, "links", "pods")
-    with Link.open(os.path.join(links, f"{attached.interface}-ingress")) as link:
-        number = link.info.id
+    before = node(attached_at, os.path.join(links, f"{attached.interface}-ingress"))
     again = Programs.load(programs.loading)
     assert again.maps.directory == programs.maps.directory
-    assert again.replace_all() == [attached.interface]
-    with Link.open(os.path.join(links, f"{attached.interface}-ingress")) as link:
-        assert link.info.id == number
-        assert link.info.program == again.program("podwire_from_pod").id
+    assert node(again.replace_all) == [attached.interface]
+    after = node(attached_at, os.path.join(links, f"{attached.interface}-ingress"))
+    assert (after.id, after.ifindex) == (before.id, before.ifindex)
+    assert after.program == again.program("podwire_from_pod").id != before.program
+    assert node(again.attached)[f"pods/{attached.interface}-ingress"] == after
+    assert node(again.attach_mode) == ("tcx" if probe.supported("tcx") else "tc")
     with Stack(node.netns) as host:
         host.delete_link(attached.interface)
-    assert again.replace_all() == []
+    assert node(again.attached) == {}
+    assert node(again.replace_all) == []
     assert os.listdir(links) == []
     again.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.patience import within
 
 from podwire.base.aio import Supervised, eventually
 from podwire.base.config import AgentConfig
@@ -80,16 +81,16 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
     ) -> None:
         for row in (ME, OTHER, FAR):
             tables.nodes.put(row)
-        await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
+        await eventually(lambda: len(now()) == 2, timeout=within(5), what="routes")
         assert now()["10.0.2.0/24"].via == "192.0.2.2"
         assert now()["fd00:2::/64"].via == "2001:db8::2"
         # A node that is not on our network: its row says so, the others have their routes.
-        await eventually(reconciler.errors, timeout=5, what="an error")
+        await eventually(reconciler.errors, timeout=within(5), what="an error")
         assert list(reconciler.errors()) == ["n3"]
         assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()["n3"]
         tables.nodes.delete("n2")
         tables.nodes.delete("n3")
-        await eventually(lambda: now() == {}, timeout=5, what="no routes")
+        await eventually(lambda: now() == {}, timeout=within(5), what="no routes")
 
     follow(node, netns, "native", work)
 
@@ -107,10 +108,10 @@ def test_routes_of_nodes_gone_meanwhile_are_removed_and_no_others(
         tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
     ) -> None:
         tables.nodes.put(OTHER)
-        await eventually(lambda: "10.0.2.0/24" in now(), timeout=5, what="routes")
+        await eventually(lambda: "10.0.2.0/24" in now(), timeout=within(5), what="routes")
         assert "10.0.9.0/24" in now()  # not before the table says that it is ready
         tables.nodes.mark_ready()
-        await eventually(lambda: "10.0.9.0/24" not in now(), timeout=5, what="the old route gone")
+        await eventually(lambda: "10.0.9.0/24" not in now(), timeout=within(5), what="the old route gone")
 
     follow(node, netns, "native", work)
     with Stack(netns) as stack:
@@ -122,7 +123,7 @@ def test_tunnel_routes_have_the_tunnels_limit(node: Callable[..., Any], netns: s
         tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
     ) -> None:
         tables.nodes.put(OTHER)
-        await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
+        await eventually(lambda: len(now()) == 2, timeout=within(5), what="routes")
         with Stack(netns) as stack:
             tunnel = stack.existing(routes.TUNNEL)
         assert {(route.ifindex, route.via, route.mtu) for route in now().values()} == {

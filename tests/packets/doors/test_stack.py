@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from tests.patience import within
 
 from podwire.base.errors import Conflict, NetworkError, NotFound
 from podwire.net import messages, namespaces, offload, sysctl
@@ -124,7 +125,7 @@ def test_the_way_of_a_pod_works(stack: Stack, other: str) -> None:
         namespaces.open_socket(stack.namespace, socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
         server.bind(("10.0.0.7", 5000))
-        server.settimeout(5)
+        server.settimeout(within(5))
         client.sendto(b"hello", ("10.0.0.7", 5000))
         assert server.recvfrom(100)[0] == b"hello"
 

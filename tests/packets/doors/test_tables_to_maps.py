@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from tests.patience import within
 
 from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
@@ -112,7 +113,7 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
         epoch = maps["podwire_state"][0].policy_epoch
         # Two frontends have the same set of backends: it goes with the second.
         tables.frontends.delete(("10.96.0.1", 80, 6))
-        await eventually(lambda: len(maps["podwire_frontends"]) == 1, timeout=5, what="one frontend")
+        await eventually(lambda: len(maps["podwire_frontends"]) == 1, timeout=within(5), what="one frontend")
         assert len(maps["podwire_slots"]) == 1
         assert maps["podwire_state"][0].policy_epoch == epoch  # a service decides nothing
         tables.frontends.delete(("192.0.2.1", 80, 6))
@@ -125,7 +126,9 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
             tables.ipcache.delete(prefix_text)
         tables.nodes.delete("n1")
         await eventually(
-            lambda: all(not entries for entries in content(maps).values()), timeout=5, what="empty maps"
+            lambda: all(not entries for entries in content(maps).values()),
+            timeout=within(5),
+            what="empty maps",
         )
         assert maps["podwire_state"][0].policy_epoch > epoch
         assert writer.realized(1) is None
@@ -148,7 +151,7 @@ def test_an_identity_counts_when_policies_know_it(programs: Programs) -> None:
         tables.endpoints.put(new)
         tables.endpoint_policies.put(EndpointPolicyRow(2, 7, True, False, 1))
         tables.endpoints.put(msgspec.structs.replace(WEB, identity=2000))
-        await eventually(lambda: 4712 in devices, timeout=5, what="the new pod's row")
+        await eventually(lambda: 4712 in devices, timeout=within(5), what="the new pod's row")
         assert devices[4712].flags == EndpointFlags.NOT_READY and devices[4711].identity == 1234
         assert writer.realized(1) is None and writer.realized(2) is None
         know(tables, 2000)
@@ -168,7 +171,7 @@ def test_after_a_restart_connections_are_asked_again(programs: Programs) -> None
         writer = Writer(tables, programs.maps, "n1")
 
         async def work() -> None:
-            await eventually(lambda: writer.synced, timeout=5, what="the first comparison")
+            await eventually(lambda: writer.synced, timeout=within(5), what="the first comparison")
 
         asyncio.run(running(writer, work))
         return programs.maps["podwire_state"][0].policy_epoch, content(programs.maps)
@@ -194,19 +197,21 @@ def test_a_restart_changes_nothing_until_it_knows(programs: Programs) -> None:
         tables.endpoints.put(msgspec.structs.replace(WEB, identity=0, state="restoring"))
         tables.ipcache.put(IpcacheRow("10.7.7.7/32", 7, "endpoint"))
         await eventually(
-            lambda: "10.7.7.7" in programs.maps["podwire_ipcache"], timeout=5, what="a first turn"
+            lambda: "10.7.7.7" in programs.maps["podwire_ipcache"], timeout=within(5), what="a first turn"
         )
         tables.ipcache.delete("10.7.7.7/32")
         tables.endpoints.mark_ready()
         tables.endpoints.put(WEB)
         await eventually(
-            lambda: "10.7.7.7" not in programs.maps["podwire_ipcache"], timeout=5, what="a second turn"
+            lambda: "10.7.7.7" not in programs.maps["podwire_ipcache"],
+            timeout=within(5),
+            what="a second turn",
         )
         assert content(programs.maps) == before
         fill(tables)
         ready(tables)
         await asyncio.wait_for(second.wait_realized(1), 5)
-        await eventually(lambda: second.synced, timeout=5, what="the first comparison")
+        await eventually(lambda: second.synced, timeout=within(5), what="the first comparison")
         assert content(programs.maps) == before
         # Another pod with the address of one that is gone is not taken for it.
         other = msgspec.structs.replace(WEB, id=2, mac="02:00:00:00:00:09", identity=0)
@@ -214,7 +219,9 @@ def test_a_restart_changes_nothing_until_it_knows(programs: Programs) -> None:
         tables.endpoint_policies.delete(1)
         tables.endpoints.put(other)
         await eventually(
-            lambda: programs.maps["podwire_endpoints"]["10.0.1.5"].id == 2, timeout=5, what="the other pod"
+            lambda: programs.maps["podwire_endpoints"]["10.0.1.5"].id == 2,
+            timeout=within(5),
+            what="the other pod",
         )
         assert programs.maps["podwire_endpoints"]["10.0.1.5"].flags == EndpointFlags.NOT_READY
 
@@ -231,7 +238,7 @@ def test_what_an_earlier_agent_left_goes_when_all_tables_are_ready(programs: Pro
         await asyncio.wait_for(writer.wait_realized(1), 5)
         assert "10.9.9.9" in programs.maps["podwire_ipcache"]
         ready(tables)
-        await eventually(lambda: writer.synced, timeout=5, what="the first comparison")
+        await eventually(lambda: writer.synced, timeout=within(5), what="the first comparison")
         assert "10.9.9.9" not in programs.maps["podwire_ipcache"]
         assert "10.0.1.5" in programs.maps["podwire_ipcache"]
 
@@ -250,7 +257,7 @@ def test_a_policy_that_has_no_room_is_not_switched_to(programs: Programs) -> Non
         for number in range(100):  # the map has 64
             tables.policy_entries.put(entry(8, number))
         tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=8, revision=2))
-        await eventually(writer.errors, timeout=5, what="errors")
+        await eventually(writer.errors, timeout=within(5), what="errors")
         (name, row), text = next(iter(writer.errors().items()))
         assert name == "podwire_policy"
         assert row[0] == 8
@@ -275,7 +282,7 @@ def test_a_full_map_grows_under_the_running_programs(programs: Programs) -> None
     async def work() -> None:
         for number in range(1000):
             tables.ipcache.put(IpcacheRow(f"10.0.{number // 250}.{number % 250 + 1}/32", 300, "pod"))
-        await eventually(lambda: writer.synced, timeout=20, what="the first comparison")
+        await eventually(lambda: writer.synced, timeout=within(20), what="the first comparison")
         assert writer.errors() == {}
         assert len(programs.maps["podwire_ipcache"]) == 1000
         assert programs.maps["podwire_ipcache"].capacity >= 1000

@@ -14,6 +14,7 @@ from scapy.layers.l2 import Ether
 from podwire.abi.enums import DropReason, EndpointFlags
 from podwire.base.config import AgentConfig
 from podwire.bpf.object import SkbContext
+from podwire.datapath import objects
 from podwire.hubble.pipeline import Pipeline
 from podwire.net import namespaces
 from podwire.state.tables import Tables
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    with World(ROOT / "build" / "bpf") as world:
+    with World(Path(objects.directory())) as world:
         yield world
 
 

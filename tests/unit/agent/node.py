@@ -84,6 +84,9 @@ class MemoryNode:
     def mtu(self) -> int:
         return 1500
 
+    def attach_mode(self) -> str:
+        return "tc"
+
     def status(self) -> Mapping[str, tuple[str, str]]:
         return self.components
 

@@ -135,7 +135,7 @@ def _features(node: Node) -> Shape:
         "ipv4-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
         "ipv6-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
         "datapath-mode": "veth",
-        "attach-mode": "tcx",
+        "attach-mode": node.attach_mode(),
         "routing": {
             "inter-host-routing-mode": "Tunnel" if config.routing_mode == "tunnel" else "Native",
             "intra-host-routing-mode": "BPF",
