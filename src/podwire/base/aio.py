@@ -215,6 +215,22 @@ async def eventually(
         await asyncio.sleep(interval)
 
 
+async def unbroken(work: Callable[[], T]) -> T:
+    """`work()` in a thread. Cancelled, it waits for the end of the work all the same: what the thread uses
+    (descriptors, sockets) is closed by who is cancelled, and must not be closed under it."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait((running,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        running.exception()  # looked at: nobody else will
+        raise cancelled
+    return running.result()
+
+
 class Turns(Generic[K]):
     """Whoever asks for the same key waits for its turn; keys that nobody asks for cost nothing."""
 

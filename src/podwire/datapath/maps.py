@@ -146,17 +146,22 @@ class Maps:
         self._open: dict[str, Map[Any, Any]] = {}
 
     def __getitem__(self, name: str) -> Map[Any, Any]:
-        if name not in self._open:
+        opened, directory = self._open, self.directory  # a thread that makes maps bigger may `move` us
+        if name not in opened:
             spec = CATALOGUE[name]
             try:
-                opened = Map.open(self.path(name), spec.key, spec.value)
+                found = Map.open(os.path.join(directory, name), spec.key, spec.value)
             except KernelError as error:
                 raise NotFound(
-                    f"map {name} is not in {self.directory}", hint="is the agent of this node running?"
+                    f"map {name} is not in {directory}", hint="is the agent of this node running?"
                 ) from error
-            opened.name = name  # the kernel keeps 15 characters of it
-            self._open[name] = opened
-        return self._open[name]
+            found.name = name  # the kernel keeps 15 characters of it
+            opened[name] = found
+        return opened[name]
+
+    def target(self, name: str) -> Map[bytes, bytes]:
+        """The same with keys and values as bytes, on a descriptor of its own: for who writes it."""
+        return self[name].untyped()
 
     def __contains__(self, name: str) -> bool:
         return os.path.exists(self.path(name))
@@ -174,6 +179,7 @@ class Maps:
 
     def move(self, directory: str) -> None:
         """From now on those of another directory. Who still uses one of the old ones keeps it."""
+        # In this order, and read in the opposite one: no map of the old directory is kept for one of the new.
         self.directory = directory
         self._open = {}
 

@@ -1,17 +1,20 @@
-"""One map, kept equal to what rows want of it: difference, batch, retry, errors by row.
+"""One map, kept equal to what rows want of it: difference, retry, errors by row.
 
 Unlike a `state.reconcile.Reconciler`, writing and removing are separate steps: the caller writes all
 maps in one order and removes from them in the opposite one, so that nothing in the kernel ever
 points at what is not there. An entry that several rows want goes with the last of them.
+
+A mirror calls no kernel. It gives what is to be done as a value (`work`, `leaving`), a thread may do that
+(`flush`), and it is told what became of it (`wrote`, `removed`): nothing here is shared with a thread.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Protocol
 
-from podwire.base.errors import MapFull, PodwireError
+from podwire.base.errors import PodwireError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ class Target(Protocol):
 
     def items(self) -> Iterable[tuple[bytes, bytes]]: ...
 
+    def get(self, key: bytes) -> bytes | None: ...
+
     def put(self, key: bytes, value: bytes) -> None: ...
 
     def put_many(self, entries: Iterable[tuple[bytes, bytes]]) -> int: ...
@@ -34,29 +39,21 @@ class Target(Protocol):
     def close(self) -> None: ...
 
 
-Grow = Callable[[str, int], Target | None]
-
-
 class Mirror:
-    """Entries are bytes. `grow(name, entries)` is asked for a bigger map when this one is full: it returns
-    one with room for so many, holding what the old one held, or None if there cannot be one."""
+    """What rows want of one map, and what it holds. Entries are bytes."""
 
-    def __init__(
-        self,
-        name: str,
-        table: Target,
-        grow: Grow | None = None,
-    ) -> None:
+    def __init__(self, name: str, table: Target) -> None:
         self.name = name
         self.map = table
         self.failures: dict[bytes, PodwireError] = {}
-        self._grow = grow
+        self.failing = False  # before the work at hand, too
         self.held: dict[bytes, bytes] = {}  # in the kernel now
         self._wanted: dict[RowKey, tuple[bytes, ...]] = {}
         self._owner: dict[bytes, RowKey] = {}
         self._shared: dict[bytes, dict[RowKey, bytes]] = {}  # entries that several rows want
         self._dirty: dict[bytes, bytes] = {}
         self._gone: set[bytes] = set()
+        self._unsure: set[bytes] = set()  # of a removal that failed: some may be gone all the same
 
     def close(self) -> None:
         self.map.close()
@@ -79,42 +76,49 @@ class Mirror:
     def wants(self, row: RowKey) -> tuple[bytes, ...]:
         return self._wanted.get(row, ())
 
-    @property
-    def pending(self) -> int:
-        """Entries to write or remove."""
-        return len(self._dirty) + len(self._gone)
-
-    def write(self) -> bool:
-        """Insert and replace what differs; whether anything did. What fails stays to be done."""
-        work = {key: value for key, value in self._dirty.items() if self.held.get(key) != value}
+    def work(self) -> dict[bytes, bytes]:
+        """What to insert or replace now; `wrote` is to be told what became of it."""
+        work = {key: value for key, value in self._dirty.items() if self._differs(key, value)}
         self._dirty.clear()
-        failed_before, self.failures = bool(self.failures), {}
-        if not work:
-            return False
-        try:
-            self._write_all(work)
-        except PodwireError as error:
-            if not failed_before:
-                log.warning("writing entry by entry: %s", error)
-            self._write_singly(work)
-        self.held |= {key: value for key, value in work.items() if key not in self.failures}
-        self._dirty = {key: work[key] for key in self.failures}
-        return True
+        self.failing, self.failures = bool(self.failures), {}
+        return work
 
-    def remove(self) -> bool:
-        """Remove what no row wants any more; whether there was any."""
+    def wrote(self, work: Mapping[bytes, bytes], failures: Mapping[bytes, PodwireError]) -> bool:
+        """`work` was written but for `failures`, which stay to be done; whether anything was."""
+        self.failures = dict(failures)
+        done = {key: value for key, value in work.items() if key not in failures}
+        self.held |= done
+        self._unsure.difference_update(done)
+        self._dirty |= {key: work[key] for key in failures}
+        return bool(done)
+
+    def leaving(self) -> list[bytes]:
+        """What no row wants any more; `removed` is to be told what became of it."""
         keys = [key for key in self._gone if key in self.held]
         self._gone.clear()
-        if keys:
-            try:
-                self.map.delete_many(keys)
-            except PodwireError as error:
-                log.warning("%s: cannot remove %d entries, trying again: %s", self.name, len(keys), error)
-                self._gone.update(keys)
-                return False
+        return keys
+
+    def removed(self, keys: Collection[bytes], error: PodwireError | None) -> bool:
+        """`keys` are gone; with `error` some of them may be, and they stay to be removed."""
+        if error is not None:
+            log.warning("%s: cannot remove %d entries, trying again: %s", self.name, len(keys), error)
+            self._gone.update(keys)
+            self._unsure.update(keys)
+            return False
         for key in keys:
             del self.held[key]
+        self._unsure.difference_update(keys)
         return bool(keys)
+
+    @property
+    def refused(self) -> bool:
+        """Whether something is still to be removed that could not be."""
+        return bool(self._unsure)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something is to be tried again."""
+        return bool(self.failures or self._unsure)
 
     def prune(self, keep: Callable[[bytes], bool] = lambda key: False) -> bool:
         """Give up what an earlier agent left and no row wants: the next `remove` takes it.
@@ -131,7 +135,7 @@ class Mirror:
     def failed_rows(self) -> dict[RowKey, PodwireError]:
         """Rows with an entry that could not be written, and why."""
         rows: dict[RowKey, PodwireError] = {}
-        for key, error in list(self.failures.items()):  # another thread may be writing
+        for key, error in self.failures.items():
             for row in self._shared.get(key) or (self._owner.get(key),):
                 rows[row] = error
         return rows
@@ -149,10 +153,13 @@ class Mirror:
             self._shared[key][row] = value
         self._owner[key] = row
         self._gone.discard(key)
-        if self.held.get(key) != value:
+        if self._differs(key, value):
             self._dirty[key] = value
         else:
             self._dirty.pop(key, None)
+
+    def _differs(self, key: bytes, value: bytes) -> bool:
+        return self.held.get(key) != value or key in self._unsure
 
     def _release(self, key: bytes, row: RowKey) -> None:
         shared = self._shared.get(key)
@@ -168,24 +175,3 @@ class Mirror:
         self._dirty.pop(key, None)
         self.failures.pop(key, None)
         self._gone.add(key)
-
-    def _write_all(self, work: Mapping[bytes, bytes]) -> None:
-        """In batches; into a bigger map if this one is full."""
-        while True:
-            try:
-                self.map.put_many(work.items())
-                return
-            except MapFull:
-                needed = len(self.held.keys() | work.keys())
-                grown = self._grow(self.name, needed) if self._grow is not None else None
-                if grown is None or grown.capacity <= self.map.capacity:
-                    raise
-                self.map.close()
-                self.map = grown
-
-    def _write_singly(self, work: Mapping[bytes, bytes]) -> None:
-        for key, value in work.items():
-            try:
-                self.map.put(key, value)
-            except PodwireError as error:
-                self.failures[key] = error

@@ -247,10 +247,10 @@ class Programs:
             return None
         try:
             self.grow(name, min(1 << entries.bit_length(), limit))
-        except PodwireError as error:
+        except (PodwireError, OSError) as error:  # OSError: pins and directories of generations
             log.warning("map %s cannot grow: %s", name, error)
             return None
-        return self.maps[name].untyped()
+        return self.maps.target(name)
 
     def drop_old(self) -> None:
         """Remove older generations of maps: call when every link has our programs."""

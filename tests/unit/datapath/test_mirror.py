@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterable
 
-from podwire.base.errors import MapFull
+from tests.unit.datapath.kernel import MemoryMap, refused
+
+from podwire.datapath import flush as flush_map
+from podwire.datapath.flush import Grow
 from podwire.datapath.mirror import Mirror, Target
 
 
-class MemoryMap:
-    """A map with room for `capacity` entries, that counts what is done to it."""
+def write(mirror: Mirror, grow: Grow | None = None) -> bool:
+    return asyncio.run(flush_map.write(mirror, grow, mirror.work()))
 
-    def __init__(self, capacity: int, content: dict[bytes, bytes] | None = None) -> None:
-        self.capacity = capacity
-        self.content = dict(content or {})
-        self.writes = 0
 
-    def items(self) -> Iterable[tuple[bytes, bytes]]:
-        return list(self.content.items())
-
-    def put(self, key: bytes, value: bytes) -> None:
-        if key not in self.content and len(self.content) >= self.capacity:
-            raise MapFull("memory", self.capacity)
-        self.content[key] = value
-        self.writes += 1
-
-    def put_many(self, entries: Iterable[tuple[bytes, bytes]]) -> int:
-        return len([self.put(key, value) for key, value in entries])
-
-    def delete_many(self, keys: Iterable[bytes]) -> int:
-        return len([self.content.pop(key, None) for key in keys])
-
-    def close(self) -> None:
-        """Nothing is open."""
+def remove(mirror: Mirror) -> bool:
+    return asyncio.run(flush_map.remove(mirror))
 
 
 def flush(mirror: Mirror) -> None:
-    mirror.write()
-    mirror.remove()
+    write(mirror)
+    remove(mirror)
 
 
 def test_only_differences_are_written() -> None:
-    table = MemoryMap(10, {b"a": b"1", b"b": b"1"})
+    table = MemoryMap("table", 10, {b"a": b"1", b"b": b"1"})
     mirror = Mirror("table", table)
     mirror.load()
     mirror.want("row", {b"a": b"1", b"b": b"2", b"c": b"3"})
-    assert mirror.write()
+    assert write(mirror)
     assert table.writes == 2
     mirror.want("row", {b"a": b"1", b"b": b"2", b"c": b"3"})
-    assert not mirror.write()
+    assert not write(mirror)
     mirror.want("row", {b"a": b"1"})
-    assert mirror.remove()
+    assert remove(mirror)
     assert table.content == {b"a": b"1"}
-    assert not mirror.remove()
+    assert not remove(mirror)
 
 
 def test_what_several_rows_want_goes_with_the_last() -> None:
-    table = MemoryMap(10)
+    table = MemoryMap("table", 10)
     mirror = Mirror("table", table)
     for row, value in (("one", b"1"), ("two", b"2"), ("three", b"3")):
         mirror.want(row, {b"k": value})
@@ -75,32 +59,32 @@ def test_what_several_rows_want_goes_with_the_last() -> None:
 
 
 def test_an_entry_that_moves_between_rows_is_never_removed() -> None:
-    table = MemoryMap(10)
+    table = MemoryMap("table", 10)
     mirror = Mirror("table", table)
     mirror.want("old", {b"k": b"1"})
     flush(mirror)
     mirror.want("old", {})
     mirror.want("new", {b"k": b"2"})
-    mirror.write()
-    assert not mirror.remove()
+    write(mirror)
+    assert not remove(mirror)
     assert table.content == {b"k": b"2"}
 
 
 def test_a_full_map_names_the_rows_and_tries_again() -> None:
-    table = MemoryMap(2)
+    table = MemoryMap("table", 2)
     mirror = Mirror("table", table)
     for number in range(4):
         mirror.want(f"row{number}", {bytes([number]): b"1"})
-    mirror.write()
+    write(mirror)
     assert set(mirror.failed_rows()) == {"row2", "row3"}
     # What is there can still be changed.
     mirror.want("row0", {b"\0": b"2"})
-    mirror.write()
+    write(mirror)
     assert table.content[b"\0"] == b"2"
     assert set(mirror.failed_rows()) == {"row2", "row3"}
     mirror.want("row1", {})
-    mirror.remove()
-    mirror.write()
+    remove(mirror)
+    write(mirror)
     assert set(mirror.failed_rows()) == {"row3"}
     mirror.want("row3", {})
     flush(mirror)
@@ -109,23 +93,43 @@ def test_a_full_map_names_the_rows_and_tries_again() -> None:
 
 
 def test_a_bigger_map_takes_the_place_of_a_full_one() -> None:
-    table = MemoryMap(2)
+    table = MemoryMap("table", 2)
 
     def grow(name: str, entries: int) -> Target:
         nonlocal table
-        table = MemoryMap(entries, table.content)
+        table = MemoryMap("table", entries, table.content)
         return table
 
-    mirror = Mirror("table", table, grow)
+    mirror = Mirror("table", table)
     for number in range(8):
         mirror.want(number, {bytes([number]): b"1"})
-    mirror.write()
+    write(mirror, grow)
     assert mirror.failed_rows() == {}
     assert len(table.content) == 8
 
 
+def test_a_removal_that_is_refused_half_way_is_tried_again() -> None:
+    """What is wanted again meanwhile is written: nobody knows which entries went."""
+    table = MemoryMap("table", 10)
+    mirror = Mirror("table", table)
+    for key in (b"a", b"b", b"c"):
+        mirror.want(key, {key: b"1"})
+    flush(mirror)
+    for key in (b"a", b"b"):
+        mirror.want(key, {})
+    table.refuse = lambda step, key: refused("delete")(step, key) if key == max(b"a", b"b") else None
+    assert not remove(mirror) and mirror.refused and mirror.unfinished
+    table.refuse = refused("")
+    mirror.want("again", {b"a": b"1", b"b": b"1"})
+    flush(mirror)
+    assert set(table.content) == {b"a", b"b", b"c"} == set(mirror.held)
+    mirror.want("again", {})
+    flush(mirror)
+    assert set(table.content) == {b"c"} and not mirror.unfinished
+
+
 def test_what_was_left_stays_until_it_is_given_up() -> None:
-    table = MemoryMap(10, {b"left": b"1", b"kept": b"1"})
+    table = MemoryMap("table", 10, {b"left": b"1", b"kept": b"1"})
     mirror = Mirror("table", table)
     mirror.load()
     mirror.want("row", {b"kept": b"1"})
@@ -141,7 +145,7 @@ def test_any_sequence_ends_equal() -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)
     dice = random.Random(seed)
-    table = MemoryMap(1000)
+    table = MemoryMap("table", 1000)
     mirror = Mirror("table", table)
     wanted: dict[int, dict[bytes, bytes]] = {}
     for _ in range(2000):

@@ -1,0 +1,58 @@
+"""What could not be written, as the table that people are told from: policy_failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from podwire.base.errors import PodwireError
+from podwire.datapath.mirror import Mirror
+from podwire.model.rule import Origin
+from podwire.state.tables import PolicyFailureRow, Tables
+
+POLICY = ("podwire_policy", "podwire_policy_peers")
+ADDRESSES = ("podwire_ipcache", "podwire_ipcache_prefixes")
+Mirrors = Mapping[str, Mirror]
+
+
+def broken_policies(mirrors: Mirrors) -> set[int]:
+    """Policies of which an entry or a peer is not in the kernel."""
+    return {policy for policy, _ in _failed_policies(mirrors)}
+
+
+def _failed_policies(mirrors: Mirrors) -> Iterator[tuple[int, PodwireError]]:
+    for name in POLICY:
+        for row, error in mirrors[name].failed_rows().items():
+            if isinstance(row, tuple):
+                yield int(row[0]), error  # both keys begin with the policy
+
+
+def unknown_identities(tables: Tables, mirrors: Mirrors) -> dict[int, str]:
+    """Identities that the kernel does not know some address of: policies do not hold for it."""
+    unknown = {}
+    for name in ADDRESSES:
+        for prefix, error in mirrors[name].failed_rows().items():
+            if (row := tables.ipcache.get(prefix)) is not None:
+                unknown[row.identity] = str(error)
+    return unknown
+
+
+def tell(tables: Tables, mirrors: Mirrors) -> None:
+    """Table policy_failures: what whoever applied a policy should be told of it."""
+    failed: dict[int, list[str]] = {}
+    for policy, error in _failed_policies(mirrors):
+        failed.setdefault(policy, []).append(str(error))
+    unknown = unknown_identities(tables, mirrors)
+    for peer in tables.policy_peers if unknown else ():
+        if peer.identity in unknown:
+            failed.setdefault(peer.policy, []).append(unknown[peer.identity])
+    tables.policy_failures.replace(
+        PolicyFailureRow(policy, len(errors), errors[0], _origins(tables, policy))
+        for policy, errors in failed.items()
+    )
+
+
+def _origins(tables: Tables, policy: int) -> tuple[Origin, ...]:
+    """The objects that a policy is made of."""
+    rules = {entry.rule for entry in tables.policy_entries.by("policy", policy)}
+    rows = (tables.rules.get(rule) for rule in rules)
+    return tuple(sorted({origin for row in rows if row is not None for origin in row.origins}))
