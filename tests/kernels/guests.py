@@ -23,7 +23,7 @@ OTHER_CLANG = ROOT / "build" / "clang-19" / "bpf"
 
 # Those that take longest first, so that the others fill the time beside them.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "6.1": ("--demo", "--packets"),
+    "6.1": ("--demo", "--packets", "--takeover"),  # the newest before tcx
     "6.12": ("--demo", "--packets"),
     "5.10": ("--demo",),
     "6.18": ("--demo",),

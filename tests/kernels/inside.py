@@ -1,10 +1,10 @@
 """What is done in a guest: probes, loads, the demo, tests of packets. Leaves files in $OUT.
 
-    inside.py [--objects DIRECTORY]... [--demo] [--packets]
+    inside.py [--objects DIRECTORY]... [--demo] [--packets] [--takeover]
 
 `kernel.json` has the features and, by directory of objects, what became of each program;
-`phases.json` how long each part took; `demo.log`, `packets.log` and `packets.xml` are what the programs
-said. Nothing is judged here.
+`phases.json` how long each part took; `demo.log`, `packets.log`, `packets.xml` and so on are what
+the programs said. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--objects", action="append", default=[])
     parser.add_argument("--demo", action="store_true")
     parser.add_argument("--packets", action="store_true")
+    parser.add_argument("--takeover", action="store_true")
     chosen = parser.parse_args()
     with phase("probes"):
         known = {
@@ -118,9 +119,10 @@ def main() -> None:
     (OUT / "kernel.json").write_text(json.dumps(known))
     if chosen.demo:
         run("demo", str(Path(sys.executable).with_name("podwire")), "demo")
-    if chosen.packets:
-        quick = ("-q", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={OUT / 'packets.xml'}")
-        run("packets", sys.executable, "-m", "pytest", *quick, "tests/packets")
+    for name, tests in (("packets", "tests/packets"), ("takeover", "tests/cluster/datapath")):
+        if getattr(chosen, name):
+            quick = ("-q", "--durations=15", "-p", "no:cacheprovider", f"--junitxml={OUT / name}.xml")
+            run(name, sys.executable, "-m", "pytest", *quick, tests)
     (OUT / "phases.json").write_text(json.dumps(phases))
 
 

@@ -92,20 +92,29 @@ def test_the_demo_passes(version: str, guest: Get) -> None:
     assert "Not everything is removed" not in log
 
 
-@pytest.mark.parametrize("version", [version for version, does in KERNELS.items() if "--packets" in does])
-def test_packets(version: str, guest: Get) -> None:
-    """All of tests/packets in the guest; what it skips there is listed as for a run outside."""
-    found = guest(version)
-    suite = ElementTree.fromstring(found.text("packets.xml")).find("testsuite")
+def suite_of(guest: Guest, name: str) -> ElementTree.Element:
+    """What pytest reported in the guest; it skips there as outside, and nothing failed."""
+    suite = ElementTree.fromstring(guest.text(f"{name}.xml")).find("testsuite")
     assert suite is not None
     failed = [
         f"{case.get('classname')}.{case.get('name')}"
         for case in suite.iter("testcase")
         if case.find("failure") is not None or case.find("error") is not None
     ]
-    assert not failed, found.text("packets.log")[-6000:]
-    assert found.text("packets.code") == "0", found.text("packets.log")[-3000:]
-    assert int(suite.get("tests", "0")) >= PACKETS_AT_LEAST
+    assert not failed, guest.text(f"{name}.log")[-6000:]
+    assert guest.text(f"{name}.code") == "0", guest.text(f"{name}.log")[-3000:]
+    return suite
+
+
+@pytest.mark.parametrize("version", [version for version, does in KERNELS.items() if "--packets" in does])
+def test_packets(version: str, guest: Get) -> None:
+    assert int(suite_of(guest(version), "packets").get("tests", "0")) >= PACKETS_AT_LEAST
+
+
+@pytest.mark.parametrize("version", [version for version, does in KERNELS.items() if "--takeover" in does])
+def test_an_agent_takes_over(version: str, guest: Get) -> None:
+    """Filters on devices of pods that were there are replaced without a packet lost."""
+    assert int(suite_of(guest(version), "takeover").get("tests", "0")) >= 2
 
 
 def _age(version: str) -> tuple[int, ...]:
