@@ -54,10 +54,13 @@ class Agent:
             yield
 
     @asynccontextmanager
-    async def hanging(self, after: int = 0) -> AsyncIterator[None]:
-        """Instead of the server one that takes every question and says no more than `after` flows."""
+    async def hanging(self, after: int = 0) -> AsyncIterator[asyncio.Event]:
+        """Instead of the server one that takes every question and says no more than `after` flows. What
+        it yields says whether it was asked for flows."""
+        asked = asyncio.Event()
 
         async def flows(_: Any, context: Any) -> Any:
+            asked.set()
             for number in range(after):
                 yield response(self.name, number + 1)
             await asyncio.Event().wait()
@@ -76,7 +79,7 @@ class Agent:
         address = Address(socket=str(self.socket))
         async with cancelling(f"{self.name} hangs", rpc.serve([handlers], address)):
             await eventually(self.socket.exists, timeout=10, what="the socket")
-            yield
+            yield asked
 
 
 def response(name: str, second: float) -> Any:
