@@ -2,7 +2,7 @@
 
 The compiled tables of each world go into the maps through the functions that the agent's writer uses; each
 packet then goes through the shipped programs. Three answers must be one: the definition of the language
-(`podwire.policy.model`), the tables looked up in Python, and the kernel's verdict with its rule.
+(`podwire.model.decide`), the tables looked up in Python, and the kernel's verdict with its rule.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from podwire.abi.enums import DropReason, EndpointFlags, EventKind, PolicyVerdic
 from podwire.base.addresses import pack
 from podwire.datapath import objects, rows
 from podwire.model import identity
+from podwire.model.decide import Outcome
 from podwire.model.rule import Direction
-from podwire.policy.model import Outcome
 from podwire.state.tables import EntryRow, IpcacheRow, PeerRow
 from podwire.testing import world as kernel
 

@@ -7,11 +7,11 @@ import itertools
 from tests.property.test_worlds import VERDICTS
 from tests.property.worlds import lookup
 
+from podwire.model.decide import Outcome, decide
 from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import EVERYTHING, Selector, equals
 from podwire.policy import number
-from podwire.policy.model import Outcome, decide
 from podwire.policy.resolve import Policy, Prepared, prepare, rule_content
 
 X = Selector((equals("k8s", "app", "x"),))

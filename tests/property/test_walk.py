@@ -15,9 +15,9 @@ from tests.property.worlds import NAMESPACES, Packet, Peer, Pod, World
 
 from podwire.abi.enums import PolicyVerdict
 from podwire.model import identity
+from podwire.model.decide import Outcome
 from podwire.model.rule import Direction
 from podwire.policy import number, resolve
-from podwire.policy.model import Outcome
 from podwire.state.tables import ContainerPort, PodRow
 from podwire.testing.walk import Walk
 

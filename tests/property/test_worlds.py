@@ -7,8 +7,8 @@ import pytest
 from tests.property.worlds import Compiled, Packet, World
 
 from podwire.abi.enums import PolicyVerdict
+from podwire.model.decide import Decision, Outcome
 from podwire.model.rule import Direction
-from podwire.policy.model import Decision, Outcome
 
 WORLDS = 2_500
 PACKETS = 8

@@ -16,11 +16,11 @@ from typing import Any
 
 from podwire.abi.enums import PolicyVerdict
 from podwire.model import identity, labels
+from podwire.model.decide import Decision, decide
 from podwire.model.labels import Labels
 from podwire.model.rule import Clause, Direction, Rule
 from podwire.model.selector import Selector
 from podwire.policy.flatten import Cell
-from podwire.policy.model import Decision, decide
 from podwire.policy.number import Registry
 from podwire.policy.parse import parse
 from podwire.policy.resolve import (

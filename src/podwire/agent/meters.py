@@ -20,6 +20,7 @@ def declare(
     maps: Maps,
     flows: Callable[[], dict[str, float]],
     unwritten: Callable[[], Iterable[str]],
+    lost: Callable[[], dict[str, float]],
 ) -> None:
     """Declare all metrics of an agent. `unwritten`: the map of each row that is not in the kernel."""
     metrics.reading(
@@ -81,6 +82,13 @@ def declare(
         "counter",
         "Events of the datapath: emitted = received + lost + waiting",
         lambda: [({"outcome": name}, value) for name, value in flows().items()],
+    )
+    metrics.reading(
+        "podwire_flow_events_lost_total",
+        "counter",
+        "Events of the datapath that are not stored, by reason: ring-full, withheld (beyond the endpoint's"
+        " share), unreadable",
+        lambda: [({"reason": reason}, value) for reason, value in lost().items()],
     )
 
 

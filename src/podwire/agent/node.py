@@ -164,7 +164,7 @@ class Node:
         accounts = statistics.accounts
         return OK, (
             f"{statistics.stored}/{statistics.capacity} flows, "
-            f"{accounts.emitted} emitted, {accounts.received} received, {accounts.lost} lost"
+            f"{accounts.emitted} emitted, {accounts.received} received, {statistics.lost_text}"
         )
 
 

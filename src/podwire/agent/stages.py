@@ -82,6 +82,7 @@ class Stages:
             maps,
             partial(flow_counts, self.pipeline),
             lambda: (name for name, _ in self.writer.errors()),
+            partial(losses, self.pipeline),
         )
 
     def problems(self) -> dict[str, str]:
@@ -110,3 +111,8 @@ def flow_counts(pipeline: Pipeline) -> dict[str, float]:
         "stored": statistics.stored,
         "overwritten": statistics.overwritten,
     }
+
+
+def losses(pipeline: Pipeline) -> dict[str, float]:
+    """Events that were emitted and never stored, by reason."""
+    return {reason.value: count for reason, count in pipeline.statistics().lost_by.items()}

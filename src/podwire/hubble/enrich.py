@@ -56,7 +56,7 @@ class Enricher:
         self._rules = NameCache(1)
         self._devices = NameCache(1)
         self._services = ServiceIndex(tables)
-        self._cgroups = Cgroups(cgroup, tables.endpoints)
+        self.cgroups = Cgroups(cgroup, tables.endpoints)
         self._watched = (
             tables.endpoints,
             tables.pods,
@@ -111,7 +111,7 @@ class Enricher:
             return
         six = (columns["flags"] & EventFlags.IPV6) != 0
         for cgroup in np.unique(columns["cgroup"][nowhere]):
-            endpoint = self._cgroups.endpoint(int(cgroup))
+            endpoint = self.cgroups.endpoint(int(cgroup))
             if endpoint is None:
                 continue
             own = nowhere & (columns["cgroup"] == cgroup)

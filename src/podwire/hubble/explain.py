@@ -1,7 +1,7 @@
 """Why was this flow allowed or dropped? The policy, the rule's place in it, and near misses.
 
 What decided was named when the flow was stored. For a packet that nothing allowed, the rules that
-select the endpoint now are asked one by one why they did not allow it: the peer, or the port.
+select the endpoint now are asked one by one why they did not allow it (`hubble.misses`).
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.api import flow_pb2
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
-from podwire.model.flow import NO_PARTY, Decision, Party, Verdict
-from podwire.model.labels import Labels
-from podwire.model.rule import Clause, Direction, Effect, Ports, Rule
-from podwire.state.tables import Tables
+from podwire.hubble.misses import Miss, asked, near_misses
+from podwire.model import protocol
+from podwire.model.flow import Decision, Verdict
+from podwire.model.rule import Direction
 
-_L4_NAMES = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
-_PORTED = (6, 17, 132)
 MOST_MISSES = 20
 _REASONS = frozenset(map(int, DropReason))
+_BY_POLICY = (DropReason.POLICY_DENIED, DropReason.POLICY_DENY)
 
 
 def explain_row(flows: Flows, number: int) -> dict[str, Any]:
     """An explanation as JSON-ready data; KeyError if the row is overwritten.
 
-    Keys: uuid, verdict, direction, reason, decision (policies, clause, default_deny), near_misses
-    (policy, clause, why), text.
+    Keys: uuid, verdict, direction, reason, rule (its number in the kernel), decision (policies, clause,
+    default_deny), near_misses (policy, clause, lacks, why), misses_left_out, text.
     """
     message = Messages(flows).flow(number)
     row = next(flows.store.rows(np.array([number])))
     decision: Decision | None = flows.value(row["decision"])
-    misses = _near_misses(flows, row) if decision is not None and decision.default_deny else []
+    misses: list[Miss] = []
+    if decision is not None and decision.default_deny:
+        misses = near_misses(asked(flows, row, Direction(decision.direction)), flows.tables)
     found = {
         "uuid": message.uuid,
         "verdict": Verdict(row["verdict"]).name,
@@ -42,7 +43,8 @@ def explain_row(flows: Flows, number: int) -> dict[str, Any]:
         "reason": row["drop_reason"],
         "source": _who(message.source, message.IP.source, row["source_port"]),
         "destination": _who(message.destination, message.IP.destination, row["destination_port"]),
-        "protocol": _L4_NAMES.get(row["protocol"], str(row["protocol"])),
+        "protocol": protocol.name(row["protocol"]),
+        "rule": row["rule"],
         "decision": None
         if decision is None
         else {
@@ -51,9 +53,14 @@ def explain_row(flows: Flows, number: int) -> dict[str, Any]:
                 for origin in decision.origins
             ],
             "clause": decision.clause,
+            "direction": Direction(decision.direction).word,
             "default_deny": decision.default_deny,
         },
-        "near_misses": misses,
+        "near_misses": [
+            {"policy": miss.policy, "clause": miss.clause, "lacks": list(miss.lacks), "why": miss.why}
+            for miss in misses[:MOST_MISSES]
+        ],
+        "misses_left_out": max(0, len(misses) - MOST_MISSES),
     }
     found["text"] = explain(found)
     return found
@@ -68,6 +75,8 @@ def explain(found: dict[str, Any]) -> str:
     if found["near_misses"]:
         lines.append("  Nearest misses:")
         lines += [f"    {miss['policy']} {miss['clause']}: {miss['why']}" for miss in found["near_misses"]]
+    if found["misses_left_out"]:
+        lines.append(f"    and {found['misses_left_out']} more")
     return "\n".join(lines)
 
 
@@ -75,18 +84,35 @@ def because(found: dict[str, Any]) -> str:
     """What decided, as a sentence."""
     decision = found["decision"]
     if decision is None:
-        if found["verdict"] != "DROPPED":
-            return "No policy was asked."
-        return f"Dropped, but not by a policy: {drop_text(found['reason'])}."
+        return _undecided(found)
     named = ", ".join(
         f"{policy['kind']} {policy['namespace'] + '/' if policy['namespace'] else ''}{policy['name']}"
         for policy in decision["policies"]
     )
-    way = found["direction"].lower()
+    way = decision["direction"]
+    audited = " Policy is only audited here, so the packet went on." if found["verdict"] == "AUDIT" else ""
     if decision["default_deny"]:
-        return f"Default deny for {way}: selected by {named or 'a policy'}, and nothing allows this."
-    word = "Denied" if found["verdict"] == "DROPPED" else "Allowed"
-    return f"{word} for {way} by {named}, {decision['clause']}."
+        return f"Default deny for {way}: selected by {named or 'a policy'}, and nothing allows this.{audited}"
+    rule = f"for {way} by {named}, {decision['clause']}"
+    if audited:
+        return f"Denied {rule}.{audited}"
+    if found["verdict"] != "DROPPED":
+        return f"Allowed {rule}."
+    if found["reason"] in _BY_POLICY:
+        return f"Denied {rule}."
+    # The rule let it pass, and then something else stood in the way.
+    return f"Allowed {rule}, and dropped afterwards: {drop_text(found['reason'])}."
+
+
+def _undecided(found: dict[str, Any]) -> str:
+    if found["rule"]:
+        word = "dropped" if found["verdict"] == "DROPPED" else "decided"
+        return f"Policy {word} it by rule {found['rule']}, which was not known here when the flow was stored."
+    if found["verdict"] != "DROPPED":
+        return "No policy was asked."
+    if found["reason"] in _BY_POLICY:
+        return f"Dropped by policy, and the record names no rule: {drop_text(found['reason'])}."
+    return f"Dropped, but not by a policy: {drop_text(found['reason'])}."
 
 
 def drop_text(reason: int) -> str:
@@ -96,51 +122,3 @@ def drop_text(reason: int) -> str:
 def _who(endpoint: Any, address: str, port: int) -> str:
     name = f"{endpoint.namespace}/{endpoint.pod_name}" if endpoint.pod_name else address
     return f"{name}:{port}" if port else name
-
-
-def _near_misses(flows: Flows, row: dict[str, Any]) -> list[dict[str, str]]:
-    """Clauses in that direction of rules that select the endpoint, each with why it did not match."""
-    direction = Direction(row["direction"]) if row["direction"] else Direction.INGRESS
-    mine, theirs = ("destination", "source") if direction == Direction.INGRESS else ("source", "destination")
-    subject: Party = flows.value(row[f"{mine}_party"]) or NO_PARTY
-    peer: Party = flows.value(row[f"{theirs}_party"]) or NO_PARTY
-    misses = []
-    for rule in selecting(flows.tables, subject.labels):
-        for clause in rule.clauses:
-            if clause.direction == direction and clause.effect == Effect.ALLOW:
-                why = _why_not(clause, peer.labels, row["protocol"], row["destination_port"])
-                misses.append(
-                    {"policy": str(rule.origin), "clause": clause.path.removeprefix("spec."), "why": why}
-                )
-    return misses[:MOST_MISSES]
-
-
-def selecting(tables: Tables, labels: Labels) -> list[Rule]:
-    """Rules whose subject has these labels."""
-    return [rule for row in tables.policies for rule in row.rules if rule.subject.matches(labels)]
-
-
-def _why_not(clause: Clause, labels: Labels, protocol: int, port: int) -> str:
-    reasons = []
-    if clause.peers is not None and not any(peer.matches(labels) for peer in clause.peers):
-        wanted = " or ".join(f"[{peer}]" for peer in clause.peers)
-        reasons.append(f"the peer is not {wanted}" if wanted else "it allows nobody")
-    if clause.ports is not None and not any(_covers(ports, protocol, port) for ports in clause.ports):
-        wanted = ", ".join(map(_port_text, clause.ports)) or "none"
-        reasons.append(f"the port is none of {wanted}")
-    return " and ".join(reasons) or "it matches now; the policy or the labels have changed since"
-
-
-def _covers(ports: Ports, protocol: int, port: int) -> bool:
-    if ports.protocol not in (protocol, 0) or (ports.protocol == 0 and protocol not in _PORTED):
-        return False
-    return bool(ports.name) or protocol not in _PORTED or ports.first <= port <= ports.last
-
-
-def _port_text(ports: Ports) -> str:
-    name = _L4_NAMES.get(ports.protocol, "ANY" if ports.protocol == 0 else str(ports.protocol))
-    if ports.name:
-        return f"{ports.name}/{name}"
-    if (ports.first, ports.last) == (0, 65535):
-        return name
-    return f"{ports.first}/{name}" if ports.first == ports.last else f"{ports.first}-{ports.last}/{name}"

@@ -25,10 +25,18 @@ from podwire.hubble.flows import Flows
 
 Mask = NDArray[np.bool_]
 Test = Callable[[Columns], Mask]
+# A filter is asked of every flow, and each of its values of every name: a request must not take the
+# time of all others.
+MOST_FILTERS = 64
+MOST_VALUES = 256
 
 
 def compile_lists(whitelist: Iterable[Any], blacklist: Iterable[Any], flows: Flows) -> Test:
     """Columns → which rows pass. Raises InvalidObject with the path of the wrong field."""
+    whitelist, blacklist = list(whitelist), list(blacklist)
+    for path, wanted in (("whitelist", whitelist), ("blacklist", blacklist)):
+        if len(wanted) > MOST_FILTERS:
+            raise InvalidObject(path, f"has more than {MOST_FILTERS} filters")
     white = [_compile(each, f"whitelist[{i}]", flows) for i, each in enumerate(whitelist)]
     black = [_compile(each, f"blacklist[{i}]", flows) for i, each in enumerate(blacklist)]
 
@@ -53,6 +61,8 @@ def _compile(wanted: Any, path: str, flows: Flows) -> Test:
     tests = []
     for descriptor, value in wanted.ListFields():
         maker = FIELDS[descriptor.name]
+        if descriptor.is_repeated and len(value) > MOST_VALUES:
+            raise InvalidObject(f"{path}.{descriptor.name}", f"has more than {MOST_VALUES} values")
         try:
             tests.append(maker(value, wanted, flows))
         except InvalidObject as error:

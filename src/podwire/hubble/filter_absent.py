@@ -14,6 +14,8 @@ from podwire.hubble import patterns
 from podwire.hubble.filter_fields import Test, nothing, prefix_words
 from podwire.hubble.flows import Flows
 
+LONGEST = 1000  # of a regular expression: compiling one takes time
+
 ACCESS_LOG = 129
 
 
@@ -34,9 +36,11 @@ def no_name(wanted: Any, _: Any, __: Flows) -> Test:
 
 def pattern(wanted: Any, _: Any, __: Flows) -> Test:
     for text in wanted:
+        if len(text) > LONGEST:
+            raise InvalidObject("", f"a regular expression of more than {LONGEST} characters")
         try:
             re.compile(text)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise InvalidObject("", f"{text!r} is not a regular expression: {error}") from error
     return nothing
 

@@ -6,12 +6,14 @@ The fields that stored flows do not have are in `filter_absent`.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from podwire.abi.enums import EventFlags, EventKind
 from podwire.api import flow_pb2
 from podwire.base import addresses
 from podwire.base.errors import InvalidObject
@@ -20,13 +22,12 @@ from podwire.hubble.decode import Columns, address_words
 from podwire.hubble.flows import Flows
 from podwire.hubble.intern import Interner
 from podwire.model.flow import NO_PARTY, Party, Reply, ServiceName, Verdict
+from podwire.model.protocol import ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP, WITH_PORTS
 
 Mask = NDArray[Any]
 Test = Callable[[Columns], Any]
 Maker = Callable[[Any, Any, Flows], Test]
 
-TCP, UDP, SCTP, ICMP, ICMPV6, IGMP, VRRP = 6, 17, 132, 1, 58, 2, 112
-WITH_PORTS = (TCP, UDP, SCTP)
 PROTOCOLS: dict[str, tuple[int, ...]] = {
     "icmp": (ICMP, ICMPV6),
     "icmpv4": (ICMP,),
@@ -41,7 +42,6 @@ PROTOCOLS: dict[str, tuple[int, ...]] = {
     "kafka": (),
 }
 FLAG_BITS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ECE": 64, "CWR": 128, "NS": 256}
-ENCRYPTED, IPV6 = 8, 1  # of bpf/abi/event.h, enum event_flags
 
 
 def nothing(columns: Columns) -> Mask:
@@ -94,7 +94,7 @@ def _among(column: str, wanted: Sequence[int]) -> Test:
 def port(column: str) -> Maker:
     def make(wanted: Any, _: Any, __: Flows) -> Test:
         for text in wanted:
-            if not text.isascii() or not text.isdigit() or int(text) > 65535:
+            if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
                 raise InvalidObject("", f"{text!r} is not a port number")
         matches = _among(column, [int(text) for text in wanted])
         has_ports = _among("protocol", WITH_PORTS)
@@ -149,7 +149,7 @@ def encrypted(wanted: Any, _: Any, __: Flows) -> Test:
     yes, no = True in wanted, False in wanted
 
     def test(columns: Columns) -> Any:
-        is_so = (columns["flags"] & ENCRYPTED) != 0
+        is_so = (columns["flags"] & EventFlags.ENCRYPTED) != 0
         return (yes & is_so) | (no & ~is_so)
 
     return test
@@ -164,7 +164,12 @@ def tcp_flags(wanted: Any, _: Any, __: Flows) -> Test:
         for bits in sets:
             found |= (flags & bits) == bits
         # Translation at the socket happens before there is a packet: no flags to match.
-        return found & (columns["protocol"] == TCP) & (columns["kind"] != 7) & ~without_address(columns)
+        return (
+            found
+            & (columns["protocol"] == TCP)
+            & (columns["kind"] != EventKind.SOCKET)
+            & ~without_address(columns)
+        )
 
     return test
 
@@ -179,7 +184,7 @@ def without_address(columns: Columns) -> Mask:
 def ip_version(wanted: Any, _: Any, __: Flows) -> Test:
     def test(columns: Columns) -> Any:
         none = without_address(columns)
-        six = (columns["flags"] & IPV6) != 0
+        six = (columns["flags"] & EventFlags.IPV6) != 0
         versions = np.where(none, flow_pb2.IP_NOT_USED, np.where(six, flow_pb2.IPv6, flow_pb2.IPv4))
         return np.isin(versions, list(wanted))
 
@@ -356,8 +361,7 @@ def uuid(wanted: Any, _: Any, flows: Flows) -> Test:
 
 
 def node_name(wanted: Any, _: Any, flows: Flows) -> Test:
-    pattern = patterns.node_names(list(wanted))
-    return _constant(pattern.fullmatch(flows.node) is not None)
+    return _constant(any(one.matches(flows.node) for one in patterns.node_names(wanted)))
 
 
 def node_labels(wanted: Any, _: Any, flows: Flows) -> Test:

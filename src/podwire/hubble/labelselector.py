@@ -4,6 +4,7 @@ sources (``k8s:app``, ``reserved:world``); a key without source means any source
 from __future__ import annotations
 
 import re
+from collections import deque
 
 from podwire.base.errors import InvalidObject
 from podwire.model.selector import Operator, Requirement, Selector
@@ -20,7 +21,7 @@ def parse(text: str) -> Selector:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens: list[str] = []
+        self._tokens: deque[str] = deque()
         at = 0
         stripped = text.rstrip()
         while at < len(stripped):
@@ -91,7 +92,7 @@ class _Parser:
         return self._tokens[0] if self._tokens else _END
 
     def _next(self) -> str:
-        return self._tokens.pop(0) if self._tokens else _END
+        return self._tokens.popleft() if self._tokens else _END
 
     def _expect(self, token: str) -> None:
         found = self._next()

@@ -13,21 +13,24 @@ import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 from numpy.typing import NDArray
 
+from podwire.abi.enums import EventFlags, EventKind
 from podwire.api import flow_pb2, observer_pb2
 from podwire.base import addresses
 from podwire.base.errors import InvalidObject
 from podwire.hubble.decode import address_bytes
-from podwire.hubble.filter_fields import FLAG_BITS, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP
+from podwire.hubble.filter_fields import FLAG_BITS
 from podwire.hubble.flows import Flows
 from podwire.hubble.summary import summary
 from podwire.model.flow import PRINTED_FIELDS, Decision, Reply, Verdict
+from podwire.model.protocol import ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP, WITH_PORTS, WITH_TYPES
 from podwire.model.rule import Direction, Origin
 
 Row = dict[str, Any]
 Array = NDArray[Any]
-DROP, TRACE, VERDICT, SOCKET = 1, 4, 5, 7
 TO_ENDPOINT = 101
-IPV6, ENCRYPTED = 1, 8
+MOST_PATHS = 256
+# As plain numbers: asked per flow, and operations of enumerations cost some.
+IPV6, ENCRYPTED = int(EventFlags.IPV6), int(EventFlags.ENCRYPTED)
 PROTOCOL_FIELDS = {
     TCP: "TCP",
     UDP: "UDP",
@@ -62,7 +65,9 @@ class Messages:
     def __init__(self, flows: Flows, mask: FieldMask | None = None) -> None:
         self.flows = flows
         self.node_labels = flows.node_labels
-        paths = list(mask.paths) if mask is not None else []
+        paths = list(dict.fromkeys(mask.paths)) if mask is not None else []
+        if len(paths) > MOST_PATHS:
+            raise InvalidObject("field_mask", f"has more than {MOST_PATHS} paths")
         for path in paths:
             if not FieldMask(paths=[path]).IsValidForDescriptor(flow_pb2.Flow.DESCRIPTOR):
                 raise InvalidObject("field_mask", f"a flow has no field {path!r}")
@@ -159,18 +164,17 @@ def _l4(flow: Any, row: Row, _: Messages) -> None:
         return
     layer = getattr(flow.l4, name)
     layer.SetInParent()
-    match row["protocol"]:
-        case 6 | 17 | 132:
-            layer.source_port = row["source_port"]
-            layer.destination_port = row["destination_port"]
-            if row["protocol"] == TCP and row["kind"] != SOCKET:
-                layer.flags.SetInParent()
-                for flag, bit in FLAG_BITS.items():
-                    if row["tcp_flags"] & bit:
-                        setattr(layer.flags, flag, True)
-        case 1 | 58:
-            layer.type = row["icmp_type"]
-            layer.code = row["icmp_code"]
+    if row["protocol"] in WITH_PORTS:
+        layer.source_port = row["source_port"]
+        layer.destination_port = row["destination_port"]
+        if row["protocol"] == TCP and row["kind"] != EventKind.SOCKET:
+            layer.flags.SetInParent()
+            for flag, bit in FLAG_BITS.items():
+                if row["tcp_flags"] & bit:
+                    setattr(layer.flags, flag, True)
+    elif row["protocol"] in WITH_TYPES:
+        layer.type = row["icmp_type"]
+        layer.code = row["icmp_code"]
 
 
 def _endpoint(side: str) -> Fill:
@@ -214,7 +218,7 @@ def _event_type(flow: Any, row: Row, _: Messages) -> None:
 
 
 def _observation(flow: Any, row: Row, _: Messages) -> None:
-    if row["kind"] == TRACE:
+    if row["kind"] == EventKind.TRACE:
         flow.trace_observation_point = row["sub"] or TO_ENDPOINT
 
 
@@ -227,7 +231,7 @@ def _interface(flow: Any, row: Row, messages: Messages) -> None:
 
 def _socket(name: str, column: str) -> Fill:
     def fill(flow: Any, row: Row, _: Messages) -> None:
-        if row["kind"] == SOCKET:
+        if row["kind"] == EventKind.SOCKET:
             setattr(flow, name, row[column])
 
     return fill
@@ -279,7 +283,7 @@ def _node_labels(flow: Any, _: Row, messages: Messages) -> None:
 
 
 def _type(flow: Any, row: Row, _: Messages) -> None:
-    flow.Type = flow_pb2.SOCK if row["kind"] == SOCKET else flow_pb2.L3_L4
+    flow.Type = flow_pb2.SOCK if row["kind"] == EventKind.SOCKET else flow_pb2.L3_L4
 
 
 def _summary(flow: Any, row: Row, _: Messages) -> None:

@@ -10,6 +10,7 @@ batches are full: an event then waits a few milliseconds, and a trickle of event
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -17,11 +18,12 @@ import msgspec
 
 from podwire.base.aio import Supervised
 from podwire.base.config import AgentConfig
+from podwire.base.errors import PodwireError
 from podwire.hubble.decode import decode
 from podwire.hubble.enrich import Enricher
 from podwire.hubble.explain import explain_row
 from podwire.hubble.flows import Flows
-from podwire.hubble.read import Accounts, Reader, Records, RingLike, StatsReader
+from podwire.hubble.read import Accounts, Loss, LossReason, Reader, Records, RingLike, StatsReader
 from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
 from podwire.hubble.store import BYTES_PER_FLOW, Store
@@ -36,19 +38,40 @@ CLOCK_CHECK = 10.0
 NAMES_AFTER = 5.0
 NAMES_AFTER_BUSY = 1.0
 BUSY = 1 << 20  # bytes that wait
+# A batch that cannot be stored is tried again in parts of so many records.
+RETRIED = 64
+COMPLAIN_EVERY = 60.0
+log = logging.getLogger(__name__)
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """emitted = received + lost + waiting; received = stored + overwritten."""
+    """emitted = received + lost + waiting; received = stored + overwritten + unreadable."""
 
     accounts: Accounts
     stored: int
     overwritten: int
+    unreadable: int
     capacity: int
     bytes_at_most: int
     names: int
     names_refused: int
     batches: int
+
+    @property
+    def lost_by(self) -> dict[LossReason, int]:
+        """Every event that was emitted and not stored, by reason."""
+        return self.accounts.lost_by | {LossReason.UNREADABLE: self.unreadable}
+
+    @property
+    def lost_text(self) -> str:
+        """``5 lost``, and how many for each reason that is not the ring being full."""
+        lost = self.accounts.lost + self.unreadable
+        others = [
+            f"{count} {reason}"
+            for reason, count in self.lost_by.items()
+            if count and reason is not LossReason.RING_FULL
+        ]
+        return f"{lost} lost ({', '.join(others)})" if others else f"{lost} lost"
 
 
 class Pipeline:
@@ -65,6 +88,7 @@ class Pipeline:
         )
         self.server = Server(self.flows, Address.of_agent(config))
         self._boot_to_wall = boot_to_wall()
+        self._complained = -COMPLAIN_EVERY
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -93,6 +117,24 @@ class Pipeline:
                 # Before the next part: names may be given free there that this part has.
                 self.store.commit(part.stop - part.start)
 
+    def take_what_can_be_read(self, records: Records) -> None:
+        """Store a batch; what cannot be decoded or named is counted as lost, and not its neighbours."""
+        before = self.store.end
+        try:
+            self.take(records)
+            return
+        except Exception as error:  # noqa: BLE001  one record must not end the way of all that follow
+            failure = error
+        rest = records[self.store.end - before :]
+        if len(rest) > RETRIED:
+            for start in range(0, len(rest), RETRIED):
+                self.take_what_can_be_read(rest[start : start + RETRIED])
+            return
+        self.store.add_loss(Loss(len(rest), -1, LossReason.UNREADABLE), time.time_ns())
+        if time.monotonic() - self._complained > COMPLAIN_EVERY:
+            self._complained = time.monotonic()
+            log.error("%d events could not be stored", len(rest), exc_info=failure)
+
     def check_losses(self) -> None:
         """Tell the store what the kernel lost since this was last asked."""
         for loss in self.reader.losses():
@@ -103,6 +145,7 @@ class Pipeline:
             accounts=self.reader.accounts(),
             stored=len(self.store),
             overwritten=self.store.overwritten,
+            unreadable=self.store.lost_by[LossReason.UNREADABLE],
             capacity=self.store.capacity,
             bytes_at_most=self.store.capacity * BYTES_PER_FLOW,
             names=len(self.flows.names),
@@ -118,7 +161,8 @@ class Pipeline:
     def _batch(self) -> int:
         records = self.reader.read()
         if len(records):
-            self.take(records)
+            self._enricher.cgroups.learn_now(records["cgroup"])
+            self.take_what_can_be_read(records)
         return len(records)
 
     async def _read(self) -> None:
@@ -130,9 +174,16 @@ class Pipeline:
             await asyncio.sleep(PACE)
         while True:
             await self._until_readable()
-            while self._batch() == self.reader.most:
+            while await self._named_batch() == self.reader.most:
                 await asyncio.sleep(0)
             await asyncio.sleep(PACE)
+
+    async def _named_batch(self) -> int:
+        records = self.reader.read()
+        if len(records):
+            await self._enricher.cgroups.learn(records["cgroup"])
+            self.take_what_can_be_read(records)
+        return len(records)
 
     async def _until_readable(self) -> None:
         # Watched only while nothing waits: the descriptor stays readable until the ring is read, and
@@ -150,7 +201,10 @@ class Pipeline:
         checked = time.monotonic()
         while True:
             await asyncio.sleep(LOSS_CHECK)
-            self.check_losses()
+            try:
+                self.check_losses()
+            except PodwireError as error:  # asked again in a second, of sums: nothing goes uncounted
+                log.warning("cannot read what was lost: %s", error)
             if time.monotonic() - checked > CLOCK_CHECK:
                 checked = time.monotonic()
                 self._boot_to_wall = boot_to_wall()

@@ -5,7 +5,8 @@
 - `follow` goes on with what comes; alone it begins now.
 - What was lost is told in one message per reason and second, and at the end of an answer that does
   not follow: flows overwritten before they could be sent (HUBBLE_RING_BUFFER), events that found
-  the kernel's ring full (PERF_EVENT_RING_BUFFER).
+  the kernel's ring full or were withheld from it (PERF_EVENT_RING_BUFFER), events that came and could
+  not be read (OBSERVER_EVENTS_QUEUE).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,17 @@ from podwire.hubble import filter as filters
 from podwire.hubble.decode import Columns
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
+from podwire.hubble.read import LossReason
 
 Rows = NDArray[np.int64]
 ALL = (1 << 64) - 1
 LOSS_INTERVAL = 1.0
+# Hubble's words for where events are lost; it has none for why.
+SOURCES = {
+    LossReason.RING_FULL: flow_pb2.PERF_EVENT_RING_BUFFER,
+    LossReason.WITHHELD: flow_pb2.PERF_EVENT_RING_BUFFER,
+    LossReason.UNREADABLE: flow_pb2.OBSERVER_EVENTS_QUEUE,
+}
 # Rows turned into messages between two breaths of the event loop.
 _AT_ONCE = 256
 
@@ -63,7 +72,7 @@ class Query:
             async for response in self._followed(end, losses):
                 yield response
             return
-        for response in losses.told(end):
+        for response in losses.told():
             yield response
 
     # --- which rows ------------------------------------------------------------------------------
@@ -106,7 +115,10 @@ class Query:
     async def _followed(self, cursor: int, losses: _Losses) -> AsyncIterator[Any]:
         store = self._store
         while True:
-            await store.wait(cursor)
+            # What is lost now and may not be told yet is told in a moment, whether more comes or not.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOSS_INTERVAL if losses.pending else None):
+                    await store.wait(cursor)
             if cursor < store.first:
                 losses.overwritten += store.first - cursor
                 cursor = store.first
@@ -118,7 +130,7 @@ class Query:
                 if start < store.first:  # the writer has lapped this reader
                     break
                 cursor = start + len(columns["time"])
-            for response in losses.told(end, every=LOSS_INTERVAL):
+            for response in losses.told(every=LOSS_INTERVAL):
                 yield response
 
     async def _send(self, rows: Rows, losses: _Losses) -> AsyncIterator[Any]:
@@ -132,40 +144,52 @@ class Query:
 
 
 class _Losses:
-    """What one request has missed and not been told yet."""
+    """What one request has missed and not been told yet. Losses before row `row` are not ours."""
 
     def __init__(self, flows: Flows, row: int) -> None:
         self._flows = flows
-        self._row = row  # losses before this row are told, or not ours
+        # By sums and not by records: of those the store keeps only the last.
+        self._told = dict(flows.store.lost_by)
+        for loss in flows.store.losses:
+            if loss.row >= row:
+                self._told[loss.reason] -= loss.count
         self._told_at = 0.0
         self._since = time.time_ns()
         self.overwritten = 0
 
-    def told(self, end: int, *, every: float = 0.0) -> Iterator[Any]:
-        """LostEvent messages for what was lost up to row `end`, at most one per reason and `every` s."""
+    @property
+    def pending(self) -> bool:
+        return self.overwritten > 0 or self._told != self._flows.store.lost_by
+
+    def told(self, *, every: float = 0.0) -> Iterator[Any]:
+        """LostEvent messages for what was lost until now, at most one per reason and `every` s."""
         now = time.monotonic()
-        if every and now - self._told_at < every:
-            return
-        # A loss of row `end` lies between the last row told of and the next one.
-        records = [loss for loss in self._flows.store.losses if self._row <= loss.row <= end]
-        if not records and not self.overwritten:
+        store = self._flows.store
+        if (every and now - self._told_at < every) or not self.pending:
             return
         self._told_at = now
-        self._row = end + 1
         wall = time.time_ns()
         if self.overwritten:
             yield self._message(flow_pb2.HUBBLE_RING_BUFFER, self.overwritten, self._since, wall, None)
             self.overwritten = 0
-        if records:
-            cpus = {loss.cpu for loss in records}
-            yield self._message(
-                flow_pb2.PERF_EVENT_RING_BUFFER,
-                sum(loss.count for loss in records),
-                records[0].time,
-                records[-1].time,
-                cpus.pop() if len(cpus) == 1 else None,
-            )
+        for reason, lost in store.lost_by.items():
+            count = lost - self._told[reason]
+            if count:
+                self._told[reason] = lost
+                yield self._told_of(reason, count, wall)
         self._since = wall
+
+    def _told_of(self, reason: LossReason, count: int, wall: int) -> Any:
+        """One message; from when and of which CPU, as far as the records go back."""
+        records, left = [], count
+        for loss in reversed(self._flows.store.losses):
+            if left > 0 and loss.reason is reason:
+                records.append(loss)
+                left -= loss.count
+        cpus = {loss.cpu for loss in records} if left <= 0 else set()
+        first = records[-1].time if left <= 0 and records else self._since
+        last = records[0].time if records else wall
+        return self._message(SOURCES[reason], count, first, last, cpus.pop() if len(cpus) == 1 else None)
 
     def _message(self, source: Any, count: int, first: int, last: int, cpu: int | None) -> Any:
         response = observer_pb2.GetFlowsResponse(node_name=self._flows.node)

@@ -2,21 +2,41 @@
 
 Each event has a number of its own CPU, also when the ring was full, and the kernel counts both
 (`struct event_stats`). So every event is accounted for: emitted = received + lost + waiting, for
-this reader since it was opened, and waiting is 0 once the ring has been read empty.
+this reader since it was opened, and waiting is 0 once the ring has been read empty. Each loss has a
+reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 Records = NDArray[Any]
-# Per CPU: (events emitted, of those lost because the ring was full).
-StatsReader = Callable[[], list[tuple[int, int]]]
+
+
+class LossReason(StrEnum):
+    """Why an event was emitted and is not stored."""
+
+    RING_FULL = "ring-full"  # the kernel's ring had no room
+    WITHHELD = "withheld"  # beyond its endpoint's share while the ring was filling
+    UNREADABLE = "unreadable"  # it came, and could not be decoded or named
+
+
+class CpuStats(NamedTuple):
+    """What the kernel counts on one CPU. `lost` has the `withheld` in it."""
+
+    emitted: int
+    lost: int
+    withheld: int = 0
+
+
+# Per CPU the members of `CpuStats`, as many as the kernel's side counts.
+StatsReader = Callable[[], Sequence[tuple[int, ...]]]
 
 
 class RingLike(Protocol):
@@ -34,6 +54,7 @@ class Loss(msgspec.Struct, frozen=True):
 
     count: int
     cpu: int
+    reason: LossReason = LossReason.RING_FULL
 
 
 class Accounts(msgspec.Struct, frozen=True):
@@ -45,6 +66,12 @@ class Accounts(msgspec.Struct, frozen=True):
     lost: int
     waiting: int
     gap: int
+    withheld: int = 0
+
+    @property
+    def lost_by(self) -> dict[LossReason, int]:
+        """`lost`, by reason."""
+        return {LossReason.RING_FULL: self.lost - self.withheld, LossReason.WITHHELD: self.withheld}
 
     @property
     def reconciled(self) -> bool:
@@ -56,17 +83,16 @@ class Reader:
 
     def __init__(self, ring: RingLike, stats: StatsReader, *, most: int = 8192) -> None:
         self._ring = ring
-        self._stats = stats
+        self._reader = stats
         self.most = most
-        self._before = stats()
+        self._before = self._stats()
         # Grown when a CPU shows up that the kernel did not count before (hotplug).
         self._highest = np.zeros(max(1, len(self._before)), dtype=np.uint64)
         self._first = np.zeros_like(self._highest)
         self._count = np.zeros_like(self._highest)
         self.received = 0
         self._backlog = 0  # records that were in the ring when the reader was opened
-        self._told_lost = 0
-        self._told: dict[int, int] = {}
+        self._told: list[CpuStats] = list(self._before)
         self.batches = 0
 
     def fileno(self) -> int:
@@ -85,27 +111,35 @@ class Reader:
         return records
 
     def losses(self) -> list[Loss]:
-        """What was lost since this was last asked, by CPU."""
+        """What was lost since this was last asked, by CPU and reason."""
         found = []
-        for cpu, (_, lost) in enumerate(self._stats()):
-            before = self._told.get(cpu, self._lost_before(cpu))
-            if lost > before:
-                found.append(Loss(lost - before, cpu))
-                self._told[cpu] = lost
-        self._told_lost += sum(loss.count for loss in found)
+        now = self._stats()
+        for cpu, stats in enumerate(now):
+            before = self._told[cpu] if cpu < len(self._told) else CpuStats(0, 0)
+            withheld = stats.withheld - before.withheld
+            for count, reason in (
+                (stats.lost - before.lost - withheld, LossReason.RING_FULL),
+                (withheld, LossReason.WITHHELD),
+            ):
+                if count > 0:
+                    found.append(Loss(count, cpu, reason))
+        self._told = now
         return found
 
     def accounts(self) -> Accounts:
         now = self._stats()
-        emitted = self._backlog + sum(pair[0] for pair in now) - sum(pair[0] for pair in self._before)
-        lost = sum(pair[1] for pair in now) - sum(pair[1] for pair in self._before)
+        emitted, lost, withheld = (
+            sum(stats[member] for stats in now) - sum(stats[member] for stats in self._before)
+            for member in range(3)
+        )
+        emitted += self._backlog
         seen = self._count > 0
         spans = self._highest[seen] - self._first[seen] + np.uint64(1)
         gap = int(spans.sum()) - int(self._count[seen].sum())
-        return Accounts(emitted, self.received, lost, emitted - lost - self.received, gap)
+        return Accounts(emitted, self.received, lost, emitted - lost - self.received, gap, withheld)
 
-    def _lost_before(self, cpu: int) -> int:
-        return self._before[cpu][1] if cpu < len(self._before) else 0
+    def _stats(self) -> list[CpuStats]:
+        return [CpuStats(*members) for members in self._reader()]
 
     def _account(self, records: Records) -> None:
         cpus, sequences = records["cpu"], records["sequence"]
@@ -121,7 +155,7 @@ class Reader:
             self._first[cpu] = min(self._first[cpu], own.min())
             self._highest[cpu] = max(self._highest[cpu], own.max())
             self._count[cpu] += np.uint64(len(own))
-            emitted_before = self._before[cpu][0] if cpu < len(self._before) else 0
+            emitted_before = self._before[cpu].emitted if cpu < len(self._before) else 0
             if self._first[cpu] <= emitted_before:
                 self._backlog += int((own <= emitted_before).sum())
 

@@ -2,26 +2,23 @@
 
 Runs by itself (``python -m podwire.hubble.relay --socket PATH NAME=TARGET …``) or inside another
 process (`Relay.run`). A node that does not answer is named in a node status and does not hold up
-the others.
+the others (`hubble.relay_nodes`, `hubble.relay_flows`).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import heapq
-import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
-import msgspec
 
 import podwire
-from podwire.api import observer_pb2, relay_pb2
-from podwire.base.aio import Channel, Supervised
+from podwire.api import observer_pb2
 from podwire.base.errors import PodwireError
+from podwire.hubble.relay_flows import Answer
+from podwire.hubble.relay_nodes import Node, Nodes, Peer, Refused, State
 from podwire.hubble.rpc import (
     Address,
     greet,
@@ -34,25 +31,11 @@ from podwire.hubble.rpc import (
     unary,
 )
 
+__all__ = ["Peer", "Relay"]
+
 VERSION_HEADER = "hubble-relay-version"
-ANSWER_TIMEOUT = 2.0
-RETRY_AFTER = 2.0
-# How long a flow is held back while following, so that nodes' flows can be put in order.
-HOLD = 0.25
-HELD_AT_MOST = 1000
-log = logging.getLogger(__name__)
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """An agent: `name` as cluster/node, `target` as gRPC names it (unix:///path or host:port).
-
-    With `credentials` (grpc.ChannelCredentials) over TLS, checked against `server_name`.
-    """
-
-    name: str
-    target: str
-    credentials: Any = None
-    server_name: str = ""
+# So many nodes that do not answer are named in a status; the others are counted.
+NAMED_AT_MOST = 10
 
 
 class Relay:
@@ -60,10 +43,7 @@ class Relay:
 
     def __init__(self, peers: Iterable[Peer], address: Address) -> None:
         self._address = address
-        self._started = time.monotonic_ns()
-        self._peers: dict[str, Peer] = {}
-        self._channels: dict[str, Any] = {}
-        self._wanted = {peer.name: peer for peer in peers}
+        self._nodes = Nodes(peers)
         self.handlers = [
             service(
                 "observer.Observer",
@@ -80,148 +60,50 @@ class Relay:
         ]
 
     async def set_peers(self, peers: Iterable[Peer]) -> None:
-        """From now on these; requests that follow go on with those they began with."""
-        wanted = {peer.name: peer for peer in peers}
-        for name, peer in self._peers.items():
-            if wanted.get(name) != peer:
-                await self._channels.pop(name).close(grace=None)
-        for name, peer in wanted.items():
-            if name not in self._channels:
-                self._channels[name] = _channel(peer)
-        self._peers = wanted
+        """From now on these, also for requests that follow. Only while it runs."""
+        await self._nodes.set(peers)
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self.set_peers(self._wanted.values())
-        try:
+        async with self._nodes:
             await serve(self.handlers, self._address)
-        finally:
-            await self.set_peers(())
-
-    # --- flows -----------------------------------------------------------------------------------
 
     async def _get_flows(self, request: Any, context: Any) -> None:
         # A coroutine that writes, and not a generator: its tasks must end in the task they began in.
         await greet(context, VERSION_HEADER)
         if request.first and request.follow:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "first: cannot be combined with follow")
-        channels = dict(self._channels)
-        errors = await self._unreachable(channels)
-        connected = [name for name in channels if name not in errors]
-        if connected:
-            await context.write(_node_status(relay_pb2.NODE_CONNECTED, connected, ""))
-        if errors:
-            message = next(iter(errors.values()))
-            await context.write(_node_status(relay_pb2.NODE_UNAVAILABLE, sorted(errors), message))
-        if request.follow:
-            await self._follow(request, context, channels, set(errors))
-        else:
-            await self._merge(request, context, {name: channels[name] for name in connected})
-
-    async def _merge(self, request: Any, context: Any, channels: dict[str, Any]) -> None:
-        """What all have stored; each answers in order, so the earliest head is the next."""
-        calls = {name: _get_flows(channel)(request) for name, channel in channels.items()}
-
-        async def head(name: str) -> tuple[int, str, Any] | None:
-            try:
-                response = await calls[name].read()
-            except grpc.aio.AioRpcError as error:
-                await self._refuse_or_tell(error, name, context)
-                return None
-            return None if response is grpc.aio.EOF else (_when(response), name, response)
-
         try:
-            heads = await asyncio.gather(*(head(name) for name in calls))
-            heap = [each for each in heads if each is not None]
-            heapq.heapify(heap)
-            while heap:
-                _, name, response = heap[0]
-                await context.write(response)
-                following = await head(name)
-                if following is None:
-                    heapq.heappop(heap)
-                else:
-                    heapq.heapreplace(heap, following)
-        finally:
-            for call in calls.values():
-                call.cancel()
-
-    async def _refuse_or_tell(self, error: Any, name: str, context: Any) -> None:
-        if error.code() == grpc.StatusCode.INVALID_ARGUMENT:  # the request is wrong, not the node
-            await context.abort(error.code(), error.details())
-        await context.write(_node_status(relay_pb2.NODE_ERROR, [name], error.details() or ""))
-
-    async def _follow(self, request: Any, context: Any, channels: dict[str, Any], away: set[str]) -> None:
-        found: Channel[tuple[int, Any]] = Channel(HELD_AT_MOST)
-        try:
-            async with Supervised("relay") as group:
-                for name, channel in channels.items():
-                    group.start(
-                        f"follow {name}", self._follow_one(request, name, channel, name in away, found)
-                    )
-                await _write_sorted(found, context, group)
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details())
-
-    async def _follow_one(
-        self, request: Any, name: str, channel: Any, away: bool, found: Channel[tuple[int, Any]]
-    ) -> None:
-        """Flows of one node without end; told when it goes away and when it is back."""
-        asked = observer_pb2.GetFlowsRequest()
-        asked.CopyFrom(request)
-        while True:
-            try:
-                if away:
-                    await asyncio.wait_for(channel.channel_ready(), ANSWER_TIMEOUT)
-                    await found.send((time.time_ns(), _node_status(relay_pb2.NODE_CONNECTED, [name], "")))
-                    away = False
-                async for response in _get_flows(channel)(asked):
-                    await found.send((_when(response), response))
-                    if response.HasField("flow"):
-                        # After a break, go on behind the last flow that came.
-                        asked.number = 0
-                        asked.since.FromNanoseconds(_when(response) + 1)
-            except grpc.aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
-                    raise
-                log.info("node %s: %s", name, error.details())
-            except TimeoutError:
-                pass
-            if not away:
-                away = True
-                if not asked.HasField("since"):
-                    asked.number = 0
-                    asked.since.FromNanoseconds(time.time_ns())
-                await found.send((time.time_ns(), _node_status(relay_pb2.NODE_UNAVAILABLE, [name], "")))
-            await asyncio.sleep(RETRY_AFTER)
+            await Answer(request, self._nodes, context.write).run()
+        except Refused as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     # --- nodes and statuses ----------------------------------------------------------------------
 
-    async def _unreachable(self, channels: dict[str, Any]) -> dict[str, str]:
-        """Name → why, of those that do not answer."""
-        statuses = await asyncio.gather(*(_status_of(channel) for channel in channels.values()))
-        return {
-            name: status for name, status in zip(channels, statuses, strict=True) if isinstance(status, str)
-        }
+    async def _ask(self, question: Callable[[Node], Awaitable[Any]]) -> list[tuple[Node, Any]]:
+        """Each node with its answer, or with why there is none as text."""
+        await self._nodes.known()
 
-    async def _statuses(self) -> dict[str, Any]:
-        """Name → ServerStatusResponse, or the error as text."""
-        channels = dict(self._channels)
-        found = await asyncio.gather(*(_status_of(channel) for channel in channels.values()))
-        return dict(zip(channels, found, strict=True))
+        async def ask(node: Node) -> tuple[Node, Any]:
+            if node.state is not State.CONNECTED:
+                return node, node.problem or "not connected yet"
+            async with node.used():
+                return node, await question(node)
+
+        return await asyncio.gather(*map(ask, self._nodes))
 
     async def _status(self, _: Any, context: Any) -> Any:
         await greet(context, VERSION_HEADER)
-        statuses = await self._statuses()
-        answered = [status for status in statuses.values() if not isinstance(status, str)]
-        away = sorted(name for name, status in statuses.items() if isinstance(status, str))
+        statuses = await self._ask(Node.status)
+        answered = [status for _, status in statuses if not isinstance(status, str)]
+        away = sorted(node.name for node, status in statuses if isinstance(status, str))
         total = observer_pb2.ServerStatusResponse(
             num_flows=sum(status.num_flows for status in answered),
             max_flows=sum(status.max_flows for status in answered),
             seen_flows=sum(status.seen_flows for status in answered),
             uptime_ns=max((status.uptime_ns for status in answered), default=0),
             flows_rate=sum(status.flows_rate for status in answered),
-            unavailable_nodes=away[:10],
+            unavailable_nodes=away[:NAMED_AT_MOST],
             version=f"podwire relay v{podwire.__version__}",
         )
         total.num_connected_nodes.value = len(answered)
@@ -231,36 +113,25 @@ class Relay:
     async def _get_nodes(self, _: Any, context: Any) -> Any:
         await greet(context, VERSION_HEADER)
         response = observer_pb2.GetNodesResponse()
-        for name, status in sorted((await self._statuses()).items()):
-            peer = self._peers[name]
-            node = response.nodes.add(name=name, address=peer.target)
+        for known, status in sorted(await self._ask(Node.status), key=lambda pair: pair[0].name):
+            peer = known.peer
+            node = response.nodes.add(name=peer.name, address=peer.target)
             node.tls.enabled = peer.credentials is not None
             node.tls.server_name = peer.server_name
             if isinstance(status, str):
-                node.state = relay_pb2.NODE_UNAVAILABLE
+                node.state = State.UNAVAILABLE.value
                 continue
-            node.state = relay_pb2.NODE_CONNECTED
+            node.state = State.CONNECTED.value
             node.version, node.uptime_ns = status.version, status.uptime_ns
-            node.num_flows, node.max_flows, node.seen_flows = (
-                status.num_flows,
-                status.max_flows,
-                status.seen_flows,
-            )
+            node.num_flows, node.max_flows = status.num_flows, status.max_flows
+            node.seen_flows = status.seen_flows
         return response
 
     async def _get_namespaces(self, _: Any, context: Any) -> Any:
         await greet(context, VERSION_HEADER)
-        answers = await asyncio.gather(
-            *(
-                _quickly(_method(channel, "GetNamespaces", observer_pb2.GetNamespacesResponse))(
-                    observer_pb2.GetNamespacesRequest()
-                )
-                for channel in self._channels.values()
-            )
-        )
         found = {
             (each.cluster, each.namespace)
-            for answer in answers
+            for _, answer in await self._ask(Node.namespaces)
             if not isinstance(answer, str)
             for each in answer.namespaces
         }
@@ -269,83 +140,6 @@ class Relay:
                 observer_pb2.Namespace(cluster=cluster, namespace=name) for cluster, name in sorted(found)
             ]
         )
-
-
-async def _write_sorted(found: Channel[tuple[int, Any]], context: Any, group: Supervised) -> None:
-    """Write what comes, each held back for a moment, in the order of time."""
-    held: list[tuple[int, int, float, Any]] = []
-    number = 0
-
-    async def collect() -> None:
-        nonlocal number
-        async for when, response in found:
-            while len(held) > HELD_AT_MOST:  # the client is slow: let the nodes wait too
-                await asyncio.sleep(HOLD / 5)
-            heapq.heappush(held, (when, number, time.monotonic(), response))
-            number += 1
-
-    group.start("collect", collect())
-    while True:
-        now = time.monotonic()
-        while held and (len(held) >= HELD_AT_MOST or now - held[0][2] >= HOLD):
-            await context.write(heapq.heappop(held)[3])
-        await asyncio.sleep(HOLD / 5)
-
-
-def _channel(peer: Peer) -> Any:
-    options = [("grpc.max_receive_message_length", 1 << 26), ("grpc.max_reconnect_backoff_ms", 2000)]
-    options.append(("grpc.enable_http_proxy", 0))  # nodes are reached directly
-    if peer.credentials is None:
-        return grpc.aio.insecure_channel(peer.target, options)
-    if peer.server_name:
-        options.append(("grpc.ssl_target_name_override", peer.server_name))  # type: ignore[arg-type]
-    return grpc.aio.secure_channel(peer.target, peer.credentials, options)
-
-
-def _get_flows(channel: Any) -> Any:
-    return channel.unary_stream(
-        "/observer.Observer/GetFlows",
-        request_serializer=observer_pb2.GetFlowsRequest.SerializeToString,
-        response_deserializer=observer_pb2.GetFlowsResponse.FromString,
-    )
-
-
-def _method(channel: Any, name: str, response: Any) -> Any:
-    return channel.unary_unary(
-        f"/observer.Observer/{name}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=response.FromString,
-    )
-
-
-async def _status_of(channel: Any) -> Any:
-    method = _method(channel, "ServerStatus", observer_pb2.ServerStatusResponse)
-    return await _quickly(method)(observer_pb2.ServerStatusRequest())
-
-
-def _quickly(method: Any) -> Callable[[Any], Awaitable[Any]]:
-    """The answer, or why there is none as text."""
-
-    async def ask(request: Any) -> Any:
-        try:
-            return await method(request, timeout=ANSWER_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            return error.details() or error.code().name
-
-    return ask
-
-
-def _when(response: Any) -> int:
-    return int(response.time.seconds) * 1_000_000_000 + int(response.time.nanos)
-
-
-def _node_status(state: Any, names: list[str], message: str) -> Any:
-    response = observer_pb2.GetFlowsResponse(node_name="relay")
-    response.time.FromNanoseconds(time.time_ns())
-    response.node_status.state_change = state
-    response.node_status.node_names.extend(names)
-    response.node_status.message = message
-    return response
 
 
 def main() -> None:

@@ -5,8 +5,12 @@ What `serve` (one node) and `relay` (several) have in common.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,11 @@ from podwire.base.errors import ConfigError, StorageError
 SERVICE = "hubble.server.Observer"
 PORT = 4244
 VERSION_HEADER = "hubble-server-version"
+# The largest request (the longest are long lists of filters), and how many are answered at a time:
+# more are refused with RESOURCE_EXHAUSTED. One that follows costs some kB.
+REQUEST_BYTES = 1 << 18
+REQUESTS = 1000
+log = logging.getLogger(__name__)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -58,11 +67,42 @@ def service(name: str, methods: dict[str, Any]) -> Any:
 
 
 def unary(method: Callable[..., Any], request: Any) -> Any:
-    return grpc.unary_unary_rpc_method_handler(method, request.FromString, _serialize)
+    async def answer(asked: Any, context: Any) -> Any:
+        async with _boundary(method, context):
+            return await method(asked, context)
+
+    return grpc.unary_unary_rpc_method_handler(answer, request.FromString, _serialize)
 
 
 def stream(method: Callable[..., Any], request: Any) -> Any:
-    return grpc.unary_stream_rpc_method_handler(method, request.FromString, _serialize)
+    """`method` yields the answers (``async def`` with ``yield``), or writes them to the context."""
+
+    async def yields(asked: Any, context: Any) -> AsyncIterator[Any]:
+        async with _boundary(method, context), aclosing(method(asked, context)) as answers:
+            async for each in answers:
+                yield each
+
+    async def writes(asked: Any, context: Any) -> None:
+        async with _boundary(method, context):
+            await method(asked, context)
+
+    chosen = yields if inspect.isasyncgenfunction(method) else writes
+    return grpc.unary_stream_rpc_method_handler(chosen, request.FromString, _serialize)
+
+
+@asynccontextmanager
+async def _boundary(method: Callable[..., Any], context: Any) -> AsyncIterator[None]:
+    """A fault in one answer ends this answer, with a sentence to the client and the trace in the log."""
+    try:
+        yield
+    except grpc.aio.AbortError:  # said already what is wrong
+        raise
+    except grpc.aio.InternalError as error:
+        # Nothing can be sent any more: the client is gone, and its call is about to be cancelled.
+        raise asyncio.CancelledError from error
+    except Exception:
+        log.exception("answering %s failed", method.__qualname__)
+        await context.abort(grpc.StatusCode.INTERNAL, "podwire failed at this request; its log says where")
 
 
 def _serialize(message: Any) -> bytes:
@@ -98,7 +138,9 @@ def health() -> Any:
 
 async def serve(handlers: list[Any], address: Address) -> None:
     """Listen and answer until cancelled; StorageError or ConfigError if that cannot be."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", REQUEST_BYTES)], maximum_concurrent_rpcs=REQUESTS
+    )
     server.add_generic_rpc_handlers(tuple(handlers))
     if address.socket:
         _bind_socket(server, address.socket)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from podwire.hubble import decode, enrich
 from podwire.hubble.decode import Columns
-from podwire.hubble.read import Loss
+from podwire.hubble.read import Loss, LossReason
 
 Array = NDArray[Any]
 COLUMNS: dict[str, str] = decode.DECODED | enrich.NAMED
@@ -36,6 +36,7 @@ class LossRecord(msgspec.Struct, frozen=True):
     time: int
     count: int
     cpu: int
+    reason: LossReason
 
 
 class Store:
@@ -46,6 +47,7 @@ class Store:
         self.end = 0
         self.losses: deque[LossRecord] = deque(maxlen=1024)
         self.lost = 0
+        self.lost_by: dict[LossReason, int] = dict.fromkeys(LossReason, 0)
         self._columns: Columns = {name: np.zeros(capacity, dtype=kind) for name, kind in COLUMNS.items()}
         self._changed = asyncio.Event()
 
@@ -81,7 +83,8 @@ class Store:
 
     def add_loss(self, loss: Loss, time: int) -> None:
         self.lost += loss.count
-        self.losses.append(LossRecord(self.end, time, loss.count, loss.cpu))
+        self.lost_by[loss.reason] += loss.count
+        self.losses.append(LossRecord(self.end, time, loss.count, loss.cpu, loss.reason))
         self.wake()
 
     def mark_used(self, mark: Array) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-SOCKET = 7
-TCP, UDP, SCTP, ICMP, ICMPV6, IGMP, VRRP = 6, 17, 132, 1, 58, 2, 112
+from podwire.abi.enums import EventFlags, EventKind
+from podwire.model.protocol import ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP
+
+IPV6 = int(EventFlags.IPV6)
 # In the order Hubble prints them.
 FLAGS = ((2, "SYN"), (16, "ACK"), (4, "RST"), (1, "FIN"), (8, "PSH"), (32, "URG"), (64, "ECE"), (128, "CWR"))
 PLAIN = {UDP: "UDP", SCTP: "SCTP", VRRP: "VRRP", IGMP: "IGMP"}
@@ -16,7 +18,7 @@ PLAIN = {UDP: "UDP", SCTP: "SCTP", VRRP: "VRRP", IGMP: "IGMP"}
 
 def summary(row: dict[str, Any], *, with_address: bool) -> str:
     protocol = row["protocol"]
-    if row["kind"] == SOCKET:
+    if row["kind"] == EventKind.SOCKET:
         return {TCP: "TCP", UDP: "UDP"}.get(protocol, "Unknown")
     if not with_address:
         return "Ethernet"
@@ -26,7 +28,7 @@ def summary(row: dict[str, Any], *, with_address: bool) -> str:
         return "ICMPv4 " + _icmp(ICMPV4_TYPES, ICMPV4_CODES, row["icmp_type"], row["icmp_code"])
     if protocol == ICMPV6:
         return "ICMPv6 " + _icmp(ICMPV6_TYPES, ICMPV6_CODES, row["icmp_type"], row["icmp_code"])
-    return PLAIN.get(protocol, "IPv6" if row["flags"] & 1 else "IPv4")
+    return PLAIN.get(protocol, "IPv6" if row["flags"] & IPV6 else "IPv4")
 
 
 def _icmp(types: dict[int, str], codes: dict[int, dict[int, str]], kind: int, code: int) -> str:

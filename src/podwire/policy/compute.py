@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
+from podwire.model.decide import named_ports
 from podwire.model.implied import ALWAYS, LOCALHOST, restricts
 from podwire.model.labels import Labels, namespace_of
 from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
 from podwire.policy.live import Changed, Difference, Group, Live, Selected
-from podwire.policy.named import Names, named
+from podwire.policy.named import Names
 from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, policy_content, prepare, select
 from podwire.policy.rules import RuleNumbers
 from podwire.state.table import Batch, Change, Watch, until_ready
@@ -225,7 +226,7 @@ class Compute:
             if origins:
                 self._numbers.release_default_deny(origins, direction)
         group.denied_by = denied_by
-        own = named((port.name, port.protocol, port.port) for port in group.ports)
+        own = named_ports((port.name, port.protocol, port.port) for port in group.ports)
         live = self._policy(rules, own, defaults, out) if rules else None
         if live is not group.live:
             self._leave(group, out)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
+from podwire.model.decide import named_ports
 from podwire.state.tables import ContainerPort
 
 Port = tuple[str, int, int]  # name, protocol, port
@@ -46,16 +47,8 @@ class Names:
         return {identity}
 
     def of(self, identity: int) -> dict[str, frozenset[tuple[int, int]]]:
-        return named(self._ports.get(identity, ()))
+        return named_ports(self._ports.get(identity, ()))
 
     def identities(self) -> list[int]:
         """Those that have any."""
         return list(self._ports)
-
-
-def named(ports: Iterable[Port]) -> dict[str, frozenset[tuple[int, int]]]:
-    """Name → the (protocol, port) that have it."""
-    found: dict[str, set[tuple[int, int]]] = {}
-    for name, protocol, port in ports:
-        found.setdefault(name, set()).add((protocol, port))
-    return {name: frozenset(ports) for name, ports in found.items()}

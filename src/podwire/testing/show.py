@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from podwire.abi.enums import PolicyVerdict
 from podwire.base.addresses import join
 from podwire.model import identity as numbers
+from podwire.model import protocol as protocols
 from podwire.model.labels import CLUSTER, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT, Labels, split
 from podwire.model.rule import Direction
 from podwire.state.tables import EntryRow, RuleRow, Tables
 
 Line = Sequence[str]
-PROTOCOLS = {1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 112: "VRRP", 132: "SCTP"}
 VERDICTS = {
     PolicyVerdict.ALLOW: "allow",
     PolicyVerdict.DENY: "deny",
@@ -79,7 +79,7 @@ def ports(row: EntryRow) -> str:
     """``80/TCP``, ``80-87/TCP``, ``TCP``, ``any``; ``8/ICMP`` for a type."""
     if not row.protocol:
         return "any"
-    protocol = PROTOCOLS.get(row.protocol, str(row.protocol))
+    protocol = protocols.name(row.protocol)
     if not row.port_bits:
         return protocol
     first, last = row.port, row.port | (1 << (16 - row.port_bits)) - 1
@@ -170,7 +170,7 @@ def _frontends(tables: Tables) -> Iterable[Line]:
     yield "FRONTEND", "SERVICE", "TYPE", "BACKENDS"
     backends = {row.id: join(row.address, row.port) for row in tables.backends}
     for row in sorted(tables.frontends, key=lambda row: (row.address, row.port, row.protocol)):
-        place = f"{join(row.address, row.port)}/{PROTOCOLS.get(row.protocol, row.protocol)}"
+        place = f"{join(row.address, row.port)}/{protocols.name(row.protocol)}"
         chosen = ", ".join(backends[number] for number in row.backends) or "(none)"
         yield place, f"{row.namespace}/{row.service}", row.type, chosen
 

@@ -18,9 +18,9 @@ import yaml
 from tests.property.worlds import NAMESPACES, World
 
 from podwire.model import labels
+from podwire.model.decide import decide
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Rule
-from podwire.policy.model import decide
 from podwire.policy.parse import parse
 from podwire.sandbox import connectivity
 from podwire.sandbox.connectivity import Attempt

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from podwire.api import flow_pb2 as f
 from podwire.base.errors import InvalidObject
@@ -283,6 +284,11 @@ def test_one_flow_by_its_uuid(sampled: Pipeline) -> None:
         ({"source_ip_xlated": ["x"]}, "source_ip_xlated"),
         ({"source_port": ["65536"]}, "source_port"),
         ({"destination_port": ["http"]}, "destination_port"),
+        ({"destination_port": ["9" * 5000]}, "destination_port"),
+        ({"destination_port": ["٣"]}, "destination_port"),
+        ({"source_identity": range(300)}, "source_identity"),
+        ({"dns_query": ["(" * 900]}, "dns_query"),
+        ({"http_url": ["a" * 1001]}, "http_url"),
         ({"protocol": ["tcp", "quic"]}, "protocol"),
         ({"source_pod": [""]}, "source_pod"),
         ({"destination_service": [""]}, "destination_service"),
@@ -306,6 +312,20 @@ def test_what_is_wrong_is_named_with_its_path(sampled: Pipeline, fields: dict[st
         filters.compile_lists([f.FlowFilter()], [f.FlowFilter(), f.FlowFilter(**fields)], sampled.flows)
     assert caught.value.path == f"blacklist[1].{path}"
     assert caught.value.problem
+
+
+def test_requests_that_would_take_the_time_of_all_others_are_refused(sampled: Pipeline) -> None:
+    many = [f.FlowFilter()] * 65
+    for white, black, path in ((many, [], "whitelist"), ([], many, "blacklist")):
+        with pytest.raises(InvalidObject) as caught:
+            filters.compile_lists(white, black, sampled.flows)
+        assert caught.value.path == path
+    mask = FieldMask(paths=[f"source.x{number}" for number in range(300)])
+    with pytest.raises(InvalidObject, match="256 paths"):
+        Messages(sampled.flows, mask)
+    long = "!" * 100_000  # read in one go, whatever is wrong with it
+    with pytest.raises(InvalidObject):
+        filters.compile_lists([f.FlowFilter(source_label=[long])], [], sampled.flows)
 
 
 @pytest.mark.parametrize("field", ["source_fqdn", "http_url", "trace_id", "http_header", "ip_trace_id"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import stat
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.unit.hubble.conftest import Make
 
 from podwire.api import flow_pb2, health_pb2, observer_pb2, peer_pb2
 from podwire.base.aio import cancelling, eventually
@@ -25,6 +27,7 @@ from podwire.hubble.pipeline import Pipeline
 from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
 from podwire.state.tables import NodeRow
+from podwire.testing import flows
 
 
 def call(channel: Any, path: str, request: Any, response: Any) -> Any:
@@ -59,7 +62,7 @@ def test_the_socket_is_ours_alone_and_gone_afterwards(sampled: Pipeline, tmp_pat
     assert not socket.exists()
 
 
-def test_health_status_nodes_namespaces(sampled: Pipeline, tmp_path: Path) -> None:
+def test_health_status_nodes(sampled: Pipeline, tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(sampled, Address(socket=str(tmp_path / "s"))) as channel:
             health = "/grpc.health.v1.Health/Check"
@@ -84,14 +87,29 @@ def test_health_status_nodes_namespaces(sampled: Pipeline, tmp_path: Path) -> No
                 channel, f"{observer}/GetNodes", observer_pb2.GetNodesRequest(), observer_pb2.GetNodesResponse
             )
             assert [node.name for node in nodes.nodes] == ["default/n1"]
-            spaces = await call(
-                channel,
-                f"{observer}/GetNamespaces",
-                observer_pb2.GetNamespacesRequest(),
-                observer_pb2.GetNamespacesResponse,
-            )
-            # The sample is from shortly after boot: older than the hour that is asked about, or not.
-            assert {each.namespace for each in spaces.namespaces} <= {"prod"}
+
+    asyncio.run(main())
+
+
+def test_namespaces_are_those_of_the_last_hour(make: Make, tmp_path: Path) -> None:
+    pipeline, ring = make()
+    pipeline._boot_to_wall = 0  # the times of flows are those that the test says
+    spaces = observer_pb2.GetNamespacesRequest(), observer_pb2.GetNamespacesResponse
+    now = time.time_ns()
+
+    async def main() -> None:
+        async with serving(pipeline, Address(socket=str(tmp_path / "s"))) as channel:
+
+            async def namespaces() -> list[str]:
+                answer = await call(channel, "/observer.Observer/GetNamespaces", *spaces)
+                return [each.namespace for each in answer.namespaces]
+
+            ring.emit(flows.event(time=now - 2 * 3600 * 10**9))
+            pipeline.drain()
+            assert await namespaces() == []
+            ring.emit(flows.event(time=now))
+            pipeline.drain()
+            assert await namespaces() == ["prod"]
 
     asyncio.run(main())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 from typing import Any
 
@@ -181,7 +183,33 @@ def test_selectors_that_cannot_be(text: str) -> None:
     ],
 )
 def test_node_name_patterns(pattern: str, name: str, matches: bool) -> None:
-    assert bool(patterns.node_names([pattern]).fullmatch(name)) == matches
+    (found,) = patterns.node_names([pattern])
+    assert found.matches(name) == matches
+
+
+def test_patterns_say_what_the_regular_expression_of_them_would() -> None:
+    """Every pattern and every name of a few characters."""
+    asked = 0
+    names = ["".join(each) for size in range(6) for each in itertools.product("a._", repeat=size)]
+    for length in range(1, 5):
+        for characters in itertools.product("a.*_", repeat=length):
+            text = "".join(characters)
+            try:
+                (pattern,) = patterns.names([text])
+            except InvalidObject:
+                continue
+            plain = re.escape(text.removesuffix(".")).replace(r"\*", "[-.0-9a-z]*")
+            for name in names:
+                asked += 1
+                assert pattern.matches(name) == bool(re.fullmatch(plain, name)), (text, name)
+    assert asked > 80_000
+
+
+def test_a_pattern_of_many_stars_costs_what_it_is_long() -> None:
+    """A regular expression would try each way to spread the name over the stars."""
+    (pattern,) = patterns.names(["*a" * 200 + "c"])
+    assert not pattern.matches("a" * 5000 + "b")
+    assert pattern.matches("a" * 5000 + "c")
 
 
 def test_the_command_line_does_not_import_what_it_need_not() -> None:

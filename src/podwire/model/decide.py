@@ -1,7 +1,7 @@
 """The policy language's definition, as directly as it can be written: who may talk to whom, and why.
 
 Nothing here is compiled, numbered or cached. Tests compare what the kernel is given with what this
-says, and ``podwire policy trace`` answers with it.
+says, and explanations (`hubble.explain`) ask it why a clause does not mean a packet.
 
 1. Only rules whose subject selects the endpoint count.
 2. The node may always reach its own pods.
@@ -19,9 +19,8 @@ import msgspec
 
 from podwire.model.implied import LOCALHOST, enforced, restricts
 from podwire.model.labels import Labels
+from podwire.model.protocol import WITH_PORTS
 from podwire.model.rule import Clause, Direction, Effect, Ports, Rule
-
-ANY_PROTOCOL = (6, 17, 132)  # what ports without a protocol mean: TCP, UDP, SCTP
 
 # Name of a port → the (protocol, port) that have it.
 NamedPorts = Mapping[str, Iterable[tuple[int, int]]]
@@ -84,6 +83,14 @@ def decide(
     return Decision(Outcome.DEFAULT_DENIED if restricting else Outcome.UNRESTRICTED, restricting)
 
 
+def named_ports(ports: Iterable[tuple[str, int, int]]) -> dict[str, frozenset[tuple[int, int]]]:
+    """(name, protocol, port) → name to all the (protocol, port) that have it."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for name, protocol, port in ports:
+        found.setdefault(name, set()).add((protocol, port))
+    return {name: frozenset(known) for name, known in found.items()}
+
+
 def means_peer(clause: Clause, peer: Labels | None) -> bool:
     if clause.peers is None:
         return True
@@ -93,11 +100,11 @@ def means_peer(clause: Clause, peer: Labels | None) -> bool:
 def means_port(clause: Clause, protocol: int, port: int, named: NamedPorts) -> bool:
     if clause.ports is None:
         return True
-    return any(_holds(ports, protocol, port, named) for ports in clause.ports)
+    return any(holds(ports, protocol, port, named) for ports in clause.ports)
 
 
-def _holds(ports: Ports, protocol: int, port: int, named: NamedPorts) -> bool:
-    if protocol not in ((ports.protocol,) if ports.protocol else ANY_PROTOCOL):
+def holds(ports: Ports, protocol: int, port: int, named: NamedPorts) -> bool:
+    if protocol not in ((ports.protocol,) if ports.protocol else WITH_PORTS):
         return False
     if ports.name:
         return (protocol, port) in set(named.get(ports.name, ()))

@@ -1,0 +1,24 @@
+"""IP protocols: their numbers and names, for everybody who prints, filters or decides."""
+
+from __future__ import annotations
+
+ICMP, IGMP, TCP, UDP, ICMPV6, VRRP, SCTP = 1, 2, 6, 17, 58, 112, 132
+
+# Those that have ports, and what ports without a protocol mean in a policy.
+WITH_PORTS = (TCP, UDP, SCTP)
+# Those of which policy asks the type (high byte) and code (low byte) where others have a port.
+WITH_TYPES = (ICMP, ICMPV6)
+NAMES: dict[int, str] = {
+    ICMP: "ICMP",
+    IGMP: "IGMP",
+    TCP: "TCP",
+    UDP: "UDP",
+    ICMPV6: "ICMPv6",
+    VRRP: "VRRP",
+    SCTP: "SCTP",
+}
+
+
+def name(number: int) -> str:
+    """``TCP``; the number of a protocol without a name here."""
+    return NAMES.get(number, str(number))
