@@ -1,8 +1,8 @@
 """What all tests share: order by need, root only where marked, nothing left behind.
 
 Tests that touch the kernel are marked ``kernel``, ``cluster`` or ``compat``; without root they are
-deselected (not skipped: there is nothing to probe). Around each of them a snapshot of the machine
-is taken, and a difference fails the test that made it.
+deselected (not skipped: there is nothing to probe). Around each of them a snapshot is taken of what
+this run has on the machine, and a difference fails the test that made it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from podwire.testing import leaks, whose
+
 NEEDS_ROOT = ("kernel", "cluster", "compat")
 SKIPS = Path(__file__).parent / "expected-skips.txt"
 ORDER = ("unit", "loopback", "property", "docs", "packets", "scenarios", "fuzz", "compat", "cluster", "bench")
@@ -24,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    whose.begin()
     if config.getoption("--update"):
         os.environ["PODWIRE_UPDATE"] = "1"
 
@@ -60,17 +63,11 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Namespaces, links, pins, cgroups and our processes are the same after the test as before."""
-    marked = any(request.node.get_closest_marker(name) for name in NEEDS_ROOT)
-    # The comparison is of the whole machine: beside somebody's sandbox it has to be left out.
-    if not marked or os.environ.get("PODWIRE_LEAK_CHECK") == "off":
+    """What this run has on the machine is the same after the test as before; see `leaks`."""
+    if not any(request.node.get_closest_marker(name) for name in NEEDS_ROOT):
         yield
         return
-    from podwire.testing import leaks
-
     # Fixtures of wider scope (a sandbox for a module) are set up before this one and removed
     # after it, so they are in both snapshots.
-    before = leaks.snapshot()
-    yield
-    left = leaks.difference(before, leaks.snapshot())
-    assert not left, "the test left behind: " + "; ".join(left)
+    with leaks.nothing_left():
+        yield
