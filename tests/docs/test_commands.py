@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,8 +45,7 @@ def own(path: Path) -> Iterator[set[str]]:
     They are what the document says, so another checkout's tests wait until this one is through.
     """
     names = {name for command in commands(path.read_text()) for name in _brought_up(command.text)}
-    RUN.mkdir(parents=True, exist_ok=True)
-    directory = os.open(RUN.parent, os.O_RDONLY | os.O_CLOEXEC)
+    directory = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         running = {name for name in names if (RUN / name).exists()}
