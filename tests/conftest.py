@@ -1,8 +1,8 @@
 """What all tests share: order by need, root only where marked, nothing left behind.
 
 Tests that touch the kernel are marked ``kernel``, ``cluster`` or ``compat``; without root they are
-deselected (not skipped: there is nothing to probe). Around each of them a snapshot of the machine
-is taken, and a difference fails the test that made it.
+deselected (not skipped: there is nothing to probe). Around each of them a snapshot is taken of what
+this run has on the machine, and a difference fails the test that made it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.patience import within
+
+from podwire.testing import leaks, whose
+
+# A slow machine is no fault of what is tested.
+hypothesis.settings.register_profile("podwire", deadline=None)
+hypothesis.settings.load_profile("podwire")
 
 NEEDS_ROOT = ("kernel", "cluster", "compat", "kernels")
 SKIPS = Path(__file__).parent / "expected-skips.txt"
@@ -37,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    whose.begin()
     if config.getoption("--update"):
         os.environ["PODWIRE_UPDATE"] = "1"
 
@@ -83,17 +91,11 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Namespaces, links, pins, cgroups and our processes are the same after the test as before."""
-    marked = any(request.node.get_closest_marker(name) for name in NEEDS_ROOT)
-    # The comparison is of the whole machine: beside somebody's sandbox it has to be left out.
-    if not marked or os.environ.get("PODWIRE_LEAK_CHECK") == "off":
+    """What this run has on the machine is the same after the test as before; see `leaks`."""
+    if not any(request.node.get_closest_marker(name) for name in NEEDS_ROOT):
         yield
         return
-    from podwire.testing import leaks
-
     # Fixtures of wider scope (a sandbox for a module) are set up before this one and removed
     # after it, so they are in both snapshots.
-    before = leaks.snapshot()
-    yield
-    left = leaks.difference(before, leaks.snapshot())
-    assert not left, "the test left behind: " + "; ".join(left)
+    with leaks.nothing_left():
+        yield

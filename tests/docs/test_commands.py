@@ -7,15 +7,19 @@ up their own and take it down again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.docs.console import Answer, Command, Shell, commands, matches
+
+from podwire.testing import leaks, whose
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -35,9 +39,26 @@ def _name(path: Path) -> str:
 
 
 @pytest.fixture
-def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+def own(path: Path) -> Iterator[set[str]]:
+    """Names of the sandboxes that the document brings up, which are ours while the test runs.
+
+    They are what the document says, so another checkout's tests wait until this one is through.
+    """
+    names = {name for command in commands(path.read_text()) for name in _brought_up(command.text)}
+    directory = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        running = {name for name in names if (RUN / name).exists()}
+        assert not running, f"take down first what the document brings up itself: {', '.join(running)}"
+        with whose.claimed(names), leaks.nothing_left():
+            yield names
+    finally:
+        os.close(directory)
+
+
+@pytest.fixture
+def environment(path: Path) -> Iterator[dict[str, str]]:
     """Variables for the commands of the document that the test is about."""
-    path: Path = request.getfixturevalue("path")
     found = {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "200", "TERM": "dumb"}
     if MARK not in path.read_text():
         yield found
@@ -57,11 +78,8 @@ def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
-def test_documented_commands(path: Path, environment: dict[str, str]) -> None:
+def test_documented_commands(path: Path, own: set[str], environment: dict[str, str]) -> None:
     todo = list(commands(path.read_text()))
-    own = {name for command in todo for name in _brought_up(command.text)}
-    running = {name for name in own if (RUN / name).exists()}
-    assert not running, f"take down first what the document brings up itself: {', '.join(running)}"
     shell = Shell(ROOT, environment)
     try:
         for command in todo:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from podwire.base.errors import NotFound, NotPermitted, NotSupported, StorageError
-from podwire.sandbox.places import BPFFS, RUN, bpffs_mounted, cgroup2_mount
+from podwire.sandbox.places import RUN
 
 ROOM = 16 << 20  # bytes below which nothing is begun
 
@@ -18,14 +18,9 @@ def root() -> None:
         raise NotPermitted("a sandbox needs root", hint="run the same command with sudo")
 
 
-def machine() -> Path:
-    """Everything `up` needs; the cgroup2 mount. The first thing that is missing is raised."""
+def machine() -> None:
+    """Everything `up` needs and does not make itself. The first thing that is missing is raised."""
     root()
-    if not bpffs_mounted():
-        raise NotFound("the BPF file system is not mounted", hint=f"mount it: mount -t bpf bpf {BPFFS}")
-    cgroup = cgroup2_mount()
-    if not os.access(cgroup, os.W_OK):
-        raise NotPermitted(f"the cgroup2 mount {cgroup} cannot be written", hint="is it mounted read-only?")
     if not Path("/sys/kernel/btf/vmlinux").exists():
         raise NotSupported("BTF of the running kernel", hint="use a kernel built with CONFIG_DEBUG_INFO_BTF")
     if shutil.which("ip") is None:
@@ -39,7 +34,6 @@ def machine() -> Path:
         raise StorageError(
             f"{RUN} has only {free >> 20} MiB left", hint="make room on its disk and try again"
         )
-    return cgroup
 
 
 def init_program() -> Path:

@@ -70,7 +70,8 @@ static void join_netns(const char *path)
 }
 
 /* The copy of the mount table that a new mount namespace gets would keep alive every network
- * namespace pinned when the pod was made, long after its own pod is gone. */
+ * namespace pinned when the pod was made, long after its own pod is gone. Pinned maps and cgroups
+ * are no business of a pod's either. */
 static void forget_pinned_namespaces(void)
 {
 	char line[8192], path[4096];
@@ -79,7 +80,8 @@ static void forget_pinned_namespaces(void)
 	if (!mounts)
 		fail("cannot read /proc/self/mountinfo", NULL);
 	while (fgets(line, sizeof(line), mounts))
-		if (strstr(line, " - nsfs ") && sscanf(line, "%*s %*s %*s %*s %4095s", path) == 1)
+		if ((strstr(line, " - nsfs ") || strstr(line, " - bpf ") || strstr(line, " - cgroup2 ")) &&
+		    sscanf(line, "%*s %*s %*s %*s %4095s", path) == 1)
 			umount2(path, MNT_DETACH);
 	fclose(mounts);
 }

@@ -86,6 +86,7 @@ class Keeper:
 
     def run(self) -> None:
         """Until SIGTERM."""
+        os.umask(0o022)  # whatever the shell's is: users in pods read what is written for them
         self._listen()
         self.work.common()
         self.sockets = self.listening()

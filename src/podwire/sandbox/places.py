@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from podwire.base.errors import NotFound, UsageError
+from podwire.base.errors import UsageError
+from podwire.sandbox import mounts
 
 RUN = Path("/run/podwire/sandboxes")
 NETNS = Path("/run/netns")
-BPFFS = Path("/sys/fs/bpf")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 NAME_MAX = 20  # a node's socket must stay below the 108 bytes of a unix address
 
@@ -31,7 +31,7 @@ def check_name(name: str, what: str = "sandbox name") -> str:
 
 
 class Places(msgspec.Struct, frozen=True):
-    """All places of the sandbox `name`; `cgroup_root` is where cgroup2 is mounted."""
+    """All places of the sandbox `name`; `cgroup_root` is where cgroup2 is mounted, or will be."""
 
     name: str
     cgroup_root: Path
@@ -112,30 +112,15 @@ class Places(msgspec.Struct, frozen=True):
 
     @property
     def bpf(self) -> Path:
-        return BPFFS / "podwire" / self.name
+        return mounts.BPF / self.name
 
     def node_bpf(self, node: str) -> Path:
         return self.bpf / node
 
 
 def cgroup2_mount() -> Path:
-    """Where cgroup2 is mounted, from the mount table; NotFound says how to mount it."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if after.startswith("cgroup2 "):
-            return Path(before.split()[4])
-    raise NotFound(
-        "cgroup2 is not mounted",
-        hint="mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
-    )
-
-
-def bpffs_mounted() -> bool:
-    """Whether a BPF file system is mounted at /sys/fs/bpf."""
-    return any(
-        f" {BPFFS} " in line and " - bpf " in line
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-    )
+    """What `Places.cgroup_root` is on this machine."""
+    return mounts.cgroup2()
 
 
 def names() -> list[str]:

@@ -21,11 +21,12 @@ from typing import Literal
 
 import msgspec
 
-from podwire.base.errors import NetworkError, StorageError
+from podwire.base.errors import KernelError, NetworkError, StorageError
 from podwire.net import namespaces
+from podwire.sandbox import mounts
 
 RECORD = "record"  # the file's name in the sandbox's directory
-Kind = Literal["netns", "cgroup", "directory", "pins"]
+Kind = Literal["netns", "cgroup", "directory", "pins", "mount"]
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -89,16 +90,19 @@ def remove_all(record: Record) -> list[str]:
     """Remove everything recorded, newest first, processes before all; returns what could not be.
 
     Order: the processes of all cgroups, then pins and namespaces, then cgroups (which are empty
-    now), then directories. Each step goes on where another failed.
+    now), mounts that no other sandbox uses, then directories. Each step goes on where another failed.
     """
     entries = record.entries()
     failures: list[str] = []
     for entry in entries:
         if entry.kind == "cgroup":
             _attempt(failures, lambda path=entry.path: kill_members(Path(path)))  # type: ignore[misc]
-    order = ("pins", "netns", "cgroup", "directory")
+    order = ("pins", "netns", "cgroup", "mount", "directory")
     for entry in sorted(reversed(entries), key=lambda one: order.index(one.kind)):
-        _attempt(failures, lambda entry=entry: _REMOVERS[entry.kind](Path(entry.path)))  # type: ignore[misc]
+        if entry.kind == "mount":
+            _attempt(failures, lambda path=entry.path: _leave_mount(record, Path(path)))  # type: ignore[misc]
+        else:
+            _attempt(failures, lambda entry=entry: _REMOVERS[entry.kind](Path(entry.path)))  # type: ignore[misc]
     return failures
 
 
@@ -167,6 +171,17 @@ def _remove_pins(path: Path) -> None:
         return
 
 
+def _leave_mount(record: Record, place: Path) -> None:
+    """Take it away unless another sandbox's record says that it uses it; ours does not from now on."""
+    own = record.path.parent
+    entry = Entry("mount", str(place))
+    with mounts.undivided():
+        others = (Record(other / RECORD) for other in own.parent.iterdir() if other != own)
+        if not any(entry in other.entries() for other in others):
+            mounts.remove(place)
+        record.removed("mount", place)
+
+
 def _remove_netns(path: Path) -> None:
     namespaces.delete(str(path))
 
@@ -197,5 +212,5 @@ _REMOVERS: dict[Kind, Callable[[Path], None]] = {
 def _attempt(failures: list[str], step: Callable[[], None]) -> None:
     try:
         step()
-    except (OSError, StorageError, NetworkError) as error:
+    except (OSError, KernelError, StorageError, NetworkError) as error:
         failures.append(str(error))

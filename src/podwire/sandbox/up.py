@@ -24,7 +24,7 @@ import msgspec
 
 from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, Unreachable
 from podwire.net import namespaces
-from podwire.sandbox import checks, keeper, underlay
+from podwire.sandbox import checks, keeper, mounts, underlay
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
 from podwire.sandbox.plan import API_PORT, INDEX_MAX, Plan, load, plan, save
@@ -38,8 +38,9 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
 
     Raises Conflict if it runs already, and whatever kept it from coming up, with nothing left.
     """
-    places = Places(check_name(name), checks.machine())
+    checks.machine()
     checks.init_program()
+    places = Places(check_name(name), cgroup2_mount())
     with _locked(places):
         _clear_leftovers(places, tell)
         _make_directory(places)
@@ -47,6 +48,7 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
         record.will_make("directory", places.directory)
         try:
             with undisturbed():
+                _take_mounts(places, record)
                 made = _lay_out(lab, places, record)
                 reader = _start(made, places, record, work)
             _await_ready(reader, timeout, tell)
@@ -159,6 +161,14 @@ def _make_directory(places: Places) -> None:
         places.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(f"cannot make {places.directory}: {error.strerror}") from error
+
+
+def _take_mounts(places: Places, record: Record) -> None:
+    """The file systems below which the sandbox's pins and cgroups are."""
+    with mounts.undivided():
+        for place in (mounts.BPF, mounts.CGROUP):
+            if place in (mounts.BPF, places.cgroup_root):
+                mounts.make(record.will_make("mount", place))
 
 
 def _check_free(made: Plan, places: Places) -> None:

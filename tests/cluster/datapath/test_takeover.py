@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.patience import within
 from podwire.base.aio import eventually
 from podwire.bpf.map import U32, Map, MapType
 from podwire.datapath.generations import newest, open_maps
+from podwire.sandbox import view
 
 pytestmark = pytest.mark.cluster
 
@@ -34,7 +34,7 @@ def make_foreign(directory: str, name: str) -> None:
 
 async def test_maps_of_another_layout_drop_no_packet(sandbox: Any) -> None:
     async with sandbox("two-nodes", name=f"takeover-{os.getpid()}") as lab:
-        bpf_dir = str(Path("/sys/fs/bpf/podwire") / lab.name / "n1")
+        bpf_dir = str(view.open_sandbox(lab.name)[0].node_bpf("n1"))
         targets = [lab["n2p1"].address, lab["n1p2"].address]
         for name in ("podwire_devices", "podwire_endpoints", "podwire_ipcache"):
             generation = newest(bpf_dir)

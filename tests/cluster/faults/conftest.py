@@ -28,13 +28,8 @@ _numbers = count(1)
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """For a module as a whole: agents of its sandbox are restarted in tests, and their objects are others."""
-    if os.environ.get("PODWIRE_LEAK_CHECK") == "off":
+    with leaks.nothing_left():
         yield
-        return
-    before = leaks.snapshot()
-    yield
-    left = leaks.difference(before, leaks.snapshot())
-    assert not left, "the module left behind: " + "; ".join(left)
 
 
 def new_name() -> str:

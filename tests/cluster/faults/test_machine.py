@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.faults.conftest import Done, new_name, podwire, refused
 
-from podwire.sandbox.places import cgroup2_mount
+from podwire.sandbox import mounts
 from podwire.testing import leaks
 
 pytestmark = pytest.mark.cluster
@@ -77,20 +77,11 @@ def test_without_root_no_agent_answers(command: str) -> None:
     assert any(text in done.stderr for text in ("only root may talk", "no agent runs here", "no nodes"))
 
 
-def test_bpffs_is_not_mounted(name: str) -> None:
-    done = podwire("sandbox", "up", "--name", name, before=in_mounts("umount /sys/fs/bpf"))
-    refused(done, "the BPF file system is not mounted", "mount -t bpf bpf /sys/fs/bpf")
-
-
-def test_cgroup2_is_not_mounted(name: str) -> None:
-    done = podwire("sandbox", "up", "--name", name, before=in_mounts(f"umount {cgroup2_mount()}"))
-    refused(done, "cgroup2 is not mounted", "mount -t cgroup2")
-
-
-def test_cgroup2_is_read_only(name: str) -> None:
-    mount = cgroup2_mount()
-    done = podwire("sandbox", "up", "--name", name, before=in_mounts(f"mount -o remount,bind,ro {mount}"))
-    refused(done, f"the cgroup2 mount {mount} cannot be written")
+def test_nothing_may_be_mounted(name: str) -> None:
+    """As in a container without the capability."""
+    without = ("setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin")
+    done = podwire("sandbox", "up", "--name", name, before=without)
+    refused(done, f"bpf cannot be mounted at {mounts.BPF}", "CAP_SYS_ADMIN")
 
 
 def test_the_disk_is_full_before_anything_is_made(name: str) -> None:

@@ -220,3 +220,34 @@ def test_icmp(field: dict[str, Any], expected: Ports) -> None:
 def test_deny_is_an_effect() -> None:
     rule = one(cnp({"egressDeny": [{"toEntities": ["world"]}]}))
     assert [(clause.direction, clause.effect) for clause in rule.clauses] == [(Direction.EGRESS, Effect.DENY)]
+
+
+NAMED = "k8s:io.cilium.k8s.namespace.labels.team"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "namespaced", "clusterwide"),
+    [
+        (f"{NAMESPACE} NotIn red", f"{NAMESPACE} notin (red), has {NAMESPACE}", None),
+        (f"{NAMESPACE} DoesNotExist", f"has {NAMESPACE}, not {NAMESPACE}", None),
+        (f"{NAMED} NotIn red", f"{NAMED} notin (red), has {NAMESPACE}", None),
+        (f"{NAMED} DoesNotExist", f"not {NAMED}, has {NAMESPACE}", None),
+        (f"{NAMED} Exists", f"has {NAMED}", None),
+        (
+            "reserved:host DoesNotExist",
+            f"{NAMESPACE}=prod, not reserved:host",
+            f"has {NAMESPACE}, not reserved:host",
+        ),
+        ("reserved:host Exists", "has reserved:host", None),
+        ("app DoesNotExist", f"not app, {NAMESPACE}=prod", f"not app, has {NAMESPACE}"),
+    ],
+)  # fmt: skip
+def test_what_is_only_negative_means_pods(conditions: str, namespaced: str, clusterwide: str | None) -> None:
+    key, operator, *given = conditions.split()
+    expression = {"key": key, "operator": operator, **({"values": given} if given else {})}
+    for side, member in (("ingress", "fromEndpoints"), ("egressDeny", "toEndpoints")):
+        spec = {"endpointSelector": {}, side: [{member: [{"matchExpressions": [expression]}]}]}
+        assert set(", ".join(peers(cnp(spec)) or ()).split(", ")) == set(namespaced.split(", "))
+        assert set(", ".join(peers(ccnp(spec)) or ()).split(", ")) == set(
+            (clusterwide or namespaced).split(", ")
+        )

@@ -120,9 +120,18 @@ def peer(value: Any, path: str, namespace: str) -> Selector:
     """Whom a rule means by one of from/toEndpoints.
 
     A selector that names no namespace means the policy's own; in a cluster-wide policy it means pods
-    of all namespaces. One about reserved labels is taken as it is: these have no namespace.
+    of all namespaces. One that asks for a reserved label is taken as it is: these have no namespace.
+
+    Nodes and the world have none of a pod's labels, so they meet every condition that is only negative.
+    A peer that nobody has asked for by its reserved label is a pod: what only leaves namespaces out is
+    told so.
     """
     found = requirements(value, path, cilium_key)
-    if not any(names_namespace(one) or one.source == "reserved" for one in found):
-        found.append(equals("k8s", NAMESPACE, namespace) if namespace else exists("k8s", NAMESPACE))
+    asked = [one for one in found if one.operator in (Operator.IN, Operator.EXISTS)]
+    if any(one.source == "reserved" for one in asked):
+        return selector(*found)
+    if namespace and not any(names_namespace(one) for one in found):
+        found.append(equals("k8s", NAMESPACE, namespace))
+    elif not any(names_namespace(one) for one in asked):
+        found.append(exists("k8s", NAMESPACE))
     return selector(*found)
