@@ -10,11 +10,13 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+from podwire.base.errors import PodwireError
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -35,7 +37,8 @@ class Supervised:
     def __init__(self, name: str) -> None:
         self.name = name
         self._group = asyncio.TaskGroup()
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        # By themselves, not by name: names are for people, and two tasks may have the same.
+        self._tasks: dict[asyncio.Task[Any], str] = {}
         self._stopping = False
 
     async def __aenter__(self) -> Supervised:
@@ -65,7 +68,7 @@ class Supervised:
     def stop(self) -> None:
         """Cancel all tasks; the group ends when they have."""
         self._stopping = True
-        for task in self._tasks.values():
+        for task in tuple(self._tasks):
             task.cancel()
 
     async def wait(self) -> None:
@@ -75,22 +78,44 @@ class Supervised:
     @property
     def running(self) -> list[str]:
         """Names of the tasks that run now."""
-        return [name for name, task in self._tasks.items() if not task.done()]
+        return [name for task, name in self._tasks.items() if not task.done()]
 
     def _add(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._group.create_task(work, name=f"{self.name}: {what}")
-        self._tasks[what] = task
-        task.add_done_callback(lambda done: self._forget(what, done))
+        self._tasks[task] = what
+        task.add_done_callback(self._tasks.pop)
         return task
-
-    def _forget(self, what: str, done: asyncio.Task[Any]) -> None:
-        if self._tasks.get(what) is done:
-            del self._tasks[what]
 
     async def _eternal(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         await work
         if not self._stopping:
             raise TaskEnded(f"{self.name}: “{what}” ended, and should not have")
+
+
+@contextmanager
+def boundary(what: str, tell: Callable[[Exception], None] | None = None) -> Iterator[None]:
+    """Whatever fails inside is the failure of `what` alone: it is logged, told, and goes no further.
+
+    For work on one object, one request, one datagram, one event, done in a task or a callback that
+    others need. `tell` reports it where a person looks (an Event, an answer); what that raises is
+    logged too. Cancellation passes: it is no failure.
+    """
+    try:
+        yield
+    except PodwireError as error:
+        log.warning("%s failed: %s", what, error)
+        _told(what, tell, error)
+    except Exception as error:  # the boundary: what nobody thought of must not end what others need
+        log.exception("%s failed", what)
+        _told(what, tell, error)
+
+
+def _told(what: str, tell: Callable[[Exception], None] | None, error: Exception) -> None:
+    try:
+        if tell is not None:
+            tell(error)
+    except Exception:  # as in `boundary`: a report that fails is only a line in the log
+        log.exception("the failure of %s could not be reported", what)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -46,6 +46,7 @@ async def _serve(cluster: Cluster, plan: Plan, worker: PodWorker) -> None:
 
     async def over() -> None:
         while worker.place.saved.first is first and worker.place.alive and not worker.stopping:
+            ensure(cluster, plan)  # the Service may be deleted while its pod goes on
             await asyncio.sleep(CHECK * 10)
 
     try:

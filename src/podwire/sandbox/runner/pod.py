@@ -18,7 +18,7 @@ from typing import Any
 from podwire.base.aio import Supervised
 from podwire.base.errors import NotFound, PodwireError
 from podwire.client.agent import AsyncAgentClient
-from podwire.sandbox.cluster import Cluster, now, stamp
+from podwire.sandbox.cluster import Cluster, now
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan
 from podwire.sandbox.record import Record
@@ -32,6 +32,7 @@ Object = dict[str, Any]
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 AGENT_POLL = 0.02  # s
 DETACH_TIMEOUT = 10.0
+HOST_NAME_MAX = 63
 
 
 class PodWorker:
@@ -85,6 +86,15 @@ class PodWorker:
             run = saved.runs.get(container.name)
             if run is not None:
                 container.adopt(run)
+
+    def go_on(self) -> None:
+        """After a failure: from what is there, as a control process that is started anew does."""
+        self._new_containers()
+        self.adopt(self.place.saved)
+
+    def failed(self, error: Exception) -> None:
+        """Say on the object that its worker failed."""
+        self.tell("Warning", "SandboxError", f"the sandbox failed with this pod and tries again: {error!r}")
 
     async def work(self) -> None:
         """The pod's whole life. Cancelled, it leaves the pod running for a next control process."""
@@ -164,7 +174,7 @@ class PodWorker:
 
     async def _make_once(self) -> None:
         self.place.saved.began = time.time()
-        hostname = self.body["spec"].get("hostname") or self.name
+        hostname = self.body["spec"].get("hostname") or host_name(self.name)
         owner = f"{self.namespace}/{self.name}"
         if self.host_network:
             await self.place.make(self.node.name, self.resolv_conf())
@@ -249,24 +259,33 @@ class PodWorker:
     # -- reporting
 
     def changed(self) -> None:
-        views = [container.view for container in self.containers]
-        saved = self.place.saved
+        """Make the API say what this pod is now. Nothing is written where it does already."""
+        found = self.cluster.find("pods", self.namespace, self.name)
+        if found is None or found["metadata"]["uid"] != self.uid:
+            return
+        if self._status(found.get("status") or {}) != found.get("status"):
+            self.cluster.edit_status("pods", self.namespace, self.name, self._with_status, self.uid)
 
-        def edit(old: Object) -> Object:
-            old["status"] = status.pod_status(
-                old.get("status") or {},
-                views,
-                restart_policy=self.body["spec"].get("restartPolicy", "Always"),
-                addresses=saved.addresses,
-                host_addresses=self.node.addresses,
-                networked=saved.attached or self.host_network,
-                started=stamp(saved.began or time.time()),
-                gates=[one["conditionType"] for one in self.body["spec"].get("readinessGates") or []],
-                time=now(),
-            )
-            return old
+    def _with_status(self, old: Object) -> Object:
+        old["status"] = self._status(old.get("status") or {})
+        return old
 
-        self.cluster.edit_status("pods", self.namespace, self.name, edit, self.uid)
+    def _status(self, old: Object) -> Object:
+        saved, pod_spec = self.place.saved, self.body["spec"]
+        node = self.cluster.find("nodes", "", self.node.name) or {}
+        conditions = (node.get("status") or {}).get("conditions") or []
+        return status.pod_status(
+            old,
+            [container.view for container in self.containers],
+            restart_policy=pod_spec.get("restartPolicy", "Always"),
+            addresses=saved.addresses,
+            host_addresses=self.node.addresses,
+            networked=saved.attached or self.host_network,
+            started=old.get("startTime") or now(),
+            gates=[one["conditionType"] for one in pod_spec.get("readinessGates") or []],
+            time=now(),
+            node_ready=any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+        )
 
     def tell(self, kind: str, reason: str, message: str) -> None:
         self.cluster.event(self.body, kind, reason, message, source="kubelet", node=self.node.name)
@@ -316,6 +335,11 @@ class PodWorker:
         except (PodwireError, TimeoutError) as error:
             log.warning("%s/%s: the agent did not detach it: %s", self.namespace, self.name, error)
         self.place.saved.attached = False
+
+
+def host_name(pod: str) -> str:
+    """A pod's name where a host name must fit: cut as the kubelet cuts it."""
+    return pod[:HOST_NAME_MAX].rstrip("-.")
 
 
 def _forget(place: Place) -> None:

@@ -1,0 +1,213 @@
+"""What is said of nodes and pods is compared with what the API has: others write there, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podwire.apiserver import ClusterSettings, bootstrap, crd
+from podwire.apiserver.builtin import registry
+from podwire.apiserver.controllers import standard
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.store import Store
+from podwire.base.aio import cancelling, eventually
+from podwire.sandbox import nodes, plan
+from podwire.sandbox.cluster import Cluster
+from podwire.sandbox.lab import Lab
+from podwire.sandbox.places import Places
+from podwire.sandbox.record import Record
+from podwire.sandbox.runner import status
+from podwire.sandbox.runner.node import NodeRunner
+from podwire.sandbox.runner.pod import PodWorker
+
+Object = dict[str, Any]
+PLAN = plan.plan(Lab(nodes=1), "unit", 1)
+NODE = PLAN.nodes[0]
+
+
+class Here(Places, frozen=True):
+    """A sandbox's places below a directory of the test's."""
+
+    below: Path = Path()
+
+    @property
+    def directory(self) -> Path:
+        return self.below
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Here:
+    made = Here("unit", tmp_path / "cgroup", tmp_path)
+    for directory in (made.pods, made.node(NODE.name)):
+        directory.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    store = Store(":memory:")
+    kinds = registry()
+    crd.follow(store, kinds)
+    objects = Objects(store, kinds, ClusterSettings())
+    bootstrap.bootstrap(objects, [("192.0.2.1", 6443)])
+    made = Cluster(objects)
+    standard(objects, b"authority").settle(0.0)
+    nodes.register(made, PLAN, NODE)
+    yield made
+    store.close()
+
+
+def condition(cluster: Cluster, resource: str, namespace: str, name: str) -> Object:
+    found = cluster.find(resource, namespace, name) or {}
+    return next((one for one in found["status"]["conditions"] if one["type"] == "Ready"), {})
+
+
+def write(cluster: Cluster, resource: str, namespace: str, name: str, **ready: str) -> None:
+    """As somebody else writes the condition Ready."""
+
+    def edit(old: Object) -> Object:
+        old["status"]["conditions"] = [
+            one | ready if one["type"] == "Ready" else one for one in old["status"]["conditions"]
+        ]
+        return old
+
+    cluster.edit_status(resource, namespace, name, edit)
+
+
+@asynccontextmanager
+async def agent(places: Places) -> AsyncIterator[None]:
+    """A socket that says an agent is well."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"cilium": {"state": "Ok", "msg": ""}}'
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    path = places.node(NODE.name) / "podwire.sock"
+    async with await asyncio.start_unix_server(answer, path):
+        yield
+
+
+def test_a_node_that_was_declared_silent_says_that_it_is_ready(cluster: Cluster, places: Here) -> None:
+    ready = asyncio.Event()
+
+    def status_of_node() -> str:
+        return str(condition(cluster, "nodes", "", NODE.name)["status"])
+
+    async def scenario() -> None:
+        async with (
+            agent(places),
+            cancelling("keep the node", nodes.keep(cluster, places, NODE, ready)),
+        ):
+            await eventually(lambda: status_of_node() == "True", timeout=5, what="the node")
+            for word in ("Unknown", "False"):
+                write(cluster, "nodes", "", NODE.name, status=word, reason="NodeStatusUnknown")
+                await eventually(lambda: status_of_node() == "True", timeout=5, what=f"ready after {word}")
+            taint = {"key": nodes.NOT_READY, "effect": "NoSchedule"}
+            cluster.objects.change(
+                cluster.objects.kind("nodes"),
+                "",
+                NODE.name,
+                lambda old: old | {"spec": old["spec"] | {"taints": [taint]}},
+            )
+            await eventually(
+                lambda: "taints" not in (cluster.find("nodes", "", NODE.name) or {})["spec"],
+                timeout=5,
+                what="the end of the taint",
+            )
+
+    asyncio.run(scenario())
+    assert ready.is_set()
+
+
+def test_a_node_that_was_ready_has_a_grace_when_its_agent_is_away(cluster: Cluster, places: Here) -> None:
+    """Also in a control process that has just started, and however long that was stopped."""
+    write(cluster, "nodes", "", NODE.name, status="True")
+
+    async def scenario() -> None:
+        keeping = nodes._Keeping(cluster, places, NODE, asyncio.Event())
+        keeping.attention.look(0.0)  # hours ago
+        await keeping.look()
+        await keeping.look()
+
+    asyncio.run(scenario())
+    assert condition(cluster, "nodes", "", NODE.name)["status"] == "True"
+
+
+def test_what_cannot_be_written_does_not_end_the_keeping_of_a_node(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    def refuse(*_: Any, **__: Any) -> bool:
+        tries.append("")
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(nodes, "SLOW", 0.01)
+    monkeypatch.setattr(cluster, "edit_status", refuse)
+
+    async def scenario() -> None:
+        async with (
+            agent(places),
+            cancelling("keep the node", nodes.keep(cluster, places, NODE, asyncio.Event())) as keeping,
+        ):
+            await eventually(lambda: len(tries) > 2, timeout=5, what="another try")
+            assert not keeping.done()
+
+    asyncio.run(scenario())
+
+
+def running_pod(cluster: Cluster, places: Here) -> tuple[NodeRunner, PodWorker]:
+    """A pod whose containers run and are ready, as its worker sees it; no process is behind it."""
+    body = {
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": NODE.name, "containers": [{"name": "c", "image": "busybox"}]},
+    }
+    made = cluster.objects.create(cluster.objects.kind("pods"), "default", body).stored.object
+    runner = NodeRunner(PLAN, places, Record(places.record), cluster, NODE)
+    worker = PodWorker(PLAN, places, runner.record, cluster, NODE, made)
+    runner.workers[worker.uid] = worker
+    view = worker.main[0].view
+    view.state, view.ready, view.started = status.running("2026-01-01T00:00:00Z"), True, True
+    return runner, worker
+
+
+def test_a_pod_says_again_what_somebody_else_wrote_over(cluster: Cluster, places: Here) -> None:
+    write(cluster, "nodes", "", NODE.name, status="True")
+    runner, worker = running_pod(cluster, places)
+
+    def pod_status() -> str:
+        return str(condition(cluster, "pods", "default", "p").get("status"))
+
+    async def scenario() -> None:
+        cluster.follow("pods", runner._heard)
+        cluster.follow("nodes", runner._heard_of_node)
+        worker.changed()
+        async with cancelling("compare", runner._compare()):
+            assert pod_status() == "True"
+            write(cluster, "pods", "default", "p", status="False", reason="NodeNotReady")
+            await eventually(lambda: pod_status() == "True", timeout=5, what="the pod's own word")
+            # As long as its node is not ready neither is the pod, whoever says so; then it is again.
+            write(cluster, "nodes", "", NODE.name, status="Unknown")
+            await eventually(lambda: pod_status() == "False", timeout=5, what="the node's word")
+            write(cluster, "nodes", "", NODE.name, status="True")
+            await eventually(lambda: pod_status() == "True", timeout=5, what="the pod's word again")
+
+    asyncio.run(scenario())
+
+
+def test_saying_the_same_again_writes_nothing(cluster: Cluster, places: Here) -> None:
+    _, worker = running_pod(cluster, places)
+    worker.changed()
+    before = cluster.objects.store.revision
+    worker.changed()
+    worker.changed()
+    assert cluster.objects.store.revision == before
