@@ -19,7 +19,7 @@ from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.config import ClusterSettings
 from podwire.base.aio import Supervised
 from podwire.base.errors import PodwireError
-from podwire.sandbox import manifests, nodes
+from podwire.sandbox import manifests, nodes, succession
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.dns import pod as dns
 from podwire.sandbox.places import Places
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 ADMIN = ("kubernetes-admin", ("system:masters",))
 
 
-def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int) -> None:
+def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int | None) -> None:
     """Run until SIGTERM."""
     Control(plan, places, sockets, Progress(progress)).run()
 
@@ -40,8 +40,8 @@ def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int
 class Progress:
     """JSON lines for who waits for `up`; silent once nobody does."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd: int | None = fd
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
 
     def tell(self, **message: Any) -> None:
         if self._fd is None:
@@ -94,6 +94,7 @@ class Control:
                     group.start(
                         f"keep node {node.name}", nodes.keep(cluster, self.places, node, ready[node.name])
                     )
+                group.start("watch the keeper", succession.watch(self.places, self.sockets))
                 group.start("cluster DNS", dns.run(cluster, self.plan, runtime))
                 group.once("bring up the lab", self._bring_up(cluster, ready))
                 await ended.wait()

@@ -78,6 +78,10 @@ class Places(msgspec.Struct, frozen=True):
     def keeper_socket(self) -> Path:
         return self.directory / "keeper.sock"
 
+    def claim(self, process: str) -> Path:
+        """Locked by the process of that name while it lives."""
+        return self.directory / "processes" / process.replace(" ", "-")
+
     @property
     def logs(self) -> Path:
         return self.directory / "logs"
