@@ -208,6 +208,11 @@ def is_subdomain(name: str) -> bool:
     return len(name) <= 253 and bool(_SUBDOMAIN.match(name))
 
 
+def is_resolvable(name: str) -> bool:
+    """A subdomain that can be asked for: DNS has 63 bytes for a label, which names of objects may pass."""
+    return is_subdomain(name) and all(len(label) <= 63 for label in name.split("."))
+
+
 def controller_of(body: Object) -> Object | None:
     """The owner reference that controls `body`."""
     owners: list[Object] = body["metadata"].get("ownerReferences") or []

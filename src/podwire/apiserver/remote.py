@@ -15,9 +15,9 @@ from aiohttp import WSMsgType, web
 
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.portforward import forward
-from podwire.apiserver.status import StatusError, bad_request, conflict
+from podwire.apiserver.status import StatusError, bad_request, conflict, too_many
 from podwire.apiserver.streams import ExecStream, PodRuntime
-from podwire.base.aio import cancelling
+from podwire.base.aio import Room, cancelling
 from podwire.base.errors import NotFound, PodwireError
 
 Object = dict[str, Any]
@@ -25,6 +25,7 @@ _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _ERROR, _RESIZE, _END = 0, 3, 4, 255
 _CHUNK = 32 * 1024
 _LARGEST = 4 * 1024 * 1024
+_STREAMS = 512  # at once; each exec is a process, each log that is followed is looked at all the time
 _DEFAULT = "kubectl.kubernetes.io/default-container"
 
 
@@ -34,6 +35,7 @@ class Remote:
     def __init__(self, objects: Objects, runtime: PodRuntime | None) -> None:
         self._objects = objects
         self._runtime = runtime
+        self.room = Room("streams to pods", _STREAMS)
 
     async def serve(
         self, request: web.BaseRequest, namespace: str, name: str, what: str
@@ -45,11 +47,14 @@ class Remote:
         if not pod["spec"].get("nodeName"):
             raise bad_request(f"pod {name} does not have a host assigned")
         try:
-            if what == "log":
-                return await self._log(request, pod, self._runtime)
-            if what == "portforward":
-                return await forward(request, self._runtime, namespace, name)
-            return await self._exec(request, pod, what, self._runtime)
+            with self.room.one() as room:
+                if not room:
+                    raise too_many(self.room.what, self.room.most)
+                if what == "log":
+                    return await self._log(request, pod, self._runtime)
+                if what == "portforward":
+                    return await forward(request, self._runtime, namespace, name)
+                return await self._exec(request, pod, what, self._runtime)
         except NotFound as error:
             raise StatusError(404, "NotFound", str(error)) from error
         except StatusError:

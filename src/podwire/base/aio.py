@@ -240,6 +240,31 @@ async def eventually(
         await asyncio.sleep(interval)
 
 
+class Room:
+    """At most `most` at once; whoever finds no room is told, and the log is, more and more seldom."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self.what, self.most = what, most
+        self.taken = self.refused = 0
+
+    @contextmanager
+    def one(self) -> Iterator[bool]:
+        """Whether there is room for the block; it is taken meanwhile."""
+        if self.taken >= self.most:
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:
+                log.warning(
+                    "%d %s at once are the most: refused %d so far", self.most, self.what, self.refused
+                )
+            yield False
+            return
+        self.taken += 1
+        try:
+            yield True
+        finally:
+            self.taken -= 1
+
+
 class Turns(Generic[K]):
     """Whoever asks for the same key waits for its turn; keys that nobody asks for cost nothing."""
 

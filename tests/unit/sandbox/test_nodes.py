@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from podwire.apiserver import ClusterSettings, bootstrap, crd
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import standard
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Store
-from podwire.base.aio import cancelling, eventually
+from podwire.base.aio import Backoff, cancelling, eventually
 from podwire.sandbox import nodes, plan
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import Places
 from podwire.sandbox.record import Record
+from podwire.sandbox.runner import node as runner_node
 from podwire.sandbox.runner import status
 from podwire.sandbox.runner.node import NodeRunner
-from podwire.sandbox.runner.pod import PodWorker
+from podwire.sandbox.runner.pod import PodWorker, host_name
 
 Object = dict[str, Any]
 PLAN = plan.plan(Lab(nodes=1), "unit", 1)
@@ -50,6 +53,12 @@ def places(tmp_path: Path) -> Here:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
+    with in_memory() as made:
+        yield made
+
+
+@contextmanager
+def in_memory() -> Iterator[Cluster]:
     store = Store(":memory:")
     kinds = registry()
     crd.follow(store, kinds)
@@ -211,3 +220,63 @@ def test_saying_the_same_again_writes_nothing(cluster: Cluster, places: Here) ->
     worker.changed()
     worker.changed()
     assert cluster.objects.store.revision == before
+
+
+def test_a_pod_whose_worker_fails_is_taken_up_again(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said on the object; its worker goes on, and so do the node's other pods."""
+    tries: list[str] = []
+
+    async def work(self: PodWorker) -> None:
+        tries.append(self.name)
+        if self.name == "bad" and tries.count("bad") < 3:
+            raise LookupError("nobody thought of this")
+        await self._told.wait()
+
+    monkeypatch.setattr(PodWorker, "work", work)
+    monkeypatch.setattr(runner_node, "RETRY", Backoff(first=0.01, most=0.01))
+
+    async def scenario() -> None:
+        runner = NodeRunner(PLAN, places, Record(places.record), cluster, NODE)
+        async with cancelling("run pods", runner.run()) as running:
+            for name in ("bad", "good"):
+                spec = {"nodeName": NODE.name, "containers": [{"name": "c", "image": "busybox"}]}
+                body = {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
+                await asyncio.sleep(0)
+                cluster.objects.create(cluster.objects.kind("pods"), "default", body)
+            await eventually(lambda: tries.count("bad") == 3, timeout=5, what="a third try")
+            assert not running.done()
+
+    asyncio.run(scenario())
+    assert tries.count("good") == 1
+    events = [one for one in cluster.all("events") if one["reason"] == "SandboxError"]
+    assert [(one["involvedObject"]["name"], one["count"]) for one in events] == [("bad", 2)]
+
+
+@given(st.integers(1, 253), st.sampled_from("a.-"))
+def test_events_have_names_whatever_the_objects(length: int, filling: str) -> None:
+    """Every name that is cut is still a name."""
+    with in_memory() as cluster:
+        name = ("a" + filling.join("a" * length))[: length - 1].rstrip("-.") + "a"
+        about = {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}}
+        cluster.event(about, "Normal", "Test", "a message", source="test", node=NODE.name)
+        (event,) = cluster.all("events", "default")
+        assert event["involvedObject"]["name"] == name
+
+
+@given(st.text("ab.-", min_size=1, max_size=253), st.text("ab-", min_size=1, max_size=63))
+def test_names_of_namespaces_fit_and_differ(pod: str, namespace: str) -> None:
+    places = Places("a-sandbox-of-20-char", Path("/"))
+    found = places.pod_netns(namespace, pod).name
+    assert len(found) <= 255
+    assert found != places.pod_netns(namespace, pod + "a").name
+    assert found != places.pod_netns(namespace + "a", pod).name
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("web-0", "web-0"), ("a" * 70, "a" * 63), ("a" * 62 + "-b", "a" * 62), ("a" * 63 + ".b", "a" * 63)],
+)
+def test_host_names_are_cut_as_a_kubelet_does(name: str, host: str) -> None:
+    assert host_name(name) == host
