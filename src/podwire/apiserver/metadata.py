@@ -50,11 +50,6 @@ def after(seconds: int) -> str:
     return (datetime.now(UTC) + timedelta(seconds=min(seconds, 10**9))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def now_micro() -> str:
-    """metav1.MicroTime of this moment."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def generated(prefix: str) -> str:
     """`prefix` with five random characters, cut to fit a DNS label."""
     return prefix[:58] + "".join(random.choices(_SUFFIX, k=5))

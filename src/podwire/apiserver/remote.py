@@ -7,6 +7,7 @@ Protocol ``v5.channel.k8s.io`` (and v4): each message begins with a channel: 0 s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from podwire.apiserver.streams import ExecStream, PodRuntime
 from podwire.base.aio import Room, cancelling
 from podwire.base.errors import NotFound, PodwireError
 
+log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _ERROR, _RESIZE, _END = 0, 3, 4, 255
@@ -88,9 +90,11 @@ class Remote:
                 stream = await runtime.exec(*place, command, stdin=stdin, tty=tty)
             else:
                 stream = await runtime.attach(*place, stdin=stdin, tty=tty)
-        except PodwireError as error:
+        except Exception as error:  # the boundary of one stream: told in its own protocol
             # kubectl would try another protocol if the handshake failed, and hide what is wrong.
-            await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(failed(str(error))))
+            if not isinstance(error, PodwireError):
+                log.exception("%s in pod %s failed", what, place[1])
+            await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(failed(str(error) or repr(error))))
             await socket.close()
             return socket
         try:

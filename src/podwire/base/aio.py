@@ -1,4 +1,4 @@
-"""Structured concurrency: supervised named tasks, bounded channels with statistics, retry.
+"""Structured concurrency: supervised named tasks, boundaries, bounded channels with statistics.
 
 The only module that touches `asyncio.create_task` and `asyncio.Queue`. An eternal task that
 ends is a fault; a task that fails brings its group down with the error of that task.
@@ -201,28 +201,6 @@ class Backoff:
 
     def after(self, failures: int) -> float:
         return min(self.most, self.first * 2.0 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
-
-
-async def retry(
-    what: str,
-    work: Callable[[], Awaitable[T]],
-    *,
-    on: type[Exception] | tuple[type[Exception], ...],
-    tries: int | None = None,
-    backoff: Backoff = Backoff(),
-) -> T:
-    """`work()` until it does not raise `on`; the last error is raised after `tries` of them."""
-    failures = 0
-    while True:
-        try:
-            return await work()
-        except on as error:
-            failures += 1
-            if tries is not None and failures >= tries:
-                raise
-            wait = backoff.after(failures)
-            log.warning("%s failed, trying again in %.1f s: %s", what, wait, error)
-            await asyncio.sleep(wait)
 
 
 async def eventually(

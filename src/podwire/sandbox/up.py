@@ -299,7 +299,10 @@ def _await_ready(reader: int, timeout: float, tell: Tell) -> None:
             buffer += piece
             *lines, buffer = buffer.split(b"\n")
             for line in lines:
-                message: dict[str, Any] = json.loads(line)
+                try:
+                    message: dict[str, Any] = json.loads(line)
+                except ValueError:
+                    continue  # the end of a process that was killed while it wrote
                 if message.get("ready"):
                     return
                 last = _heard(message, tell) or last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from podwire.apiserver import ApiServer, ServerConfig
+from podwire.apiserver import server as server_module
 from podwire.apiserver.portforward import PROTOCOL
 from podwire.apiserver.spdy import DICTIONARY
 from podwire.apiserver.streams import ExecStream, PortStream
@@ -161,12 +163,9 @@ def test_there_is_an_end_to_the_connections_of_one_client(tmp_path: Path) -> Non
 def test_a_stream_that_fails_does_not_end_the_server(tmp_path: Path, what: str) -> None:
     async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
         for _ in range(2):
-            try:
-                async with session.ws_connect(f"{POD}/{what}", protocols=("v5.channel.k8s.io",)) as socket:
-                    message = await socket.receive()
-                    assert message.type is not aiohttp.WSMsgType.BINARY or b"Failure" in message.data
-            except aiohttp.ClientError:
-                pass  # the connection was given up
+            async with session.ws_connect(f"{POD}/{what}", protocols=("v5.channel.k8s.io",)) as socket:
+                message = await socket.receive()
+                assert b"Failure" in message.data and b"of this" in message.data
         async with session.get(POD) as response:
             assert response.status == 200
         await eventually(lambda: server.remote.room.taken == 0, timeout=10, what="the end of the request")
@@ -195,5 +194,47 @@ def test_when_there_is_no_room_for_a_stream_a_client_is_told(tmp_path: Path) -> 
                     return later.status == 200
 
             await eventually(again, timeout=10, what="room again")
+
+    with_pod(tmp_path, work)
+
+
+def test_there_is_an_end_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_CONNECTIONS", 3)
+
+    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
+        context = ssl.create_default_context(cadata=server.authority.pem.decode())
+        address = server.url.removeprefix("https://").split(":")
+        idle = [await asyncio.open_connection(*address, ssl=context) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*address, ssl=context)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        try:
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        except ConnectionError:
+            pass  # as well
+        for _, one in [*idle, (reader, writer)]:
+            one.close()
+
+        async def again() -> bool:
+            try:
+                async with session.get("/readyz") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(again, timeout=10, what="room again")
+
+    with_pod(tmp_path, work)
+
+
+def test_the_service_of_the_api_comes_back(tmp_path: Path) -> None:
+    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
+        objects = server.objects
+        for resource in ("services", "endpointslices.discovery.k8s.io"):
+            objects.delete(objects.kind(resource), "default", "kubernetes")
+        async with cancelling("run", server.run()):
+            await eventually(
+                lambda: objects.find("services", "default", "kubernetes"), timeout=10, what="the Service"
+            )
+        assert objects.find("endpointslices.discovery.k8s.io", "default", "kubernetes") is not None
 
     with_pod(tmp_path, work)

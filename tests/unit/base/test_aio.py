@@ -14,7 +14,6 @@ from podwire.base.aio import (
     Turns,
     boundary,
     eventually,
-    retry,
 )
 from podwire.base.errors import NotFound
 
@@ -89,17 +88,6 @@ def test_an_offer_drops_the_oldest_and_counts_it() -> None:
             await channel.receive()
 
     asyncio.run(scenario())
-
-
-def test_retry_gives_up_with_the_last_error() -> None:
-    tries = []
-
-    async def fail() -> None:
-        tries.append(1)
-        raise OSError(f"try {len(tries)}")
-
-    with pytest.raises(OSError, match="try 3"):
-        asyncio.run(retry("fail", fail, on=OSError, tries=3, backoff=Backoff(0.001, 0.002)))
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:
