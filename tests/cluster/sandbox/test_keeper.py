@@ -62,7 +62,8 @@ def another(places: Places, name: str, before: Process) -> bool:
 
 def pods_first_process(places: Places) -> int:
     saved = [json.loads(path.read_text()) for path in places.pods.glob("*/pod.json")]
-    return next(int(one["first"]["pid"]) for one in saved if one["name"] == "kept")
+    first = next((one["first"] for one in saved if one["name"] == "kept"), None)
+    return int(first["pid"]) if first else 0
 
 
 def running(places: Places) -> bool:
@@ -166,3 +167,53 @@ def test_a_keeper_that_comes_too_late_ends(places: Places) -> None:
     assert late.returncode == 1
     assert "runs already" in (places.logs / "keeper.log").read_text()
     assert known(places, "keeper") == before
+
+
+def answers(cli: Run, places: Places, pod: str) -> bool:
+    """Whether the pod is ready and reached from its node."""
+    found = json.loads(kubectl(places, "get", "pod", pod, "-o", "json"))["status"]
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in found.get("conditions") or [])
+    if not ready or not found.get("podIP"):
+        return False
+    curl = ["curl", "-s", "-m", "2", "-o", "/dev/null", f"http://{found['podIP']}"]
+    return cli("sandbox", "node", "--name", places.name, "n1", "--", *curl).returncode == 0
+
+
+def control_killed(places: Places, meanwhile: Callable[[], None]) -> None:
+    """Without a control process for the time of `meanwhile`: the keeper does not see its end until then."""
+    keeping, control = known(places, "keeper"), known(places, "control")
+    keeping.signal(signal.SIGSTOP)
+    try:
+        control.signal(signal.SIGKILL)
+        wait_for(lambda: not control.alive, "the end of the control process")
+        meanwhile()
+    finally:
+        keeping.signal(signal.SIGCONT)
+    wait_for(lambda: another(places, "control", control), "another control process")
+
+
+def test_a_pod_that_died_while_nobody_looked_gets_a_place_with_a_network(cli: Run, places: Places) -> None:
+    first = pods_first_process(places)
+    control_killed(places, lambda: os.kill(first, signal.SIGKILL))
+    wait_for(lambda: pods_first_process(places) not in (0, first), "another first process")
+    wait_for(lambda: answers(cli, places, "kept"), "the pod's answer")
+    restarts = "jsonpath={.status.containerStatuses[0].restartCount}"
+    assert kubectl(places, "get", "pod", "kept", "-o", restarts) == "1"
+
+
+def test_a_pod_that_was_being_made_when_the_control_process_was_killed(cli: Run, places: Places) -> None:
+    """It has a first process and no network yet: the agent is stopped while it is asked for one."""
+    agent = known(places, "agent n1")
+    agent.signal(signal.SIGSTOP)
+    try:
+        kubectl(places, "run", "half", "--image=nginx")
+        wait_for(lambda: half_made(places), "half a place")
+        control_killed(places, lambda: agent.signal(signal.SIGCONT))
+    finally:
+        agent.signal(signal.SIGCONT)
+    wait_for(lambda: answers(cli, places, "half"), "the pod's answer")
+
+
+def half_made(places: Places) -> bool:
+    saved = [json.loads(path.read_text()) for path in places.pods.glob("*/pod.json")]
+    return any(one["name"] == "half" and one["first"] and not one["attached"] for one in saved)

@@ -254,6 +254,26 @@ def test_connections_are_bounded() -> None:
     assert asyncio.run(scenario()) == b""  # closed, not kept waiting
 
 
+def test_a_query_that_fails_does_not_end_its_connection() -> None:
+    def faulty(resource: str, namespace: str, name: str) -> Object | None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    async def scenario() -> list[int]:
+        codes = []
+        handle = server._stream_handler(Answerer(Zone(faulty, every), ()))
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            for _ in range(2):
+                wire = dns.message.make_query("web.prod.svc.cluster.local", "A").to_wire()
+                writer.write(len(wire).to_bytes(2, "big") + wire)
+                size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
+                codes.append(int(dns.message.from_wire(await reader.readexactly(size)).rcode()))
+            writer.close()
+        return codes
+
+    assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL] * 2
+
+
 def test_reverse_names() -> None:
     assert pointed_at("1.0.0.127.in-addr.arpa") == "127.0.0.1"
     assert pointed_at("1." + "0." * 31 + "ip6.arpa") == "::1"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from podwire.apiserver import ClusterSettings, bootstrap, crd
 from podwire.apiserver.builtin import registry
@@ -18,15 +21,19 @@ from podwire.apiserver.controllers import standard
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Store
 from podwire.base.aio import Backoff, cancelling, eventually
-from podwire.sandbox import nodes, plan
+from podwire.sandbox import control, nodes, plan
 from podwire.sandbox.cluster import Cluster
+from podwire.sandbox.dns import pod as dns_pod
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import Places
 from podwire.sandbox.record import Record
 from podwire.sandbox.runner import node as runner_node
 from podwire.sandbox.runner import status
 from podwire.sandbox.runner.node import NodeRunner
-from podwire.sandbox.runner.pod import PodWorker, host_name
+from podwire.sandbox.runner.place import Place, Run, Saved
+from podwire.sandbox.runner.pod import PodWorker
+from podwire.sandbox.runner.process import process
+from podwire.sandbox.runner.runtime import Runtime
 
 Object = dict[str, Any]
 PLAN = plan.plan(Lab(nodes=1), "unit", 1)
@@ -254,29 +261,96 @@ def test_a_pod_whose_worker_fails_is_taken_up_again(
     assert [(one["involvedObject"]["name"], one["count"]) for one in events] == [("bad", 2)]
 
 
-@given(st.integers(1, 253), st.sampled_from("a.-"))
-def test_events_have_names_whatever_the_objects(length: int, filling: str) -> None:
-    """Every name that is cut is still a name."""
-    with in_memory() as cluster:
-        name = ("a" + filling.join("a" * length))[: length - 1].rstrip("-.") + "a"
-        about = {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}}
-        cluster.event(about, "Normal", "Test", "a message", source="test", node=NODE.name)
-        (event,) = cluster.all("events", "default")
-        assert event["involvedObject"]["name"] == name
+def test_a_status_that_cannot_be_written_does_not_end_the_comparing(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, worker = running_pod(cluster, places)
+    tries: list[str] = []
+
+    def refuse() -> None:
+        tries.append("")
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(worker, "changed", refuse)
+
+    async def scenario() -> None:
+        async with cancelling("compare", runner._compare()) as comparing:
+            for count in (1, 2):
+                runner._written.add(worker.uid)
+                runner._told.set()
+                await eventually(lambda count=count: len(tries) == count, timeout=5, what="a try")  # type: ignore[misc]
+            assert not comparing.done()
+
+    asyncio.run(scenario())
 
 
-@given(st.text("ab.-", min_size=1, max_size=253), st.text("ab-", min_size=1, max_size=63))
-def test_names_of_namespaces_fit_and_differ(pod: str, namespace: str) -> None:
-    places = Places("a-sandbox-of-20-char", Path("/"))
-    found = places.pod_netns(namespace, pod).name
-    assert len(found) <= 255
-    assert found != places.pod_netns(namespace, pod + "a").name
-    assert found != places.pod_netns(namespace + "a", pod).name
+def test_what_is_left_of_a_pod_and_cannot_be_removed_keeps_no_node_from_running(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Place) -> None:
+        raise OSError("it is busy")
+
+    monkeypatch.setattr(Place, "remove", refuse)
+    left = Saved("default", "left", "1-2-3", NODE.name, "/nowhere/netns", "/nowhere/cgroup")
+    (places.pods / left.uid).mkdir()
+    (places.pods / left.uid / "pod.json").write_bytes(msgspec.json.encode(left))
+    (places.pods / "odd").mkdir()
+    (places.pods / "odd" / "pod.json").write_bytes(b"{")
+
+    async def scenario() -> None:
+        runner = NodeRunner(PLAN, places, Record(places.record), cluster, NODE)
+        async with cancelling("run pods", runner.run()):
+            await eventually(lambda: "compare statuses" in runner._group.running, timeout=5, what="the node")
+
+    asyncio.run(scenario())
+    assert (places.pods / left.uid / "pod.json").exists()  # for the next control process
 
 
-@pytest.mark.parametrize(
-    ("name", "host"),
-    [("web-0", "web-0"), ("a" * 70, "a" * 63), ("a" * 62 + "-b", "a" * 62), ("a" * 63 + ".b", "a" * 63)],
-)
-def test_host_names_are_cut_as_a_kubelet_does(name: str, host: str) -> None:
-    assert host_name(name) == host
+def test_a_hook_that_fails_does_not_keep_a_container_from_ending(cluster: Cluster, places: Here) -> None:
+    _, worker = running_pod(cluster, places)
+    container = worker.main[0]
+    container.spec = {"name": "c", "lifecycle": {"preStop": {"exec": {"command": ["a\0b"]}}}}
+    child = subprocess.Popen(["sleep", "100"])
+    try:
+        container.run = Run(0, process(child.pid), process(child.pid), 0.0, {}, "/")
+        worker.place.saved.runs["c"] = container.run
+        asyncio.run(container.stop(5.0))
+        assert child.wait(10) == -signal.SIGTERM
+    finally:
+        child.kill()
+        child.wait()
+    assert [one["reason"] for one in cluster.all("events") if one["reason"] == "FailedPreStopHook"]
+
+
+def test_cluster_dns_is_tried_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def refuse(*_: Any) -> None:
+        tries.append("")
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(dns_pod, "ensure", refuse)
+    monkeypatch.setattr(dns_pod, "AGAIN", 0.01)
+
+    async def scenario() -> None:
+        async with cancelling("cluster DNS", dns_pod.run(cluster, PLAN, Runtime())) as serving:
+            await eventually(lambda: len(tries) > 2, timeout=5, what="another try")
+            assert not serving.done()
+
+    asyncio.run(scenario())
+
+
+def test_a_lab_that_fails_is_told_to_who_waits_and_ends_nothing(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(control.manifests, "apply_all", refuse)
+    reader, writer = os.pipe()
+    made = control.Control(PLAN, places, [], control.Progress(writer))
+    asyncio.run(made._bring_up(cluster, {}))
+    with open(reader) as told:
+        message = json.loads(told.read())
+    assert message["error"] == "nobody thought of this"
+    assert "control.log" in message["hint"]

@@ -71,7 +71,7 @@ class ContainerWorker:
             run = self.run if self.run is not None else await self._start(number)
             if run is not None:
                 await self._watch(run)
-                if not self._again():
+                if not self.again():
                     break
             number += 1 if run is not None else 0
             self.run = None
@@ -235,7 +235,8 @@ class ContainerWorker:
         self.pod.tell("Warning", "Failed", f"Error: {message}")
         return 128, "StartError", message
 
-    def _again(self) -> bool:
+    def again(self) -> bool:
+        """Whether a run that ended is followed by another."""
         if self.pod.stopping:
             return False
         policy = self.pod.body["spec"].get("restartPolicy", "Always")

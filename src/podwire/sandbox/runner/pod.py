@@ -80,8 +80,9 @@ class PodWorker:
     _attaching = False  # the agent may know this pod
 
     def adopt(self, saved: Saved) -> None:
-        """Go on with a pod that an earlier control process made."""
+        """Go on with a pod that an earlier control process made, or was about to."""
         self.place.saved = saved
+        self._attaching = True
         for container in self.containers:
             run = saved.runs.get(container.name)
             if run is not None:
@@ -116,7 +117,9 @@ class PodWorker:
         """Containers in their place; a place whose first process died is made anew."""
         while True:
             self.changed()
-            if not self.place.alive:
+            if not self._in_place:
+                if self.place.saved.first and any(one.again() for one in self.containers if one.run):
+                    self._begin_anew()  # it died while nobody looked
                 await self._make()
             assert self.place.saved.first
             async with Supervised("containers") as group:
@@ -126,10 +129,19 @@ class PodWorker:
                 if running.done() or self.stopping:
                     await running
                     return
-            self.tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-            await self._detach()
-            self.place.saved.restarts = {name: run.number + 1 for name, run in self.place.saved.runs.items()}
-            self._new_containers()
+            self._begin_anew()
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether its place is there and has its network; one without was left by a control process that
+        was killed while it made it."""
+        return self.place.alive and (self.host_network or self.place.saved.attached)
+
+    def _begin_anew(self) -> None:
+        self.tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        self.place.saved.restarts |= {name: run.number + 1 for name, run in self.place.saved.runs.items()}
+        self.place.saved.runs = {}
+        self._new_containers()
 
     def _new_containers(self) -> None:
         pod_spec = self.body["spec"]
@@ -161,14 +173,13 @@ class PodWorker:
             await asyncio.sleep(AGENT_POLL)  # an agent that is starting is not a failure
         while True:
             try:
+                await self._forget_network()
                 await self._make_once()
                 return
             except (PodwireError, OSError, subprocess.SubprocessError) as error:
-                first = f"Failed to create pod sandbox: {error}"
-                log.warning("%s/%s: %s", self.namespace, self.name, error)
+                first = f"Failed to create pod sandbox: {error or type(error).__name__}"
+                log.warning("%s/%s: %s", self.namespace, self.name, first)
                 self.tell("Warning", "FailedCreatePodSandBox", first)
-                if self._attaching:
-                    await self._detach()
             await asyncio.sleep(wait)
             wait = min(RETRY_MOST, wait * 2)
 
@@ -325,16 +336,23 @@ class PodWorker:
         self.cluster.delete_pod(self.namespace, self.name, self.uid)
 
     async def _detach(self) -> None:
+        try:
+            await self._forget_network()
+        except (PodwireError, TimeoutError) as error:
+            log.warning("%s/%s: the agent did not detach it: %s", self.namespace, self.name, error)
+        self.place.saved.attached = False
+
+    async def _forget_network(self) -> None:
+        """Have the agent forget the pod, if it may know it: what it knows it does not plumb again, so that
+        a new place would stay without a network."""
         if self.host_network or not (self._attaching or self.place.saved.attached):
             return
         try:
             async with asyncio.timeout(DETACH_TIMEOUT):
                 await self.agent.detach(self.uid)
         except NotFound:
-            pass
-        except (PodwireError, TimeoutError) as error:
-            log.warning("%s/%s: the agent did not detach it: %s", self.namespace, self.name, error)
-        self.place.saved.attached = False
+            pass  # it does not know it
+        self._attaching = self.place.saved.attached = False
 
 
 def host_name(pod: str) -> str:
