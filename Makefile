@@ -20,7 +20,7 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
                -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
 
-.PHONY: help setup build objects demo peers test test-kernels test-unit lint bench gen clean
+.PHONY: help setup build objects demo peers test test-kernels test-unit lint soak bench gen clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -109,6 +109,9 @@ lint: setup ## format check, lint, types, layers, generated files
 	@$(PY) tools/gen_api.py --check
 	@$(PY) tools/gen_docs.py --check
 	@echo "format, lint, layers, types and generated files: as they should be"
+
+soak: setup ## kill, stop and delay every process of a sandbox for PODWIRE_CHAOS_SECONDS (default here: 600)
+	@PODWIRE_CHAOS_SECONDS=$${PODWIRE_CHAOS_SECONDS:-600} $(PY) -m pytest -s tests/cluster/chaos
 
 bench: setup ## measure, against peers built in the same run; prints ratios
 	@$(PY) tests/bench/run.py $(BENCH)

@@ -23,7 +23,7 @@ def bootstrap(objects: Objects, endpoints: list[tuple[str, int]]) -> None:
     for name in NAMESPACES:
         if objects.find("namespaces", "", name) is None:
             objects.create(namespaces, "", {"metadata": {"name": name}})
-    _api_service(objects, endpoints)
+    keep_service(objects, endpoints)
     definitions = objects.kind(crd.RESOURCE)
     for definition in cilium.definitions():
         name = definition["metadata"]["name"]
@@ -40,7 +40,7 @@ def own_addresses(settings: ClusterSettings) -> list[str]:
     return [str(ipaddress.ip_network(cidr)[1]) for cidr in settings.service_cidrs]
 
 
-def _api_service(objects: Objects, endpoints: list[tuple[str, int]]) -> None:
+def keep_service(objects: Objects, endpoints: list[tuple[str, int]]) -> None:
     """Service, Endpoints and EndpointSlices ``kubernetes``; the API itself keeps them, no controller."""
     addresses = own_addresses(objects.settings)
     labels = {"component": "apiserver", "provider": "kubernetes"}

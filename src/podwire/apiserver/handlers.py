@@ -20,6 +20,7 @@ from podwire.apiserver.objects import DeleteOptions, Objects, Options, Written
 from podwire.apiserver.patch import patching
 from podwire.apiserver.route import Route
 from podwire.apiserver.store import Stored
+from podwire.base.aio import Room
 
 Object = dict[str, Any]
 _SUCCESS: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
@@ -97,6 +98,7 @@ class Handlers:
         self.authenticator = authenticator
         self.store = objects.store
         self.watchers: set[watch.Watcher] = set()
+        self.room = Room("watches", watch.WATCHES)
 
     # -- one object
 
@@ -262,15 +264,18 @@ class Handlers:
 
         namespace = call.route.namespace if kind.namespaced else None
         watcher = watch.Watcher(self.store, kind.resource, namespace, self.selected(call), render)
-        watcher.open(None if initial or not since else since)
-        self.watchers.add(watcher)
-        try:
-            return await self._stream(call, watcher, initial)
-        except ConnectionError:
-            return web.Response()  # the client went away
-        finally:
-            self.watchers.discard(watcher)
-            watcher.close()
+        with self.room.one() as room:
+            if not room:
+                raise status.too_many(self.room.what, self.room.most)
+            watcher.open(None if initial or not since else since)
+            self.watchers.add(watcher)
+            try:
+                return await self._stream(call, watcher, initial)
+            except ConnectionError:
+                return web.Response()  # the client went away
+            finally:
+                self.watchers.discard(watcher)
+                watcher.close()
 
     async def _stream(self, call: Call, watcher: watch.Watcher, initial: bool) -> web.StreamResponse:
         kind, query = call.route.kind, call.query

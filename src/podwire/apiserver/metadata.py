@@ -50,11 +50,6 @@ def after(seconds: int) -> str:
     return (datetime.now(UTC) + timedelta(seconds=min(seconds, 10**9))).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def now_micro() -> str:
-    """metav1.MicroTime of this moment."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def generated(prefix: str) -> str:
     """`prefix` with five random characters, cut to fit a DNS label."""
     return prefix[:58] + "".join(random.choices(_SUFFIX, k=5))
@@ -206,6 +201,11 @@ def is_label(name: str) -> bool:
 def is_subdomain(name: str) -> bool:
     """RFC 1123 subdomain."""
     return len(name) <= 253 and bool(_SUBDOMAIN.match(name))
+
+
+def is_resolvable(name: str) -> bool:
+    """A subdomain that can be asked for: DNS has 63 bytes for a label, which names of objects may pass."""
+    return is_subdomain(name) and all(len(label) <= 63 for label in name.split("."))
 
 
 def controller_of(body: Object) -> Object | None:

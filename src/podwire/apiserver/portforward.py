@@ -14,12 +14,13 @@ from aiohttp import WSMsgType, web
 from podwire.apiserver.spdy import Data, Framer, Opened, Ping, ProtocolError, Reset
 from podwire.apiserver.status import bad_request
 from podwire.apiserver.streams import PodRuntime, PortStream
-from podwire.base.aio import Supervised
+from podwire.base.aio import Supervised, boundary
 from podwire.base.errors import PodwireError
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
 _MOST = 256  # connections of one kubectl at a time
 _LARGEST = 4 * 1024 * 1024
+_EARLY = 1 << 20  # bytes of a connection that is not made yet
 
 
 async def forward(
@@ -78,7 +79,8 @@ class _Session:
             not port.isascii()
             or not port.isdigit()
             or not 0 < int(port[:6]) < 65536
-            or len(self._data) >= _MOST
+            or len(self._data) + len(self._early) >= _MOST
+            or len(self._errors) > _MOST
         ):
             await self._socket.send_bytes(self._framer.reset(event.stream))
             return
@@ -94,6 +96,8 @@ class _Session:
         waiting = self._early.get(event.stream)
         if waiting is not None:
             waiting.append(event)
+            if sum(len(one.data) for one in waiting) > _EARLY:
+                raise ProtocolError("too much for a connection that is not made yet")
             return
         stream = self._data.get(event.stream)
         if stream is None:
@@ -108,26 +112,32 @@ class _Session:
 
     async def _connection(self, number: int, connection: str, port: int) -> None:
         """Carry what the pod sends until it ends."""
-        problem = b""
-        try:
-            async with _connected(self._runtime, *self._place, port) as stream:
-                self._data[number] = stream
-                for event in self._early.pop(number, []):
-                    await self._received(event)
-                while data := await stream.read():
-                    await self._socket.send_bytes(self._framer.data(number, data))
-        except (PodwireError, OSError) as error:
-            problem = f"error forwarding port {port} to pod {self._place[1]}: {error}".encode()
-        finally:
-            self._early.pop(number, None)
-            self._data.pop(number, None)
-        try:
-            if connection in self._errors:
-                frame = self._framer.data(self._errors.pop(connection), problem, end=True)
-                await self._socket.send_bytes(frame)
-            await self._socket.send_bytes(self._framer.data(number, b"", end=True))
-        except ConnectionError:
-            return  # kubectl went away
+        problems: list[str] = []
+        with boundary(f"port {port} of pod {self._place[1]}", lambda error: problems.append(repr(error))):
+            try:
+                await self._carry(number, port)
+            except (PodwireError, OSError) as error:
+                problems.append(str(error))
+            finally:
+                self._early.pop(number, None)
+                self._data.pop(number, None)
+        told = [f"error forwarding port {port} to pod {self._place[1]}: {one}" for one in problems]
+        with boundary("the end of a forwarded connection"):
+            try:
+                if connection in self._errors:
+                    frame = self._framer.data(self._errors.pop(connection), "".join(told).encode(), end=True)
+                    await self._socket.send_bytes(frame)
+                await self._socket.send_bytes(self._framer.data(number, b"", end=True))
+            except ConnectionError:
+                return  # kubectl went away
+
+    async def _carry(self, number: int, port: int) -> None:
+        async with _connected(self._runtime, *self._place, port) as stream:
+            self._data[number] = stream
+            for event in self._early.pop(number, []):
+                await self._received(event)
+            while data := await stream.read():
+                await self._socket.send_bytes(self._framer.data(number, data))
 
     async def _drop(self, number: int) -> None:
         stream = self._data.pop(number, None)

@@ -7,6 +7,7 @@ Protocol ``v5.channel.k8s.io`` (and v4): each message begins with a channel: 0 s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,16 +16,18 @@ from aiohttp import WSMsgType, web
 
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.portforward import forward
-from podwire.apiserver.status import StatusError, bad_request, conflict
+from podwire.apiserver.status import StatusError, bad_request, conflict, too_many
 from podwire.apiserver.streams import ExecStream, PodRuntime
-from podwire.base.aio import cancelling
+from podwire.base.aio import Room, cancelling
 from podwire.base.errors import NotFound, PodwireError
 
+log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDIN, _ERROR, _RESIZE, _END = 0, 3, 4, 255
 _CHUNK = 32 * 1024
 _LARGEST = 4 * 1024 * 1024
+_STREAMS = 512  # at once; each exec is a process, each log that is followed is looked at all the time
 _DEFAULT = "kubectl.kubernetes.io/default-container"
 
 
@@ -34,6 +37,7 @@ class Remote:
     def __init__(self, objects: Objects, runtime: PodRuntime | None) -> None:
         self._objects = objects
         self._runtime = runtime
+        self.room = Room("streams to pods", _STREAMS)
 
     async def serve(
         self, request: web.BaseRequest, namespace: str, name: str, what: str
@@ -45,11 +49,14 @@ class Remote:
         if not pod["spec"].get("nodeName"):
             raise bad_request(f"pod {name} does not have a host assigned")
         try:
-            if what == "log":
-                return await self._log(request, pod, self._runtime)
-            if what == "portforward":
-                return await forward(request, self._runtime, namespace, name)
-            return await self._exec(request, pod, what, self._runtime)
+            with self.room.one() as room:
+                if not room:
+                    raise too_many(self.room.what, self.room.most)
+                if what == "log":
+                    return await self._log(request, pod, self._runtime)
+                if what == "portforward":
+                    return await forward(request, self._runtime, namespace, name)
+                return await self._exec(request, pod, what, self._runtime)
         except NotFound as error:
             raise StatusError(404, "NotFound", str(error)) from error
         except StatusError:
@@ -83,9 +90,11 @@ class Remote:
                 stream = await runtime.exec(*place, command, stdin=stdin, tty=tty)
             else:
                 stream = await runtime.attach(*place, stdin=stdin, tty=tty)
-        except PodwireError as error:
+        except Exception as error:  # the boundary of one stream: told in its own protocol
             # kubectl would try another protocol if the handshake failed, and hide what is wrong.
-            await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(failed(str(error))))
+            if not isinstance(error, PodwireError):
+                log.exception("%s in pod %s failed", what, place[1])
+            await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(failed(str(error) or repr(error))))
             await socket.close()
             return socket
         try:

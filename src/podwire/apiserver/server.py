@@ -6,6 +6,7 @@ a mistake of the client is never a 5xx; what was written is there after a restar
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -27,11 +28,13 @@ from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
 from podwire.apiserver.tls import Authority, write_private
-from podwire.base.aio import Supervised
+from podwire.base.aio import Supervised, boundary
 from podwire.base.errors import ConfigError, NotPermitted, PodwireError, StorageError
 
 log = logging.getLogger(__name__)
 
+_KEEP = 5.0  # s between looks at the API's own Service
+_CONNECTIONS = 4096  # at once; pods can open them, known or not
 _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
@@ -64,6 +67,7 @@ class ApiServer:
         self.controllers = standard(self.objects, self.authority.pem)
         self._runner: web.ServerRunner | None = None
         self._address = ""
+        self._endpoints: list[tuple[str, int]] = []
         self._documents: tuple[int, dict[tuple[str, str], Any]] = (-1, {})
 
     @property
@@ -74,11 +78,12 @@ class ApiServer:
     async def start(self) -> None:
         """Listen. The port that is taken and the directory that cannot be written are named."""
         sockets = self.config.sockets or [self._bind()]
-        bootstrap.bootstrap(self.objects, _endpoints(sockets))
+        self._endpoints = _endpoints(sockets)
+        bootstrap.bootstrap(self.objects, self._endpoints)
         names, addresses = self._certified(sockets)
         context = self.authority.context(self.authority.server(names, addresses))
         self._runner = web.ServerRunner(
-            web.Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0
+            _Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0
         )
         await self._runner.setup()
         for one in sockets:
@@ -90,8 +95,18 @@ class ApiServer:
         write_private(self.config.directory / "admin.kubeconfig", admin)
 
     async def run(self) -> None:
-        """Run the controllers, for ever."""
-        await self.controllers.run()
+        """Run the controllers, and keep the API's own Service, for ever."""
+        async with Supervised("controllers") as group:
+            group.start("reconcile", self.controllers.run())
+            group.start("keep the Service kubernetes", self._keep_service())
+            await group.wait()
+
+    async def _keep_service(self) -> None:
+        """Who deleted it meant no harm, and without it no pod reaches the API."""
+        while True:
+            with boundary("keeping the Service kubernetes"):
+                bootstrap.keep_service(self.objects, self._endpoints)
+            await asyncio.sleep(_KEEP)
 
     async def stop(self) -> None:
         """Stop listening, end watches, close the database."""
@@ -288,6 +303,25 @@ class ApiServer:
             "compiler": "none",
             "platform": "linux/amd64",
         }
+
+
+class _Server(web.Server):
+    """With an end to the connections: one more is closed, and the log says so."""
+
+    refused = 0
+
+    def __call__(self) -> Any:
+        if len(self.connections) < _CONNECTIONS:
+            return super().__call__()
+        self.refused += 1
+        if self.refused & (self.refused - 1) == 0:
+            log.warning("%d connections are the most: refused %d so far", _CONNECTIONS, self.refused)
+        return _Refusal()
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 async def serve(config: ServerConfig, runtime: PodRuntime | None = None) -> None:

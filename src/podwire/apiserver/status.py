@@ -128,6 +128,11 @@ def gone(message: str) -> StatusError:
     return StatusError(410, "Expired", message)
 
 
+def too_many(what: str, most: int) -> StatusError:
+    """There is no room for another; clients try again later."""
+    return StatusError(429, "TooManyRequests", f"there are {most} {what} already; try again later")
+
+
 def method_not_allowed(method: str) -> StatusError:
     return StatusError(
         405, "MethodNotAllowed", f"the server does not allow {method} on the requested resource"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from podwire.base.aio import boundary
 from podwire.base.errors import StorageError
 
 Object = dict[str, Any]
@@ -201,7 +202,9 @@ class Store:
         while len(changes) > self._kept + _SLACK:
             self._horizon[change.resource] = changes.popleft().revision
         for listener in tuple(self.listeners):
-            listener(change)
+            # It is written: that somebody who hears of it fails is not the failure of who wrote it.
+            with boundary(f"hearing of {change.resource} {change.stored.namespace}/{change.stored.name}"):
+                listener(change)
 
     def _load(self) -> None:
         run = self._file.execute

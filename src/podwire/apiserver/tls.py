@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from podwire.base.errors import NotSupported, StorageError
+from podwire.base.files import replace_whole
 
 _LIFE = timedelta(days=3650)
 _SKEW = timedelta(minutes=5)
@@ -167,12 +168,7 @@ class Authority:
 
 def write_private(path: Path, content: bytes) -> None:
     """Write whole or not at all, readable by the owner alone."""
-    beside = path.with_name(path.name + ".new")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(content)
-    os.replace(beside, path)
+    replace_whole(path, content, mode=0o600)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

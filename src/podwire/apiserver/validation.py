@@ -49,13 +49,6 @@ def _prune_metadata(metadata: Any) -> list[str]:
     return [f"metadata.{name}" for name in unknown]
 
 
-def check_value(schema: Object, value: Any, path: str) -> Checked:
-    """Validate any value against any schema."""
-    checked = Checked()
-    _Walk(checked, strict_null=True).value(schema, value, path, 0)
-    return checked
-
-
 class _Walk:
     """One pass over one object."""
 

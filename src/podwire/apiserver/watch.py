@@ -19,6 +19,7 @@ from podwire.apiserver.store import Change, Store, Stored, TooOld
 
 Object = dict[str, Any]
 PENDING = 16_384
+WATCHES = 2048  # at once, of all clients; an agent has about ten
 BOOKMARK_SECONDS = 30.0
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 

@@ -1,4 +1,4 @@
-"""Structured concurrency: supervised named tasks, bounded channels with statistics, retry.
+"""Structured concurrency: supervised named tasks, boundaries, bounded channels with statistics.
 
 The only module that touches `asyncio.create_task` and `asyncio.Queue`. An eternal task that
 ends is a fault; a task that fails brings its group down with the error of that task.
@@ -10,11 +10,13 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+
+from podwire.base.errors import PodwireError
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -35,7 +37,8 @@ class Supervised:
     def __init__(self, name: str) -> None:
         self.name = name
         self._group = asyncio.TaskGroup()
-        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        # By themselves, not by name: names are for people, and two tasks may have the same.
+        self._tasks: dict[asyncio.Task[Any], str] = {}
         self._stopping = False
 
     async def __aenter__(self) -> Supervised:
@@ -65,7 +68,7 @@ class Supervised:
     def stop(self) -> None:
         """Cancel all tasks; the group ends when they have."""
         self._stopping = True
-        for task in self._tasks.values():
+        for task in tuple(self._tasks):
             task.cancel()
 
     async def wait(self) -> None:
@@ -75,22 +78,44 @@ class Supervised:
     @property
     def running(self) -> list[str]:
         """Names of the tasks that run now."""
-        return [name for name, task in self._tasks.items() if not task.done()]
+        return [name for task, name in self._tasks.items() if not task.done()]
 
     def _add(self, what: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._group.create_task(work, name=f"{self.name}: {what}")
-        self._tasks[what] = task
-        task.add_done_callback(lambda done: self._forget(what, done))
+        self._tasks[task] = what
+        task.add_done_callback(self._tasks.pop)
         return task
-
-    def _forget(self, what: str, done: asyncio.Task[Any]) -> None:
-        if self._tasks.get(what) is done:
-            del self._tasks[what]
 
     async def _eternal(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
         await work
         if not self._stopping:
             raise TaskEnded(f"{self.name}: “{what}” ended, and should not have")
+
+
+@contextmanager
+def boundary(what: str, tell: Callable[[Exception], None] | None = None) -> Iterator[None]:
+    """Whatever fails inside is the failure of `what` alone: it is logged, told, and goes no further.
+
+    For work on one object, one request, one datagram, one event, done in a task or a callback that
+    others need. `tell` reports it where a person looks (an Event, an answer); what that raises is
+    logged too. Cancellation passes: it is no failure.
+    """
+    try:
+        yield
+    except PodwireError as error:
+        log.warning("%s failed: %s", what, error)
+        _told(what, tell, error)
+    except Exception as error:  # the boundary: what nobody thought of must not end what others need
+        log.exception("%s failed", what)
+        _told(what, tell, error)
+
+
+def _told(what: str, tell: Callable[[Exception], None] | None, error: Exception) -> None:
+    try:
+        if tell is not None:
+            tell(error)
+    except Exception:  # as in `boundary`: a report that fails is only a line in the log
+        log.exception("the failure of %s could not be reported", what)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -178,28 +203,6 @@ class Backoff:
         return min(self.most, self.first * 2.0 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
 
 
-async def retry(
-    what: str,
-    work: Callable[[], Awaitable[T]],
-    *,
-    on: type[Exception] | tuple[type[Exception], ...],
-    tries: int | None = None,
-    backoff: Backoff = Backoff(),
-) -> T:
-    """`work()` until it does not raise `on`; the last error is raised after `tries` of them."""
-    failures = 0
-    while True:
-        try:
-            return await work()
-        except on as error:
-            failures += 1
-            if tries is not None and failures >= tries:
-                raise
-            wait = backoff.after(failures)
-            log.warning("%s failed, trying again in %.1f s: %s", what, wait, error)
-            await asyncio.sleep(wait)
-
-
 async def eventually(
     condition: Callable[[], T | Awaitable[T]], *, timeout: float, what: str, interval: float = 0.02
 ) -> T:
@@ -229,6 +232,31 @@ async def unbroken(work: Callable[[], T]) -> T:
         running.exception()  # looked at: nobody else will
         raise cancelled
     return running.result()
+
+
+class Room:
+    """At most `most` at once; whoever finds no room is told, and the log is, more and more seldom."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self.what, self.most = what, most
+        self.taken = self.refused = 0
+
+    @contextmanager
+    def one(self) -> Iterator[bool]:
+        """Whether there is room for the block; it is taken meanwhile."""
+        if self.taken >= self.most:
+            self.refused += 1
+            if self.refused & (self.refused - 1) == 0:
+                log.warning(
+                    "%d %s at once are the most: refused %d so far", self.most, self.what, self.refused
+                )
+            yield False
+            return
+        self.taken += 1
+        try:
+            yield True
+        finally:
+            self.taken -= 1
 
 
 class Turns(Generic[K]):

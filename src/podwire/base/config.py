@@ -1,8 +1,8 @@
 """Every option of the agent, once: name, type, default, help. Names follow Cilium's where the
 meaning is the same.
 
-Read from a YAML or JSON mapping (`AgentConfig.read`); an unknown key or a wrong type is refused
-with its name.
+Read from a JSON file (`AgentConfig.read`); an unknown key or a wrong type is refused with its
+name.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from podwire.apiserver.controllers.events import record
 from podwire.apiserver.objects import DeleteOptions, Objects
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
@@ -85,33 +85,8 @@ class Cluster:
         self, about: Object, kind: str, reason: str, message: str, *, source: str, node: str = ""
     ) -> None:
         """An Event about an object; the same again counts up instead of being written anew."""
-        meta = about["metadata"]
-        namespace = meta.get("namespace", "default")
-        digest = zlib.crc32(f"{meta.get('uid')}{kind}{reason}{message}".encode())
-        name = f"{meta['name']}.{digest:08x}{zlib.crc32(meta.get('uid', '').encode()):08x}"
-        resource = "events"
-        known = self.objects.find(resource, namespace, name)
-        if known is not None:
-            self.objects.change(self.objects.kind(resource), namespace, name, _again)
-            return
-        involved = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion") if key in meta}
-        body = {
-            "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": {
-                "kind": about.get("kind", "Pod"),
-                "apiVersion": about.get("apiVersion", "v1"),
-                **involved,
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "source": {"component": source, **({"host": node} if node else {})},
-            "firstTimestamp": now(),
-            "lastTimestamp": now(),
-            "count": 1,
-        }
         try:
-            self.objects.create(self.objects.kind(resource), namespace, body)
+            record(self.objects, about, kind, reason, message, source, node)
         except StatusError as error:
             if error.code not in (403, 404):  # its namespace is going or gone
                 raise
@@ -122,9 +97,3 @@ def _with(old: Object, parts: Object, labels: dict[str, str]) -> Object:
     if labels:
         old["metadata"]["labels"] = {**old["metadata"].get("labels", {}), **labels}
     return old
-
-
-def _again(event: Object) -> Object:
-    event["count"] = event.get("count", 1) + 1
-    event["lastTimestamp"] = now()
-    return event

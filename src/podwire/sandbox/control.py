@@ -17,9 +17,10 @@ from typing import Any
 
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.config import ClusterSettings
-from podwire.base.aio import Supervised
+from podwire.base.aio import Supervised, boundary
 from podwire.base.errors import PodwireError
-from podwire.sandbox import manifests, nodes
+from podwire.base.files import replace_whole
+from podwire.sandbox import manifests, nodes, succession
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.dns import pod as dns
 from podwire.sandbox.places import Places
@@ -29,10 +30,11 @@ from podwire.sandbox.runner.node import NodeRunner
 from podwire.sandbox.runner.runtime import Runtime
 
 log = logging.getLogger(__name__)
+NAMED = 10  # pods named while they are waited for
 ADMIN = ("kubernetes-admin", ("system:masters",))
 
 
-def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int) -> None:
+def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int | None) -> None:
     """Run until SIGTERM."""
     Control(plan, places, sockets, Progress(progress)).run()
 
@@ -40,8 +42,8 @@ def main(plan: Plan, places: Places, sockets: list[socket.socket], progress: int
 class Progress:
     """JSON lines for who waits for `up`; silent once nobody does."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd: int | None = fd
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
 
     def tell(self, **message: Any) -> None:
         if self._fd is None:
@@ -94,6 +96,7 @@ class Control:
                     group.start(
                         f"keep node {node.name}", nodes.keep(cluster, self.places, node, ready[node.name])
                     )
+                group.start("watch the keeper", succession.watch(self.places, self.sockets))
                 group.start("cluster DNS", dns.run(cluster, self.plan, runtime))
                 group.once("bring up the lab", self._bring_up(cluster, ready))
                 await ended.wait()
@@ -114,18 +117,21 @@ class Control:
 
     def _write_kubeconfigs(self, server: ApiServer) -> None:
         """One for people, by loopback; one for each node's agent, by the underlay."""
-        _write(self.places.kubeconfig, server.kubeconfig(*ADMIN))
+        replace_whole(self.places.kubeconfig, server.kubeconfig(*ADMIN), mode=0o600)
         bridge = self.plan.bridge[0]
         url = f"https://{f'[{bridge}]' if ':' in bridge else bridge}:{API_PORT}"
         for node in self.plan.nodes:
             user = f"system:node:{node.name}"
             config = server.kubeconfig(user, ("system:nodes", "system:masters"), url)
-            _write(self.places.node(node.name) / "kubeconfig", config)
+            replace_whole(self.places.node(node.name) / "kubeconfig", config, mode=0o600)
 
     async def _bring_up(self, cluster: Cluster, ready: dict[str, asyncio.Event]) -> None:
-        """Apply the lab's manifests once; say "ready" when the nodes and its pods are."""
-        done = self.places.directory / "applied"
-        try:
+        """Apply the lab's manifests once; say "ready" when the nodes and its pods are.
+
+        What is wrong with a lab is for who waits for it; the cluster is there all the same.
+        """
+        with boundary("bringing up the lab", self._not_up):
+            done = self.places.directory / "applied"
             if not done.exists():
                 applied = manifests.apply_all(cluster, [Path(path) for path in self.plan.lab.manifests])
                 done.write_text("")
@@ -139,10 +145,11 @@ class Control:
             self.progress.tell(say=f"nodes {', '.join(ready)} are ready")
             await self._pods_ready(cluster)
             self.progress.tell(ready=True)
-        except PodwireError as error:
-            self.progress.tell(error=str(error), hint=error.hint)
-        finally:
-            self.progress.close()
+        self.progress.close()
+
+    def _not_up(self, error: Exception) -> None:
+        hint = error.hint if isinstance(error, PodwireError) else f"see {self.places.logs}/control.log"
+        self.progress.tell(error=str(error) or repr(error), hint=hint)
 
     async def _pods_ready(self, cluster: Cluster) -> None:
         said: list[str] = []
@@ -155,13 +162,9 @@ class Control:
                 for pod in unready
             ]
             if named != said:
-                self.progress.tell(waiting=f"these pods are not ready: {', '.join(named) or 'none made yet'}")
+                # Cut: what is longer than a pipe takes at once would be mixed with what the keeper says.
+                more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+                shown = ", ".join(named[:NAMED])[:2048] or "none made yet"
+                self.progress.tell(waiting=f"these pods are not ready: {shown}{more}")
                 said = named
             await asyncio.sleep(0.02)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.touch(mode=0o600)
-    temporary.write_bytes(content)
-    temporary.rename(path)

@@ -5,6 +5,10 @@ them, so that an agent's start costs no imports; each enters its node's network 
 cgroup before it runs. The API server's listening sockets belong to the keeper, so a control
 process that is started anew finds its port, and connections made meanwhile wait for it.
 
+A keeper that is killed is succeeded by another (`succession`), which keeps what it finds running. One
+that is asked to restart something, and whose code is older than what is there now, becomes a new one
+first.
+
 It answers JSON lines on `Places.keeper_socket`: {"do": "status"} and {"do": "restart", "what":
 "agent n1" | "control"}.
 """
@@ -12,7 +16,6 @@ It answers JSON lines on `Places.keeper_socket`: {"do": "status"} and {"do": "re
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import selectors
@@ -26,15 +29,21 @@ from typing import Any
 
 import msgspec
 
+from podwire.base.aio import boundary
 from podwire.base.config import AgentConfig
-from podwire.base.errors import PodwireError
+from podwire.base.errors import Conflict, PodwireError
 from podwire.base.telemetry import configure_logging
 from podwire.net import namespaces
-from podwire.sandbox import images
+from podwire.sandbox import children, images
+from podwire.sandbox.children import CONTROL, GUARD, KEEPER, Child
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Outside, Plan
+from podwire.sandbox.runner.process import Process, process
 
 STEADY = 10.0  # s after which a process that dies is started again at once
+LOOK = 0.005  # s between looks for the kubeconfigs that agents wait for
+REFUSED = 1.0  # s until the next try where a process could not be started
+PATIENCE = 5.0  # s a command waits for an answer
 _PR_SET_NAME = 15
 
 
@@ -43,77 +52,96 @@ class Work(msgspec.Struct, frozen=True):
     the one what all of them do, before the first is forked, the other what agents do besides."""
 
     common: Callable[[], None]
-    control: Callable[[Plan, Places, list[socket.socket], int], None]
+    control: Callable[[Plan, Places, list[socket.socket], int | None], None]
     warm: Callable[[], None]
     agent: Callable[[Path], None]
     relay: Callable[[list[tuple[str, str]], Path], None]
-
-
-class Child(msgspec.Struct):
-    """A process that is kept running."""
-
-    name: str
-    start: Callable[[], None]
-    pid: int = 0
-    starts: int = 0
-    quick_deaths: int = 0
-    since: float = 0.0
-    due: float = 0.0  # when to start it again; 0 = it runs
+    guard: Callable[[Places, Process, list[socket.socket]], None]
+    renew: Callable[[Places, list[socket.socket], str], None]
+    outdated: Callable[[], bool]
 
 
 class Keeper:
-    """Keeps `plan`'s processes; `progress` is where who waits for `up` reads JSON lines."""
+    """Keeps `plan`'s processes.
+
+    `listen` gives the API's listening sockets; `sockets` are those an earlier keeper left. `progress` is
+    where who waits for `up` reads JSON lines. `renewed` is what to restart once all runs: what an earlier
+    keeper with older code was asked for.
+    """
 
     def __init__(
         self,
         plan: Plan,
         places: Places,
-        listening: Callable[[], list[socket.socket]],
-        progress: int,
+        listen: Callable[[], list[socket.socket]],
+        progress: int | None,
         work: Work,
+        sockets: list[socket.socket] | None = None,
+        renewed: str = "",
     ) -> None:
-        self.plan, self.places, self.listening, self.progress, self.work = (
-            plan,
-            places,
-            listening,
-            progress,
-            work,
-        )
-        self.sockets: list[socket.socket] = []
+        self.plan, self.places, self.listen, self.progress, self.work = plan, places, listen, progress, work
+        self.sockets = sockets or []
+        self.renewed = renewed
+        self.me = process(os.getpid())
         self.children: dict[str, Child] = {}
         self.ending = False
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.selector = selectors.DefaultSelector()
+        self.held = -1
 
     def run(self) -> None:
-        """Until SIGTERM."""
+        """Until SIGTERM. Conflict if this sandbox has a keeper."""
         os.umask(0o022)  # whatever the shell's is: users in pods read what is written for them
+        self.held = children.claim(self.places, KEEPER)
         self._listen()
         self.work.common()
-        self.sockets = self.listening()
-        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-        self._add("control", self._control)
+        if children.claimed(self.places, CONTROL) is None:
+            self._open_api()
+        wake = self._catch_signals()
+        self._add(CONTROL, self._control)
         self.work.warm()
-        self._wait_for_kubeconfigs()
+        self._add(GUARD, self._guard)
+        later = self._later()
+        while not self.ending:
+            if later and self._kubeconfigs():
+                for name, start in later.items():
+                    self._add(name, start)
+                later = {}
+                if self.renewed:
+                    self._restart(self.renewed)
+            for key, _ in self.selector.select(LOOK if later else self._until_due()):
+                if key.fileobj == wake:
+                    self.ending = signal.SIGTERM in os.read(wake, 512)
+                elif key.fileobj is self.server:
+                    with boundary("answering a request"):
+                        self._answer()
+                else:
+                    self._ended(key.data)
+            self._start_due()
+
+    def _later(self) -> dict[str, Callable[[], None]]:
+        """What is started once agents can reach the API."""
+        found: dict[str, Callable[[], None]] = {}
         for node in self.plan.nodes:
-            self._add(f"agent {node.name}", lambda name=node.name: self._agent(name))  # type: ignore[misc]
-        self._add("relay", self._relay)
+            found[f"agent {node.name}"] = lambda name=node.name: self._agent(name)  # type: ignore[misc]
+        found["relay"] = self._relay
         for outside in self.plan.worlds:
             if outside.world.serve:
-                self._add(f"world {outside.world.name}", lambda one=outside: self._world(one))  # type: ignore[misc]
-        selector = selectors.DefaultSelector()
-        selector.register(wake, selectors.EVENT_READ, None)
-        selector.register(self.server, selectors.EVENT_READ, None)
-        while not self.ending:
-            for key, _ in selector.select(self._until_due()):
-                if key.fileobj == wake:
-                    self._signals(os.read(wake, 512))
-                else:
-                    self._answer()
-            self._reap()
-            self._start_due()
+                found[f"world {outside.world.name}"] = lambda one=outside: self._world(one)  # type: ignore[misc]
+        return found
+
+    def _catch_signals(self) -> int:
+        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        self.selector.register(wake, selectors.EVENT_READ)
+        self.selector.register(self.server, selectors.EVENT_READ)
+        return wake
+
+    def _open_api(self) -> None:
+        """A control process needs the API's sockets; one that runs has them."""
+        if not self.sockets:
+            self.sockets = self.listen()
 
     # -- children
 
@@ -122,22 +150,35 @@ class Keeper:
         self._start(self.children[name])
 
     def _start(self, child: Child) -> None:
-        child.since, child.due = time.monotonic(), 0.0
-        child.starts += 1
-        child.pid = os.fork()
-        if child.pid == 0:
-            self._become(child)
+        """Keep the one that runs, or fork one."""
+        child.since, child.due = time.monotonic(), time.monotonic() + REFUSED
+        with boundary(f"starting {child.name}"):
+            known = children.claimed(self.places, child.name)
+            if known is not None and child.open(known.pid):
+                print(f"{child.name} runs already", file=sys.stderr, flush=True)
+            else:
+                if child.name == CONTROL:
+                    self._open_api()
+                pid = os.fork()
+                if pid == 0:
+                    self._become(child)
+                child.starts += 1
+                child.open(pid)
+            child.due = 0.0
+            self.selector.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _become(self, child: Child) -> None:
         """In the fork: run, and never come back into the keeper."""
         code = 1
         try:
+            os.close(self.held)  # or the keeper's claim would live as long as this child
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self.server.close()
+            self.selector.close()
             name_process(f"podwire-{child.name.rpartition(' ')[2]}")  # podwire-control, podwire-n1
             log_to(log_path(self.places, child.name))
+            self.held = children.claim(self.places, child.name)
             child.start()
             code = 0
         except PodwireError as error:
@@ -157,10 +198,17 @@ class Keeper:
     def _control(self) -> None:
         self.work.control(self.plan, self.places, self.sockets, self.progress)
 
+    def _guard(self) -> None:
+        """It holds the API's sockets for the next keeper, but waits for nobody's `up`."""
+        if self.progress is not None:
+            os.close(self.progress)
+        self.work.guard(self.places, self.me, self.sockets)
+
     def _agent(self, node: str) -> None:
         for one in self.sockets:
             one.close()
-        os.close(self.progress)
+        if self.progress is not None:
+            os.close(self.progress)
         join_cgroup(self.places.agent_cgroup(node))
         namespaces.enter(str(self.places.netns(node)))
         self.work.agent(self.places.node(node) / "agent.json")
@@ -178,27 +226,17 @@ class Keeper:
         name = outside.world.name
         join_cgroup(self.places.node_cgroup(name))
         namespaces.enter(str(self.places.netns(name)))
+        os.set_inheritable(self.held, True)
         words = images.web(list(outside.world.serve))
         os.execve(words[0], words, {"HOSTNAME": name, "PATH": os.environ.get("PATH", "")})
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            for child in self.children.values():
-                if child.pid == pid:
-                    self._died(child, os.waitstatus_to_exitcode(status))
-
-    def _died(self, child: Child, code: int) -> None:
+    def _ended(self, child: Child) -> None:
+        self.selector.unregister(child.pidfd)
+        how = child.ended()
         now = time.monotonic()
         child.quick_deaths = 0 if now - child.since > STEADY else child.quick_deaths + 1
         wait = 0.0 if child.quick_deaths <= 1 else min(10.0, 0.1 * 2.0**child.quick_deaths)
-        child.pid, child.due = 0, now + wait
-        how = f"with signal {-code}" if code < 0 else f"with exit code {code}"
+        child.due = now + wait
         print(f"{child.name} ended {how}; starting it again in {wait:.1f} s", file=sys.stderr, flush=True)
         self._tell(
             {"died": child.name, "how": how, "times": child.quick_deaths, "log": self._last_words(child)}
@@ -233,49 +271,48 @@ class Keeper:
         connection, _ = self.server.accept()
         with connection:
             connection.settimeout(2)
-            try:
-                request = json.loads(connection.makefile("rb").readline(4096) or b"{}")
-                connection.sendall(json.dumps(self._do(request)).encode() + b"\n")
-            except (OSError, ValueError) as error:
-                print(f"a request could not be answered: {error}", file=sys.stderr)
+            request = json.loads(connection.makefile("rb").readline(4096) or b"{}")
+            if not isinstance(request, dict):
+                raise Conflict("a request is a JSON object")
+            what = str(request.get("what"))
+            renew = request.get("do") == "restart" and what in self.children and self.work.outdated()
+            # A keeper that was renewed for this, and still finds its code old, sees a clock that was set.
+            renew = renew and not self.renewed
+            answer = _shown(self.children[what]) if renew else self._do(request)
+            connection.sendall(json.dumps(answer).encode() + b"\n")
+        if renew:
+            self.work.renew(self.places, self.sockets, what)
 
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
         match request.get("do"):
             case "status":
                 return {"children": [_shown(child) for child in self.children.values()]}
+            case "restart" if request.get("what") in self.children:
+                return _shown(self._restart(str(request["what"])))
             case "restart":
-                child = self.children.get(str(request.get("what")))
-                if child is None:
-                    return {"error": f"there is no {request.get('what')} here"}
-                child.quick_deaths = 0
-                child.since = 0.0
-                if child.pid:
-                    os.kill(child.pid, signal.SIGTERM)
-                else:
-                    child.due = time.monotonic()
-                return {"restarting": child.name, "starts": child.starts}
+                return {"error": f"there is no {request.get('what')} here"}
         return {"error": "unknown request"}
 
-    def _signals(self, numbers: bytes) -> None:
-        if signal.SIGTERM in numbers:
-            self.ending = True
+    def _restart(self, name: str) -> Child:
+        child = self.children[name]
+        child.quick_deaths, child.since = 0, 0.0
+        if child.pid:
+            child.signal()
+        else:
+            child.due = time.monotonic()
+        return child
 
-    def _wait_for_kubeconfigs(self) -> None:
+    def _kubeconfigs(self) -> bool:
         """Agents need a kubeconfig, which the control process writes when its API listens."""
-        wanted = [self.places.node(node.name) / "kubeconfig" for node in self.plan.nodes]
-        while not all(path.exists() for path in wanted):
-            self._reap()
-            self._start_due()
-            time.sleep(0.005)
+        return all((self.places.node(node.name) / "kubeconfig").exists() for node in self.plan.nodes)
 
     def _tell(self, message: dict[str, Any]) -> None:
+        if self.progress is None:
+            return
         try:
             os.write(self.progress, json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
-            return  # nobody waits any more
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
+        except OSError:
+            return  # nobody waits any more, or does not read
 
 
 def _shown(child: Child) -> dict[str, Any]:
@@ -283,15 +320,28 @@ def _shown(child: Child) -> dict[str, Any]:
 
 
 def ask(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The keeper's answer; None where there is no keeper (any more)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(5)
+    """The keeper's answer; None where there is no keeper (any more), or one that does not answer.
+
+    One that is just coming up is waited for.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
         try:
-            connection.connect(str(places.keeper_socket))
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = connection.makefile("rb").readline()
+            return _asked(places, request)
+        except (ConnectionRefusedError, FileNotFoundError):
+            if children.claimed(places, KEEPER) is None or time.monotonic() > deadline:
+                return None
+            time.sleep(0.01)
         except OSError:
             return None
+
+
+def _asked(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(places.keeper_socket))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answer = connection.makefile("rb").readline()
     return json.loads(answer) if answer else None
 
 

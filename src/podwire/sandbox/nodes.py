@@ -1,6 +1,7 @@
 """Node objects: registered, kept alive by a Lease, Ready while their agent answers.
 
-In the walk this is what a kubelet tells of its node; the pod CIDRs are the plan's.
+In the walk this is what a kubelet tells of its node; the pod CIDRs are the plan's. What is to be said is
+compared with what the API has, each time anew: others write there too, and an earlier control process did.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import podwire
+from podwire.base.aio import boundary
+from podwire.base.clock import Attention
 from podwire.base.errors import PodwireError
 from podwire.client.agent import AsyncAgentClient
 from podwire.sandbox.cluster import Cluster, now
@@ -23,11 +26,12 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 LEASE_SECONDS = 40
 RENEW = 10.0  # s
+NOT_READY = "node.kubernetes.io/not-ready"
 # s an agent may be away before its node is not ready: the datapath goes on without it, so a restart
 # must not take a node's pods out of their Services. As long as Kubernetes waits for a node.
 GRACE = 40.0
-PATIENCE = 8.0  # s without an answer until a node that was ready counts as not ready
-QUICK, SLOW = 0.03, 2.0  # s between questions to an agent that is not ready yet, and to one that is
+QUICK, AGAIN, SLOW = 0.03, 0.2, 2.0  # s between questions to an agent: that begins, is away, is well
+ANSWER = 5.0  # s an agent may take to answer
 
 
 def register(cluster: Cluster, plan: Plan, node: Node) -> None:
@@ -39,32 +43,50 @@ def register(cluster: Cluster, plan: Plan, node: Node) -> None:
 
 
 async def keep(cluster: Cluster, places: Places, node: Node, ready: asyncio.Event) -> None:
-    """Renew the lease and report whether the agent is well, for ever. `ready` is set once it is."""
-    agent = AsyncAgentClient(places.node(node.name) / "podwire.sock", node=node.name, timeout=5)
-    loop = asyncio.get_running_loop()
-    renewed = loop.time()
-    said, well_at = "", -GRACE
+    """Renew the lease and report whether the agent is well, for ever. `ready` is set while it is."""
+    keeping = _Keeping(cluster, places, node, ready)
     while True:
-        if loop.time() - renewed >= RENEW:
-            _renew(cluster, node)
-            renewed = loop.time()
-        well, why = await _ask(agent)
+        wait = SLOW
+        with boundary(f"reporting of node {node.name}"):
+            wait = await keeping.look()
+        await asyncio.sleep(wait)
+
+
+class _Keeping:
+    """What is known of one node between two looks at it."""
+
+    def __init__(self, cluster: Cluster, places: Places, node: Node, ready: asyncio.Event) -> None:
+        self.cluster, self.node, self.ready = cluster, node, ready
+        self.agent = AsyncAgentClient(places.node(node.name) / "podwire.sock", node=node.name, timeout=ANSWER)
+        # Between two looks there is an answer that may take its time, and a wait. What is longer is a time
+        # in which this process did not run, and the agent's silence in it says nothing.
+        self.attention = Attention(ANSWER + SLOW)
+        self.renewed = 0.0
+        # A node that an earlier control process left Ready has the same grace as one that was asked.
+        self.well_at = 0.0 if _says_ready(cluster, node) else -GRACE
+
+    async def look(self) -> float:
+        """Once: ask, and report what the API does not say yet; seconds until the next look."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self.renewed >= RENEW:
+            _renew(self.cluster, self.node)
+            self.renewed = loop.time()
+        self.attention.look(loop.time())
+        well, why = await _ask(self.agent)
+        moment = self.attention.look(loop.time())
         if well:
-            well_at = loop.time()
-        elif loop.time() - well_at < GRACE:
-            await asyncio.sleep(SLOW / 10)
-            continue
-        if why != said or well != ready.is_set():
-            _report(cluster, node, well, why)
-            said = why
-        (ready.set if well else ready.clear)()
-        await asyncio.sleep(SLOW if well else QUICK)
+            self.well_at = moment
+        elif moment - self.well_at < GRACE:
+            return AGAIN
+        _report(self.cluster, self.node, well, why)
+        (self.ready.set if well else self.ready.clear)()
+        return SLOW if well else AGAIN if self.well_at >= 0 else QUICK
 
 
-def _is_ready(cluster: Cluster, node: Node) -> bool:
-    """What the object says, from an earlier control process."""
-    conditions = (cluster.find("nodes", "", node.name) or {}).get("status", {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+def _says_ready(cluster: Cluster, node: Node) -> bool:
+    """What the object says."""
+    found = cluster.find("nodes", "", node.name) or {}
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(found))
 
 
 async def _ask(agent: AsyncAgentClient) -> tuple[bool, str]:
@@ -77,29 +99,37 @@ async def _ask(agent: AsyncAgentClient) -> tuple[bool, str]:
 
 
 def _report(cluster: Cluster, node: Node, well: bool, why: str) -> None:
-    def edit(old: Object) -> Object:
-        conditions = {one["type"]: one for one in old["status"].get("conditions") or []}
-        fresh = _ready(well, why)
-        before = conditions.get("Ready")
-        if before and before.get("status") == fresh["status"]:
-            fresh["lastTransitionTime"] = before["lastTransitionTime"]
-        old["status"]["conditions"] = [*(one for name, one in conditions.items() if name != "Ready"), fresh]
-        return old
+    found = cluster.find("nodes", "", node.name)
+    if found is None:
+        return
+    wanted = _ready(well, why)
+    before: Object = next((one for one in _conditions(found) if one["type"] == "Ready"), {})
+    if any(before.get(key) != wanted[key] for key in ("status", "reason", "message")):
+        if before.get("status") == wanted["status"]:
+            wanted["lastTransitionTime"] = before["lastTransitionTime"]
 
-    cluster.edit_status("nodes", "", node.name, edit)
-    kind = cluster.objects.kind("nodes")
-    taints = [] if well else [{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]
+        def edit(old: Object) -> Object:
+            others = [one for one in _conditions(old) if one["type"] != "Ready"]
+            old["status"]["conditions"] = [*others, wanted]
+            return old
 
-    def taint(old: Object) -> Object:
-        spec = old.setdefault("spec", {})
-        others = [one for one in spec.get("taints") or [] if one["key"] != "node.kubernetes.io/not-ready"]
-        spec["taints"] = others + taints
-        if not spec["taints"]:
-            del spec["taints"]
-        return old
+        cluster.edit_status("nodes", "", node.name, edit)
+    taints = found.get("spec", {}).get("taints") or []
+    if well == any(one["key"] == NOT_READY for one in taints):
+        cluster.objects.change(cluster.objects.kind("nodes"), "", node.name, lambda old: _tainted(old, well))
 
-    if cluster.find("nodes", "", node.name) is not None:
-        cluster.objects.change(kind, "", node.name, taint)
+
+def _conditions(node: Object) -> list[Object]:
+    return (node.get("status") or {}).get("conditions") or []
+
+
+def _tainted(node: Object, well: bool) -> Object:
+    spec = node.setdefault("spec", {})
+    others = [one for one in spec.get("taints") or [] if one["key"] != NOT_READY]
+    spec["taints"] = others + ([] if well else [{"key": NOT_READY, "effect": "NoSchedule"}])
+    if not spec["taints"]:
+        del spec["taints"]
+    return node
 
 
 def _ready(well: bool, why: str) -> Object:

@@ -6,6 +6,7 @@ them is a record of everything.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from podwire.sandbox import mounts
 RUN = Path("/run/podwire/sandboxes")
 NETNS = Path("/run/netns")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+FILE_NAME_MAX = 255
 NAME_MAX = 20  # a node's socket must stay below the 108 bytes of a unix address
 
 
@@ -76,6 +78,10 @@ class Places(msgspec.Struct, frozen=True):
     def keeper_socket(self) -> Path:
         return self.directory / "keeper.sock"
 
+    def claim(self, process: str) -> Path:
+        """Locked by the process of that name while it lives."""
+        return self.directory / "processes" / process.replace(" ", "-")
+
     @property
     def logs(self) -> Path:
         return self.directory / "logs"
@@ -93,8 +99,15 @@ class Places(msgspec.Struct, frozen=True):
         return NETNS / f"pw-{self.name}-{member}"
 
     def pod_netns(self, namespace: str, pod: str) -> Path:
-        """Neither part before the pod's name can hold a dot, so no two pods share a name."""
-        return NETNS / f"pw-{self.name}.{namespace}.{pod}"
+        """Neither part before the pod's name can hold a dot, so no two pods share a name.
+
+        One that is too long for a file ends in a digest of the whole, behind a character no name holds.
+        """
+        whole = f"pw-{self.name}.{namespace}.{pod}"
+        if len(whole) > FILE_NAME_MAX:
+            digest = hashlib.sha256(whole.encode()).hexdigest()[:32]
+            whole = f"{whole[: FILE_NAME_MAX - 33]}~{digest}"
+        return NETNS / whole
 
     @property
     def cgroup(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from podwire.base.errors import InvalidObject
+from podwire.base.files import replace_whole
 from podwire.sandbox.lab import Lab, NodeSpec, World
 
 INDEX_MAX = 250
@@ -151,9 +152,7 @@ def _check_free(path: str, cidr: str, used: list[tuple[str, str]], hint: str | N
 
 def save(plan: Plan, path: Path) -> None:
     """Write the plan so that a reader sees all of it or nothing."""
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(msgspec.json.encode(plan))
-    temporary.rename(path)
+    replace_whole(path, msgspec.json.encode(plan))
 
 
 def load(path: Path) -> Plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 from podwire.sandbox.keeper import Work
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Plan
+from podwire.sandbox.runner.process import Process
 
 AGENT = "podwire.agent.__main__"
 RELAY = "podwire.hubble.relay"
@@ -17,10 +18,10 @@ RELAY = "podwire.hubble.relay"
 
 def work() -> Work:
     """The processes of a sandbox."""
-    return Work(common=_common, control=_control, warm=_warm, agent=_agent, relay=_relay)
+    return Work(_common, _control, _warm, _agent, _relay, _guard, _renew, _outdated)
 
 
-def _control(plan: Plan, places: Places, sockets: list[socket.socket], progress: int) -> None:
+def _control(plan: Plan, places: Places, sockets: list[socket.socket], progress: int | None) -> None:
     from podwire.sandbox import control
 
     control.main(plan, places, sockets, progress)
@@ -46,3 +47,21 @@ def _relay(nodes: list[tuple[str, str]], listen: Path) -> None:
 
     relay = Relay([Peer(name, target) for name, target in nodes], Address(socket=str(listen)))
     asyncio.run(relay.run())
+
+
+def _guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:
+    from podwire.sandbox import succession
+
+    succession.guard(places, kept, sockets)
+
+
+def _renew(places: Places, sockets: list[socket.socket], restart: str) -> None:
+    from podwire.sandbox import succession
+
+    succession.become(places, sockets, restart)
+
+
+def _outdated() -> bool:
+    from podwire.sandbox import succession
+
+    return succession.outdated()

@@ -10,14 +10,15 @@ into a command that needs it for nothing else.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from podwire.base.errors import NetworkError, NotSupported
+from podwire.base.errors import Conflict, NetworkError, NotSupported
 from podwire.net import namespaces
 from podwire.sandbox.places import Places
-from podwire.sandbox.plan import Plan
+from podwire.sandbox.plan import API_PORT, Plan
 from podwire.sandbox.record import Record
 
 BRIDGE = "br0"
@@ -123,3 +124,29 @@ def _batch(namespace: Path, lines: list[str]) -> None:
     if done.returncode:
         words = " ".join(done.stderr.split())
         raise NetworkError(f"cannot build the network of {namespace.name}: {words}")
+
+
+def listening(plan: Plan, places: Places, port: int) -> list[socket.socket]:
+    """Listening sockets of the API server: on loopback for people, on the bridge for nodes and pods.
+
+    `port` is the one on loopback; 0, or one that somebody else has by now: any that is free.
+    """
+    try:
+        sockets = [_bound(None, "127.0.0.1", port)]
+    except Conflict:
+        sockets = [_bound(None, "127.0.0.1", 0)]
+    net = str(places.netns("net"))
+    return sockets + [_bound(net, address, API_PORT) for address in plan.bridge]
+
+
+def _bound(namespace: str | None, address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    one = namespaces.open_socket(namespace, family)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind((address, port))
+        one.listen(1024)
+    except OSError as error:
+        one.close()
+        raise Conflict(f"the API server cannot listen on {address} port {port}: {error.strerror}") from error
+    return one

@@ -2,7 +2,8 @@
 
 `up` plans, records and makes directories, cgroups and the underlay, forks the keeper, and waits
 until nodes (and the lab's pods) are ready. Whatever fails or interrupts it, what was made is
-removed again: there is no half a sandbox. One that a crash left behind is found by its record.
+removed again: there is no half a sandbox. One that a crash left behind is found by its record; one of
+which anything still runs is never removed by `up`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from typing import Any
 import msgspec
 
 from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, Unreachable
-from podwire.net import namespaces
-from podwire.sandbox import checks, keeper, mounts, underlay
+from podwire.sandbox import checks, children, keeper, mounts, succession, underlay
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
-from podwire.sandbox.plan import API_PORT, INDEX_MAX, Plan, load, plan, save
+from podwire.sandbox.plan import INDEX_MAX, Plan, load, plan, save
 from podwire.sandbox.record import Record, remove_all
 
 Tell = Callable[[str], None]
@@ -146,7 +146,11 @@ def _is(path: Path, fd: int) -> bool:
 def _clear_leftovers(places: Places, tell: Tell) -> None:
     if not places.record.exists():
         return
-    if places.complete.exists() and keeper.ask(places, {"do": "status"}) is not None:
+    if places.complete.exists() and children.lives(places):
+        # Whoever of it is missing: what runs is not ours to end, and is kept again from now on.
+        if children.claimed(places, children.KEEPER) is None:
+            succession.revive(places)
+            tell(f"sandbox “{places.name}” had lost its keeper, and has another one now")
         raise Conflict(
             f"sandbox “{places.name}” runs already",
             hint=f"podwire sandbox down --name {places.name}, or choose another name with --name",
@@ -281,26 +285,10 @@ def _close_others(*kept: int) -> None:
 
 
 def _sockets(made: Plan, places: Places, built: int) -> list[socket.socket]:
-    """Listening sockets of the API server: on loopback for people, on the bridge for nodes and pods."""
     if not os.read(built, 1):
         raise NotFound("the underlay was not built")
     os.close(built)
-    sockets = [_bound(None, "127.0.0.1", 0)]
-    net = str(places.netns("net"))
-    sockets += [_bound(net, address, API_PORT) for address in made.bridge]
-    return sockets
-
-
-def _bound(namespace: str | None, address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    one = namespaces.open_socket(namespace, family)
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        one.bind((address, port))
-        one.listen(1024)
-    except OSError as error:
-        raise Conflict(f"the API server cannot listen on {address} port {port}: {error.strerror}") from error
-    return one
+    return underlay.listening(made, places, 0)
 
 
 def _await_ready(reader: int, timeout: float, tell: Tell) -> None:
@@ -321,7 +309,10 @@ def _await_ready(reader: int, timeout: float, tell: Tell) -> None:
             buffer += piece
             *lines, buffer = buffer.split(b"\n")
             for line in lines:
-                message: dict[str, Any] = json.loads(line)
+                try:
+                    message: dict[str, Any] = json.loads(line)
+                except ValueError:
+                    continue  # the end of a process that was killed while it wrote
                 if message.get("ready"):
                     return
                 last = _heard(message, tell) or last

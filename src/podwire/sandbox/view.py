@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from podwire.base.errors import Conflict, NotFound
-from podwire.sandbox import checks, keeper
+from podwire.sandbox import checks, children, keeper, succession
 from podwire.sandbox.places import Places, cgroup2_mount, check_name, names
 from podwire.sandbox.plan import Plan, load
 from podwire.sandbox.runner.place import Saved
 
 
 def overview() -> list[dict[str, Any]]:
-    """All sandboxes, as `list` shows them: running, incomplete (coming up, or something died), leftover."""
+    """All sandboxes, as `list` shows them: running, incomplete (coming up, or a process is missing),
+    leftover (nothing of it runs)."""
     checks.root()
     return [_shown(name) for name in names()]
 
@@ -34,21 +34,15 @@ def _shown(name: str) -> dict[str, Any]:
         "routing": plan.lab.routing,
     }
     shown["pods"] = len(list(pods(places)))
-    shown["api"] = _server(places.kubeconfig)
+    shown["api"] = succession.server_of(places.kubeconfig)
     answer = keeper.ask(places, {"do": "status"})
     if answer is not None:
         shown["processes"] = answer["children"]
         whole = places.complete.exists() and all(one["pid"] for one in answer["children"])
         shown["state"] = "running" if whole else "incomplete"
+    elif children.lives(places):
+        shown["state"] = "incomplete"
     return shown
-
-
-def _server(kubeconfig: Path) -> str:
-    try:
-        lines = kubeconfig.read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split("server:")[1].strip() for line in lines if "server:" in line), "")
 
 
 def open_sandbox(name: str) -> tuple[Places, Plan]:
@@ -117,8 +111,10 @@ def node_command(name: str, node: str, command: list[str]) -> list[str]:
 
 
 def restart(name: str, what: str) -> None:
-    """Have the keeper restart one of its processes."""
+    """Have the keeper restart one of its processes; a sandbox that lost its keeper gets another one."""
     places, _ = open_sandbox(name)
+    if children.lives(places) and children.claimed(places, children.KEEPER) is None:
+        succession.revive(places)
     answer = keeper.ask(places, {"do": "restart", "what": what})
     if answer is None:
         raise Conflict(f"sandbox “{name}” does not run", hint=f"podwire sandbox down --name {name}, then up")

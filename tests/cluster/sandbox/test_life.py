@@ -90,18 +90,6 @@ def test_a_process_that_is_killed_comes_back(cli: Run, name: str, process: str) 
         cli("sandbox", "down", "--name", name)
 
 
-def test_what_a_killed_keeper_left_is_found_by_the_next_up(cli: Run, name: str) -> None:
-    assert cli("sandbox", "up", "--name", name, "--nodes", "1").returncode == 0
-    for pid in Path(f"/proc/{pid_of(cli, name, 'control')}/status").read_text().splitlines():
-        if pid.startswith("PPid:"):
-            os.kill(int(pid.split()[1]), signal.SIGKILL)
-    wait_for(lambda: shown(cli, name)["state"] == "leftover", "the end of the keeper")
-    up = cli("sandbox", "up", "--name", name, "--nodes", "1")
-    assert up.returncode == 0, up.stderr
-    assert "left behind" in up.stderr
-    assert cli("sandbox", "down", "--name", name).returncode == 0
-
-
 @pytest.mark.timeout(300)
 def test_up_killed_at_any_moment_leaves_what_down_removes(cli: Run, name: str) -> None:
     seed = random.randrange(1 << 32)

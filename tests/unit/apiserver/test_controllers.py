@@ -297,32 +297,6 @@ def test_a_namespace_is_furnished_and_emptied(world: Any) -> None:
     assert [one for kind in world.store.resources() for one in world.store.list(kind, "prod")] == []
 
 
-def test_a_silent_node(world: Any) -> None:
-    world.node("n1")
-    lease = {
-        "metadata": {"name": "n1"},
-        "spec": {"holderIdentity": "n1", "renewTime": "2026-01-01T00:00:00.000000Z"},
-    }
-    world.create("leases", lease, "kube-node-lease")
-    world.create("pods", pod("p"))
-    world.create(
-        "pods",
-        pod("quick", tolerations=[{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]),
-    )
-    world.settle()
-    for name, address in (("p", "10.1.0.1"), ("quick", "10.1.0.2")):
-        if world.get("pods", name)["spec"].get("nodeName"):
-            world.run(name, address)
-    world.settle(6.0)
-    ready = next(one for one in world.get("nodes", "n1")["status"]["conditions"] if one["type"] == "Ready")
-    assert ready["status"] == "Unknown"
-    taints = {(one["key"], one["effect"]) for one in world.get("nodes", "n1")["spec"]["taints"]}
-    assert taints == {
-        ("node.kubernetes.io/unreachable", "NoSchedule"),
-        ("node.kubernetes.io/unreachable", "NoExecute"),
-    }
-
-
 def test_what_ran_on_a_node_that_is_gone_goes(world: Any) -> None:
     world.node("n1")
     world.create("pods", pod("p"))

@@ -4,7 +4,18 @@ import asyncio
 
 import pytest
 
-from podwire.base.aio import Backoff, Channel, Closed, Supervised, TaskEnded, Turns, eventually, retry
+from podwire.base.aio import (
+    Backoff,
+    Channel,
+    Closed,
+    Room,
+    Supervised,
+    TaskEnded,
+    Turns,
+    boundary,
+    eventually,
+)
+from podwire.base.errors import NotFound
 
 
 async def forever() -> None:
@@ -79,17 +90,6 @@ def test_an_offer_drops_the_oldest_and_counts_it() -> None:
     asyncio.run(scenario())
 
 
-def test_retry_gives_up_with_the_last_error() -> None:
-    tries = []
-
-    async def fail() -> None:
-        tries.append(1)
-        raise OSError(f"try {len(tries)}")
-
-    with pytest.raises(OSError, match="try 3"):
-        asyncio.run(retry("fail", fail, on=OSError, tries=3, backoff=Backoff(0.001, 0.002)))
-
-
 def test_backoff_doubles_up_to_its_limit() -> None:
     waits = [Backoff(1, 8).after(failures) for failures in range(1, 8)]
     assert 0.8 <= waits[0] <= 1.2
@@ -123,3 +123,60 @@ def test_one_at_a_time_has_a_key_also_when_another_comes_as_it_changes_hands() -
         assert len(turns) == 0
 
     asyncio.run(scenario())
+
+
+def test_tasks_of_one_name_are_two_tasks() -> None:
+    async def scenario() -> tuple[list[str], list[bool]]:
+        async with Supervised("test") as group:
+            tasks = [group.once("the same", forever()) for _ in range(2)]
+            running = group.running
+        return running, [task.cancelled() for task in tasks]
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 5)) == (["the same"] * 2, [True, True])
+
+
+def test_a_boundary_keeps_what_fails_inside_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Exception] = []
+    for error in (NotFound("there is no such thing"), ZeroDivisionError("broken")):
+        with boundary("an object", told.append):
+            raise error
+    assert [type(one) for one in told] == [NotFound, ZeroDivisionError]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["an object failed: there is no such thing", "an object failed"]
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+
+
+def test_a_boundary_keeps_a_report_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    def tell(error: Exception) -> None:
+        raise LookupError("nobody to tell")
+
+    with boundary("an object", tell):
+        raise ValueError("broken")
+    assert "the failure of an object could not be reported" in caplog.text
+
+
+def test_a_boundary_lets_cancellation_pass() -> None:
+    async def scenario() -> bool:
+        async def work() -> None:
+            with boundary("an object"):
+                await forever()
+
+        async with Supervised("test") as group:
+            task = group.once("work", work())
+            await asyncio.sleep(0)
+        return task.cancelled()
+
+    assert asyncio.run(scenario())
+
+
+def test_room_is_limited_and_given_back(caplog: pytest.LogCaptureFixture) -> None:
+    room = Room("guests", 2)
+    with room.one() as first, room.one() as second:
+        for _ in range(4):
+            with room.one() as third:
+                assert (first, second, third) == (True, True, False)
+    assert (room.taken, room.refused) == (0, 4)
+    with pytest.raises(ValueError, match="broken"), room.one():
+        raise ValueError("broken")
+    assert room.taken == 0
+    assert len(caplog.records) == 3  # for the first, the second, and the fourth

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podwire.apiserver.metadata import is_resolvable
+from podwire.base.aio import Room, Supervised
 from podwire.sandbox.dns import server
 from podwire.sandbox.dns.server import Answerer
 from podwire.sandbox.dns.zone import SLICES, Zone, pointed_at
@@ -169,6 +171,107 @@ def test_an_answer_that_does_not_fit_is_truncated_on_udp_only() -> None:
 def test_bytes_that_are_no_query_do_no_harm(wire: bytes) -> None:
     answer = asyncio.run(ANSWERER.answer(wire, udp=True))
     assert answer is None or answer[:2] == wire[:2]
+
+
+LABELS = st.lists(st.text("abcxyz019-_", min_size=1, max_size=70), min_size=1, max_size=6)
+
+
+@given(st.one_of(LABELS.map(".".join), st.text(max_size=80), st.just("a" * 64 + ".com")))
+def test_whatever_a_service_stands_for_a_query_is_answered(name: str) -> None:
+    """What the API accepts resolves; what it would refuse, and is there all the same, is SERVFAIL."""
+    stands_for = {**OBJECTS["services"][2], "spec": {"type": "ExternalName", "externalName": name}}
+
+    def find_it(resource: str, namespace: str, wanted: str) -> Object | None:
+        return stands_for if (resource, wanted) == ("services", "out") else find(resource, namespace, wanted)
+
+    query = dns.message.make_query("out.prod.svc.cluster.local", "A").to_wire()
+    wire = asyncio.run(Answerer(Zone(find_it, every), ()).answer(query, udp=True))
+    assert wire is not None
+    response = dns.message.from_wire(wire)
+    assert response.rcode() in (dns.rcode.NOERROR, dns.rcode.SERVFAIL)
+    if is_resolvable(name.rstrip(".")):
+        assert response.rcode() == dns.rcode.NOERROR
+        assert response.answer[0][0].to_text() == name.rstrip(".") + "."
+
+
+@given(LABELS, st.integers(0, 300), st.integers(0, 15), st.booleans())
+def test_any_query_is_answered(labels: list[str], kind: int, opcode: int, udp: bool) -> None:
+    shortened = [label[:63] for label in labels][:3]
+    query = dns.message.make_query(".".join([*shortened, "svc.cluster.local"]), kind)
+    query.set_opcode(opcode)
+    wire = asyncio.run(ANSWERER.answer(query.to_wire(), udp=udp))
+    assert wire is not None and wire[:2] == query.id.to_bytes(2, "big")
+
+
+def test_a_query_that_fails_is_answered_and_so_is_the_next() -> None:
+    """In the server's own tasks: what one query raises must not end them."""
+
+    def faulty(resource: str, namespace: str, name: str) -> Object | None:
+        if name == "bad":
+            raise ZeroDivisionError("nobody thought of this")
+        return find(resource, namespace, name)
+
+    async def scenario() -> list[int]:
+        loop, codes = asyncio.get_running_loop(), []
+        answerer = Answerer(Zone(faulty, every), ())
+        async with Supervised("DNS") as group:
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: server._Datagrams(answerer, group), local_addr=("127.0.0.1", 0)
+            )
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.setblocking(False)
+                client.connect(transport.get_extra_info("sockname"))
+                for name in ("bad", "web", "bad", "web"):
+                    query = dns.message.make_query(f"{name}.prod.svc.cluster.local", "A")
+                    await loop.sock_sendall(client, query.to_wire())
+                    wire = await asyncio.wait_for(loop.sock_recv(client, 512), 5)
+                    codes.append(int(dns.message.from_wire(wire).rcode()))
+            transport.close()
+        return codes
+
+    assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL, dns.rcode.NOERROR] * 2
+
+
+def test_a_query_without_room_is_answered_so() -> None:
+    answerer = Answerer(Zone(find, every), ())
+    answerer.room = Room("queries", 0)
+    wire = asyncio.run(answerer.answer(dns.message.make_query("cluster.local", "A").to_wire(), udp=True))
+    assert wire is not None and dns.message.from_wire(wire).rcode() == dns.rcode.SERVFAIL
+
+
+def test_connections_are_bounded() -> None:
+    async def scenario() -> bytes:
+        handle = server._stream_handler(ANSWERER)
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as listening:
+            address = listening.sockets[0].getsockname()
+            open_ones = [await asyncio.open_connection(*address) for _ in range(server.STREAMS)]
+            reader, last = await asyncio.open_connection(*address)
+            got = await asyncio.wait_for(reader.read(), 5)
+            for _, writer in [*open_ones, (reader, last)]:
+                writer.close()
+            return got
+
+    assert asyncio.run(scenario()) == b""  # closed, not kept waiting
+
+
+def test_a_query_that_fails_does_not_end_its_connection() -> None:
+    def faulty(resource: str, namespace: str, name: str) -> Object | None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    async def scenario() -> list[int]:
+        codes = []
+        handle = server._stream_handler(Answerer(Zone(faulty, every), ()))
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            for _ in range(2):
+                wire = dns.message.make_query("web.prod.svc.cluster.local", "A").to_wire()
+                writer.write(len(wire).to_bytes(2, "big") + wire)
+                size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
+                codes.append(int(dns.message.from_wire(await reader.readexactly(size)).rcode()))
+            writer.close()
+        return codes
+
+    assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL] * 2
 
 
 def test_reverse_names() -> None:

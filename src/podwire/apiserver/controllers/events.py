@@ -11,12 +11,17 @@ from podwire.apiserver.objects import Objects
 Object = dict[str, Any]
 
 
-def record(objects: Objects, about: Object, kind: str, reason: str, message: str, component: str) -> None:
-    """Store or count an event. `kind` is Normal or Warning."""
+def record(
+    objects: Objects, about: Object, kind: str, reason: str, message: str, component: str, host: str = ""
+) -> None:
+    """Store or count an event. `kind` is Normal or Warning; `host` the node that says it.
+
+    The name begins with the object's, cut so that the whole is a name.
+    """
     meta = about["metadata"]
     namespace = meta.get("namespace") or "default"
     said = "\0".join((meta.get("uid", ""), kind, reason, message, component))
-    name = f"{meta['name'][:200]}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    name = f"{meta['name'][:200].rstrip('-.')}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
     events = objects.kind("events")
     space = objects.find("namespaces", "", namespace)
     if space is None or space["metadata"].get("deletionTimestamp"):
@@ -44,7 +49,7 @@ def record(objects: Objects, about: Object, kind: str, reason: str, message: str
         "involvedObject": involved,
         "reason": reason,
         "message": message[:1024],
-        "source": {"component": component},
+        "source": {"component": component, **({"host": host} if host else {})},
         "reportingComponent": component,
         "firstTimestamp": moment,
         "lastTimestamp": moment,

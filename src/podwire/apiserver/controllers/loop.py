@@ -12,7 +12,8 @@ from typing import Any
 
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change
-from podwire.base.aio import Backoff
+from podwire.base.aio import Backoff, boundary
+from podwire.base.clock import Attention
 from podwire.base.errors import ApiError, StorageError
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ _TURN = 64  # reconciliations before the loop serves clients again
 # how many times as long.
 _CHEAP = 0.05
 _REST = 4.0
+# s between two turns of the loop of which more do not count as time in which one could have heard: nodes
+# are looked at every 5 s, so that a longer gap is this process's own absence.
+_GAP = 10.0
 
 
 class Controller:
@@ -35,6 +39,7 @@ class Controller:
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
+        self.attention = Attention(_GAP)  # the loop's, once the controller is in one
 
     def start(self) -> Iterable[Key]:
         """Keys to begin with."""
@@ -62,10 +67,13 @@ class Controllers:
         self._free: dict[tuple[int, Key], float] = {}
         self._waiting: set[tuple[int, Key]] = set()
         self._wake: asyncio.Event | None = None
+        self._attention = Attention(_GAP)
         self._store.listeners.append(self._hear)
         for index, controller in enumerate(self.controllers):
-            for key in controller.start():
-                self._dirty[index, key] = None
+            controller.attention = self._attention
+            with boundary(f"{controller.name}: looking at what there is"):
+                for key in controller.start():
+                    self._dirty[index, key] = None
 
     def close(self) -> None:
         """Hear no more changes."""
@@ -90,6 +98,7 @@ class Controllers:
 
     def settle(self, now: float, most: int = 100_000, *, rest: bool = False) -> None:
         """Reconcile what is dirty or due at `now`, at most so many keys; with `rest` not large ones."""
+        self._attention.look(now)
         while self._later and self._later[0][0] <= now:
             item = heapq.heappop(self._later)[2]
             self._waiting.discard(item)
@@ -118,10 +127,13 @@ class Controllers:
             again = controller.reconcile(key)
             self._failures.pop(item, None)
         except (ApiError, StorageError) as error:
-            failures = self._failures[item] = self._failures.get(item, 0) + 1
-            again = _BACKOFF.after(failures)
-            level = logging.WARNING if failures == 5 else logging.DEBUG
+            again = self._failed(item)
+            level = logging.WARNING if self._failures[item] == 5 else logging.DEBUG
             log.log(level, "%s: %s: %s", controller.name, key, error)
+        except Exception:  # the boundary of one key: the others, and the API, go on; it is tried again
+            again = self._failed(item)
+            if self._failures[item] == 1:
+                log.exception("%s: %s failed", controller.name, key)
         cost = time.perf_counter() - began
         if cost > _CHEAP:
             self._free[item] = now + cost * _REST
@@ -130,11 +142,17 @@ class Controllers:
         if again is not None:
             heapq.heappush(self._later, (now + again, next(self._order), item))
 
+    def _failed(self, item: tuple[int, Key]) -> float:
+        """Count a failure; seconds until the next try."""
+        self._failures[item] = self._failures.get(item, 0) + 1
+        return _BACKOFF.after(self._failures[item])
+
     def _hear(self, change: Change) -> None:
         for index, controller in enumerate(self.controllers):
             if not controller.watches or change.resource in controller.watches:
-                for key in controller.keys(change):
-                    self._dirty[index, key] = None
+                with boundary(f"{controller.name}: a change of {change.resource} {change.stored.name}"):
+                    for key in controller.keys(change):
+                        self._dirty[index, key] = None
         if self._wake is not None:
             self._wake.set()
 

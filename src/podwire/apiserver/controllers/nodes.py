@@ -1,16 +1,20 @@
-"""Nodes: ready as long as they say so. A silent one becomes Unknown, its pods not ready, then evicted."""
+"""Nodes: ready as long as they say so. A silent one becomes Unknown, its pods not ready, then evicted.
+
+How long a node has been silent, and how long its pods have been tolerating that, is counted in time in
+which this controller could have heard (`base.clock`): times written by others are only compared for being
+others than before. So neither a clock that is set, nor a suspended machine, nor a stopped process evicts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from podwire.apiserver.controllers import placement, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.metadata import now
-from podwire.apiserver.objects import DeleteOptions
+from podwire.apiserver.objects import DeleteOptions, Objects
 from podwire.apiserver.store import Change
 
 Object = dict[str, Any]
@@ -27,6 +31,11 @@ class Nodes(Controller):
     name = "node-controller"
     watches = ("nodes",)
 
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(objects)
+        self._heard: dict[str, tuple[tuple[str, ...], float]] = {}  # node → its last signs of life, when
+        self._tainted: dict[str, dict[str, float]] = {}  # node → taint that evicts → since when
+
     def start(self) -> Iterable[str]:
         return [one["metadata"]["name"] for one in self.objects.all("nodes")]
 
@@ -36,6 +45,8 @@ class Nodes(Controller):
     def reconcile(self, key: str) -> float | None:
         node = self.objects.find("nodes", "", key)
         if node is None:
+            self._heard.pop(key, None)
+            self._tainted.pop(key, None)
             self._collect(key)
             return None
         silent = self._silent(node)
@@ -46,15 +57,21 @@ class Nodes(Controller):
         if ready != "True":
             self._unready(node)
             self._evict(key)
+        else:
+            self._tainted.pop(key, None)
         return _LOOK
 
     def _silent(self, node: Object) -> float | None:
-        """Seconds since the node's last sign of life; None if it never gave one."""
-        lease = self.objects.find(_LEASES, _SPACE, node["metadata"]["name"])
-        signs = [((lease or {}).get("spec") or {}).get("renewTime")]
-        signs.append((podstate.condition(node, "Ready") or {}).get("lastHeartbeatTime"))
-        times = [datetime.fromisoformat(one) for one in signs if one]
-        return (datetime.now(UTC) - max(times)).total_seconds() if times else None
+        """Seconds since the node gave another sign of life than before; None if it never gave one."""
+        name = node["metadata"]["name"]
+        lease = self.objects.find(_LEASES, _SPACE, name)
+        renewed = ((lease or {}).get("spec") or {}).get("renewTime") or ""
+        signs = (renewed, (podstate.condition(node, "Ready") or {}).get("lastHeartbeatTime") or "")
+        if not any(signs):
+            return None
+        if name not in self._heard or self._heard[name][0] != signs:
+            self._heard[name] = signs, self.attention.seconds
+        return self.attention.seconds - self._heard[name][1]
 
     def _unknown(self, node: Object) -> Object:
         found = podstate.condition(node, "Ready")
@@ -112,15 +129,15 @@ class Nodes(Controller):
         taints = [
             one for one in (node or {}).get("spec", {}).get("taints") or [] if one["effect"] == "NoExecute"
         ]
-        moment = datetime.now(UTC)
+        before, moment = self._tainted.get(name, {}), self.attention.seconds
+        since = self._tainted[name] = {one["key"]: before.get(one["key"], moment) for one in taints}
         for pod in self._pods(name) if taints else ():
             if pod["metadata"].get("deletionTimestamp"):
                 continue
             for taint in taints:
                 tolerated = placement.toleration(pod, taint)
-                since = datetime.fromisoformat(taint.get("timeAdded") or now())
                 limit = tolerated.get("tolerationSeconds") if tolerated else 0
-                if limit is not None and (moment - since).total_seconds() >= limit:
+                if limit is not None and moment - since[taint["key"]] >= limit:
                     message = "Marking for deletion Pod " + "/".join(place(pod))
                     record(self.objects, pod, "Normal", "TaintManagerEviction", message, self.name)
                     self.objects.delete(self.objects.kind("pods"), *place(pod))

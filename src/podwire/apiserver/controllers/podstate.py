@@ -42,7 +42,10 @@ def available_in(pod: Object, seconds: int) -> float | None:
     since = found.get("lastTransitionTime")
     if not seconds or not since:
         return 0.0
-    return max(0.0, seconds - (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds())
+    ready_for = (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
+    # A moment that is still to come was written before the clock was set back: how long ago is not known,
+    # and a rollout that waits for the clock to catch up could wait for days.
+    return max(0.0, seconds - ready_for) if ready_for >= 0 else 0.0
 
 
 def claimed(objects: Objects, owner: Object, resource: str = "pods") -> list[Object]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from podwire.apiserver.kinds import Strategy
-from podwire.apiserver.metadata import is_label, is_subdomain, labels_valid
+from podwire.apiserver.metadata import is_label, is_resolvable, labels_valid
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
 
 if TYPE_CHECKING:
@@ -76,8 +76,12 @@ class Services(Strategy):
             yield required("spec.ports")
         yield from labels_valid("spec.selector", spec.get("selector"))
         yield from _ports(ports, kind)
-        if kind == "ExternalName" and not is_subdomain((spec.get("externalName") or "").rstrip(".")):
-            yield FieldError("spec.externalName", "must be a DNS name", value=spec.get("externalName", ""))
+        if kind == "ExternalName" and not is_resolvable((spec.get("externalName") or "").rstrip(".")):
+            yield FieldError(
+                "spec.externalName",
+                "must be a DNS name, each label at most 63 characters",
+                value=spec.get("externalName", ""),
+            )
         if headless and kind in _NODE_PORTS:
             yield FieldError(
                 "spec.clusterIPs[0]", f"may not be set to 'None' for {kind} services", value="None"

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from podwire.apiserver.status import StatusError
+from podwire.base.aio import boundary
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.dns.zone import Zone
 from podwire.sandbox.plan import Plan
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 NAMESPACE, NAME = "kube-system", "kube-dns"
 CHECK = 0.02  # s
+AGAIN = 1.0  # s after a failure
 
 
 def ensure(cluster: Cluster, plan: Plan) -> None:
@@ -28,12 +30,15 @@ def ensure(cluster: Cluster, plan: Plan) -> None:
 async def run(cluster: Cluster, plan: Plan, runtime: Runtime) -> None:
     """Serve DNS in the pod's network, for ever; a pod that was deleted is made again."""
     while True:
-        worker = runtime.find(NAMESPACE, NAME)
-        if worker is None:
-            ensure(cluster, plan)
-        elif worker.place.alive and worker.place.saved.attached and not worker.stopping:
-            await _serve(cluster, plan, worker)
-        await asyncio.sleep(CHECK)
+        wait = AGAIN
+        with boundary("cluster DNS"):
+            worker = runtime.find(NAMESPACE, NAME)
+            if worker is None:
+                ensure(cluster, plan)
+            elif worker.place.alive and worker.place.saved.attached and not worker.stopping:
+                await _serve(cluster, plan, worker)
+            wait = CHECK
+        await asyncio.sleep(wait)
 
 
 async def _serve(cluster: Cluster, plan: Plan, worker: PodWorker) -> None:
@@ -46,6 +51,7 @@ async def _serve(cluster: Cluster, plan: Plan, worker: PodWorker) -> None:
 
     async def over() -> None:
         while worker.place.saved.first is first and worker.place.alive and not worker.stopping:
+            ensure(cluster, plan)  # the Service may be deleted while its pod goes on
             await asyncio.sleep(CHECK * 10)
 
     try:

@@ -3,6 +3,9 @@
 The Service kube-system/kube-dns has a real pod behind it, whose traffic goes through the datapath
 like any other's; only its "container" is served here, on sockets opened in its network namespace.
 Names outside the cluster go to the lab's upstreams; without any they are refused at once.
+
+Each query is a boundary: one that cannot be answered, for whatever reason, is answered SERVFAIL, and so is
+one for which there is no room. Pods ask, and pods may ask anything, as often as they can.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from podwire.base.aio import Supervised
+from podwire.base.aio import Room, Supervised, boundary
 from podwire.net import namespaces
 from podwire.sandbox.dns.zone import Record, Zone, pointed_at
 
@@ -33,6 +36,9 @@ TTL = 5
 UDP_PLAIN = 512
 UPSTREAM_TIMEOUT = 3.0
 PORT = 53
+QUERIES = 256  # answered at once
+STREAMS = 128  # TCP connections at once
+IDLE = 10.0  # s a TCP connection may be silent
 
 
 class Answerer:
@@ -40,16 +46,34 @@ class Answerer:
 
     def __init__(self, zone: Zone, upstreams: tuple[str, ...]) -> None:
         self.zone, self.upstreams = zone, upstreams
+        self.room = Room("queries to cluster DNS", QUERIES)
+        self.failures = 0
 
     async def answer(self, wire: bytes, *, udp: bool) -> bytes | None:
         """The response to a query; None where there is nothing to say (not a query, not DNS)."""
         try:
             query = dns.message.from_wire(wire)
-        except (dns.exception.DNSException, ValueError, IndexError):
+        except Exception:  # noqa: BLE001  the parser's boundary: bytes from anybody, which are no query
             return _format_error(wire)
         if query.flags & dns.flags.QR:
             return None
         size = max(UDP_PLAIN, query.payload) if udp else 65535
+        with self.room.one() as room:
+            if room:
+                try:
+                    return await self._answered(query, wire, size, udp)
+                except Exception as error:  # noqa: BLE001  the boundary of one query; `_failed` logs it
+                    self._failed(query, error)
+        return _wire(_response(query, dns.rcode.SERVFAIL), size)
+
+    def _failed(self, query: Any, error: Exception) -> None:
+        """In the log, and more and more seldom: who asks can ask again and again."""
+        self.failures += 1
+        if self.failures & (self.failures - 1) == 0:
+            asked = query.question[0].to_text() if query.question else "nothing"
+            log.warning("%s cannot be answered (%d so far): %r", asked, self.failures, error)
+
+    async def _answered(self, query: Any, wire: bytes, size: int, udp: bool) -> bytes:
         if len(query.question) != 1 or query.opcode() != 0:
             return _wire(_response(query, dns.rcode.NOTIMP), size)
         question = query.question[0]
@@ -137,22 +161,22 @@ async def _ask_tcp(wire: bytes, upstream: str) -> bytes:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Each query is answered in a task of the server's group."""
+    """Each query is answered in a task of the server's group; the answerer bounds how many at once."""
 
     def __init__(self, answerer: Answerer, group: Supervised) -> None:
-        self._answerer, self._group, self._asked = answerer, group, 0
+        self._answerer, self._group = answerer, group
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
 
     def datagram_received(self, data: bytes, address: Any) -> None:
-        self._asked += 1
-        self._group.once(f"query {self._asked}", self._reply(data, address))
+        self._group.once("query", self._reply(data, address))
 
     async def _reply(self, data: bytes, address: Any) -> None:
-        wire = await self._answerer.answer(data, udp=True)
-        if wire:
-            self._transport.sendto(wire, address)
+        with boundary("answering a datagram"):
+            wire = await self._answerer.answer(data, udp=True)
+            if wire and not self._transport.is_closing():
+                self._transport.sendto(wire, address)
 
 
 async def serve(
@@ -191,17 +215,23 @@ def _bound(netns: Path, family: int, kind: int, host: str) -> socket.socket:
 def _stream_handler(
     answerer: Answerer,
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    room = Room("TCP connections to cluster DNS", STREAMS)
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                size = int.from_bytes(await reader.readexactly(2), "big")
-                wire = await answerer.answer(await reader.readexactly(size), udp=False)
-                if wire:
-                    writer.write(len(wire).to_bytes(2, "big") + wire)
-                    await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            writer.close()
+        with room.one() as free, boundary("answering on a connection"):
+            try:
+                while free:
+                    async with asyncio.timeout(IDLE):
+                        size = int.from_bytes(await reader.readexactly(2), "big")
+                        asked = await reader.readexactly(size)
+                    wire = await answerer.answer(asked, udp=False)
+                    if wire:
+                        writer.write(len(wire).to_bytes(2, "big") + wire)
+                        async with asyncio.timeout(IDLE):
+                            await writer.drain()
+            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                return
+            finally:
+                writer.close()
 
     return handle

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from podwire.base.aio import Supervised
+from podwire.base.aio import Supervised, boundary
 from podwire.sandbox.cluster import stamp
 from podwire.sandbox.runner import probes, spec, status, volumes
 from podwire.sandbox.runner.place import Place, Run, Setup
@@ -71,7 +71,7 @@ class ContainerWorker:
             run = self.run if self.run is not None else await self._start(number)
             if run is not None:
                 await self._watch(run)
-                if not self._again():
+                if not self.again():
                     break
             number += 1 if run is not None else 0
             self.run = None
@@ -101,8 +101,12 @@ class ContainerWorker:
             return
         hook = ((self.spec.get("lifecycle") or {}).get("preStop") or {}).get("exec")
         if hook:
-            await self.exec(list(hook.get("command") or []), grace)
+            with boundary(f"preStop hook of container {self.name}", self._hook_failed):
+                await self.exec(list(hook.get("command") or []), grace)
         self.run.process.signal(signal.SIGTERM)
+
+    def _hook_failed(self, error: Exception) -> None:
+        self.pod.tell("Warning", "FailedPreStopHook", f"PreStopHook of container {self.name} failed: {error}")
 
     async def exec(self, command: list[str], timeout: float) -> tuple[int, str]:
         """Run `command` inside and wait: (exit code, output)."""
@@ -149,7 +153,7 @@ class ContainerWorker:
         except volumes.VolumeRefused as error:
             self._wait("CreateContainerConfigError", str(error))
             return None
-        except (ProcessError, OSError) as error:
+        except (ProcessError, OSError, ValueError) as error:  # ValueError: words no process can be given
             self._wait("RunContainerError", str(error))
             return None
         self.view.id, self.view.restarts = self._id(number), number
@@ -231,7 +235,8 @@ class ContainerWorker:
         self.pod.tell("Warning", "Failed", f"Error: {message}")
         return 128, "StartError", message
 
-    def _again(self) -> bool:
+    def again(self) -> bool:
+        """Whether a run that ended is followed by another."""
         if self.pod.stopping:
             return False
         policy = self.pod.body["spec"].get("restartPolicy", "Always")

@@ -1,4 +1,9 @@
-"""The pods of one node: each pod bound to it gets a worker, each worker that ends is forgotten."""
+"""The pods of one node: each pod bound to it gets a worker, each worker that ends is forgotten.
+
+A pod is a boundary: one that fails, however it fails, is told in its Events and taken up again, and the
+others do not notice. What the API says of a pod is compared with what it is whenever somebody else has
+written it, or its node.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from typing import Any
 import msgspec
 
 from podwire.apiserver.store import Change
-from podwire.base.aio import Supervised
+from podwire.base.aio import Backoff, Supervised, boundary
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan
@@ -19,6 +24,8 @@ from podwire.sandbox.runner.pod import PodWorker
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
+RETRY = Backoff(first=0.5, most=10.0)  # between tries to go on with a pod that failed
+TOGETHER = 0.05  # s in which changes are gathered before statuses are compared
 
 
 class NodeRunner:
@@ -29,6 +36,8 @@ class NodeRunner:
         self.workers: dict[str, PodWorker] = {}  # by uid
         self._group = Supervised(f"pods of {node.name}")
         self._names: dict[tuple[str, str], PodWorker] = {}
+        self._written: set[str] = set()  # uids of pods whose object somebody wrote
+        self._told = asyncio.Event()
 
     def worker(self, namespace: str, name: str) -> PodWorker | None:
         return self._names.get((namespace, name))
@@ -36,9 +45,12 @@ class NodeRunner:
     async def run(self) -> None:
         async with self._group as group:
             self.cluster.follow("pods", self._heard)
+            self.cluster.follow("nodes", self._heard_of_node)
             await self._clear_strangers()
             for pod in list(self.cluster.pods_of(self.node.name)):
-                self._have(pod)
+                with boundary(f"taking up pod {pod['metadata']['name']}"):
+                    self._have(pod)
+            group.start("compare statuses", self._compare())
             await group.wait()
 
     def _heard(self, change: Change) -> None:
@@ -51,6 +63,26 @@ class NodeRunner:
                 self.workers[uid].seen(None)
             return
         self._have(body)
+        self._written.add(uid)
+        self._told.set()
+
+    def _heard_of_node(self, change: Change) -> None:
+        """Whether a pod is ready depends on its node, too."""
+        if change.stored.name == self.node.name:
+            self._written.update(self.workers)
+            self._told.set()
+
+    async def _compare(self) -> None:
+        """Where the API no longer says what a pod is, say it again. Not in the listener: a write in the
+        middle of another's announcement would reach some listeners before it."""
+        while True:
+            await self._told.wait()
+            await asyncio.sleep(TOGETHER)
+            self._told.clear()
+            written, self._written = self._written, set()
+            for worker in [self.workers[uid] for uid in written if uid in self.workers]:
+                with boundary(f"status of pod {worker.namespace}/{worker.name}"):
+                    worker.changed()
 
     def _have(self, body: Object) -> None:
         uid = body["metadata"]["uid"]
@@ -71,11 +103,14 @@ class NodeRunner:
     async def _work(self, worker: PodWorker, before: PodWorker | None) -> None:
         if before is not None:
             await before.removed.wait()  # its namespaces have the same names
-        try:
-            await worker.work()
-        except Exception:  # the supervised boundary of one pod: the others go on
-            log.exception("pod %s/%s failed", worker.namespace, worker.name)
-            worker.tell("Warning", "SandboxError", "the sandbox could not run this pod; see its control.log")
+        failures = 0
+        while True:
+            with boundary(f"pod {worker.namespace}/{worker.name}", worker.failed):
+                await worker.work()
+                break
+            failures += 1
+            await asyncio.sleep(RETRY.after(failures))
+            worker.go_on()
         worker.removed.set()
         self.workers.pop(worker.uid, None)
         if self._names.get((worker.namespace, worker.name)) is worker:
@@ -97,5 +132,6 @@ class NodeRunner:
             if saved is None or saved.node != self.node.name or saved.uid in known:
                 continue
             host = saved.netns == str(self.places.netns(self.node.name))
-            place = Place(self.places, self.record, saved, host_network=host)
-            await asyncio.to_thread(place.remove)
+            with boundary(f"removing what is left of pod {saved.namespace}/{saved.name}"):
+                place = Place(self.places, self.record, saved, host_network=host)
+                await asyncio.to_thread(place.remove)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from podwire.base.files import replace_whole
 from podwire.net import namespaces
 from podwire.sandbox import checks
 from podwire.sandbox.places import Places
@@ -102,10 +103,7 @@ class Place:
         (self.directory / "hosts").write_text("\n".join(lines) + "\n")
 
     def save(self) -> None:
-        path = self.directory / "pod.json"
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(self.saved))
-        temporary.rename(path)
+        replace_whole(self.directory / "pod.json", msgspec.json.encode(self.saved), mode=0o600)
 
     # -- containers
 

@@ -18,7 +18,7 @@ from typing import Any
 from podwire.base.aio import Supervised
 from podwire.base.errors import NotFound, PodwireError
 from podwire.client.agent import AsyncAgentClient
-from podwire.sandbox.cluster import Cluster, now, stamp
+from podwire.sandbox.cluster import Cluster, now
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan
 from podwire.sandbox.record import Record
@@ -32,6 +32,7 @@ Object = dict[str, Any]
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 AGENT_POLL = 0.02  # s
 DETACH_TIMEOUT = 10.0
+HOST_NAME_MAX = 63
 
 
 class PodWorker:
@@ -79,12 +80,22 @@ class PodWorker:
     _attaching = False  # the agent may know this pod
 
     def adopt(self, saved: Saved) -> None:
-        """Go on with a pod that an earlier control process made."""
+        """Go on with a pod that an earlier control process made, or was about to."""
         self.place.saved = saved
+        self._attaching = True
         for container in self.containers:
             run = saved.runs.get(container.name)
             if run is not None:
                 container.adopt(run)
+
+    def go_on(self) -> None:
+        """After a failure: from what is there, as a control process that is started anew does."""
+        self._new_containers()
+        self.adopt(self.place.saved)
+
+    def failed(self, error: Exception) -> None:
+        """Say on the object that its worker failed."""
+        self.tell("Warning", "SandboxError", f"the sandbox failed with this pod and tries again: {error!r}")
 
     async def work(self) -> None:
         """The pod's whole life. Cancelled, it leaves the pod running for a next control process."""
@@ -106,7 +117,9 @@ class PodWorker:
         """Containers in their place; a place whose first process died is made anew."""
         while True:
             self.changed()
-            if not self.place.alive:
+            if not self._in_place:
+                if self.place.saved.first and any(one.again() for one in self.containers if one.run):
+                    self._begin_anew()  # it died while nobody looked
                 await self._make()
             assert self.place.saved.first
             async with Supervised("containers") as group:
@@ -116,10 +129,19 @@ class PodWorker:
                 if running.done() or self.stopping:
                     await running
                     return
-            self.tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-            await self._detach()
-            self.place.saved.restarts = {name: run.number + 1 for name, run in self.place.saved.runs.items()}
-            self._new_containers()
+            self._begin_anew()
+
+    @property
+    def _in_place(self) -> bool:
+        """Whether its place is there and has its network; one without was left by a control process that
+        was killed while it made it."""
+        return self.place.alive and (self.host_network or self.place.saved.attached)
+
+    def _begin_anew(self) -> None:
+        self.tell("Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+        self.place.saved.restarts |= {name: run.number + 1 for name, run in self.place.saved.runs.items()}
+        self.place.saved.runs = {}
+        self._new_containers()
 
     def _new_containers(self) -> None:
         pod_spec = self.body["spec"]
@@ -151,20 +173,19 @@ class PodWorker:
             await asyncio.sleep(AGENT_POLL)  # an agent that is starting is not a failure
         while True:
             try:
+                await self._forget_network()
                 await self._make_once()
                 return
             except (PodwireError, OSError, subprocess.SubprocessError) as error:
-                first = f"Failed to create pod sandbox: {error}"
-                log.warning("%s/%s: %s", self.namespace, self.name, error)
+                first = f"Failed to create pod sandbox: {error or type(error).__name__}"
+                log.warning("%s/%s: %s", self.namespace, self.name, first)
                 self.tell("Warning", "FailedCreatePodSandBox", first)
-                if self._attaching:
-                    await self._detach()
             await asyncio.sleep(wait)
             wait = min(RETRY_MOST, wait * 2)
 
     async def _make_once(self) -> None:
         self.place.saved.began = time.time()
-        hostname = self.body["spec"].get("hostname") or self.name
+        hostname = self.body["spec"].get("hostname") or host_name(self.name)
         owner = f"{self.namespace}/{self.name}"
         if self.host_network:
             await self.place.make(self.node.name, self.resolv_conf())
@@ -249,24 +270,33 @@ class PodWorker:
     # -- reporting
 
     def changed(self) -> None:
-        views = [container.view for container in self.containers]
-        saved = self.place.saved
+        """Make the API say what this pod is now. Nothing is written where it does already."""
+        found = self.cluster.find("pods", self.namespace, self.name)
+        if found is None or found["metadata"]["uid"] != self.uid:
+            return
+        if self._status(found.get("status") or {}) != found.get("status"):
+            self.cluster.edit_status("pods", self.namespace, self.name, self._with_status, self.uid)
 
-        def edit(old: Object) -> Object:
-            old["status"] = status.pod_status(
-                old.get("status") or {},
-                views,
-                restart_policy=self.body["spec"].get("restartPolicy", "Always"),
-                addresses=saved.addresses,
-                host_addresses=self.node.addresses,
-                networked=saved.attached or self.host_network,
-                started=stamp(saved.began or time.time()),
-                gates=[one["conditionType"] for one in self.body["spec"].get("readinessGates") or []],
-                time=now(),
-            )
-            return old
+    def _with_status(self, old: Object) -> Object:
+        old["status"] = self._status(old.get("status") or {})
+        return old
 
-        self.cluster.edit_status("pods", self.namespace, self.name, edit, self.uid)
+    def _status(self, old: Object) -> Object:
+        saved, pod_spec = self.place.saved, self.body["spec"]
+        node = self.cluster.find("nodes", "", self.node.name) or {}
+        conditions = (node.get("status") or {}).get("conditions") or []
+        return status.pod_status(
+            old,
+            [container.view for container in self.containers],
+            restart_policy=pod_spec.get("restartPolicy", "Always"),
+            addresses=saved.addresses,
+            host_addresses=self.node.addresses,
+            networked=saved.attached or self.host_network,
+            started=old.get("startTime") or now(),
+            gates=[one["conditionType"] for one in pod_spec.get("readinessGates") or []],
+            time=now(),
+            node_ready=any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+        )
 
     def tell(self, kind: str, reason: str, message: str) -> None:
         self.cluster.event(self.body, kind, reason, message, source="kubelet", node=self.node.name)
@@ -306,16 +336,28 @@ class PodWorker:
         self.cluster.delete_pod(self.namespace, self.name, self.uid)
 
     async def _detach(self) -> None:
+        try:
+            await self._forget_network()
+        except (PodwireError, TimeoutError) as error:
+            log.warning("%s/%s: the agent did not detach it: %s", self.namespace, self.name, error)
+        self.place.saved.attached = False
+
+    async def _forget_network(self) -> None:
+        """Have the agent forget the pod, if it may know it: what it knows it does not plumb again, so that
+        a new place would stay without a network."""
         if self.host_network or not (self._attaching or self.place.saved.attached):
             return
         try:
             async with asyncio.timeout(DETACH_TIMEOUT):
                 await self.agent.detach(self.uid)
         except NotFound:
-            pass
-        except (PodwireError, TimeoutError) as error:
-            log.warning("%s/%s: the agent did not detach it: %s", self.namespace, self.name, error)
-        self.place.saved.attached = False
+            pass  # it does not know it
+        self._attaching = self.place.saved.attached = False
+
+
+def host_name(pod: str) -> str:
+    """A pod's name where a host name must fit: cut as the kubelet cuts it."""
+    return pod[:HOST_NAME_MAX].rstrip("-.")
 
 
 def _forget(place: Place) -> None:

@@ -80,6 +80,10 @@ async def once(probe: Object, target: Target, run: Exec) -> None:
         raise ProbeFailed(f"no answer within {timeout:g} s") from error
     except (OSError, NetworkError, NotFound) as error:
         raise ProbeFailed(str(error)) from error
+    except ProbeFailed:
+        raise
+    except Exception as error:  # the boundary of one try: whatever a pod answers is its probe's failure
+        raise ProbeFailed(f"{type(error).__name__}: {error}") from error
 
 
 async def watch(probe: Object, target: Target, run: Exec, report: Callable[[bool, str], None]) -> None:

@@ -85,9 +85,10 @@ def pod_status(
     started: str,
     gates: list[str],
     time: str,
-    ending: bool = False,
+    node_ready: bool = True,
 ) -> Object:
-    """The whole status; `old` gives the transition times that stay."""
+    """The whole status; `old` gives the transition times that stay. Pods of a node that is not ready are
+    not ready either, as the node's controller says too."""
     now_phase = phase(views, restart_policy)
     main = [view for view in views if not view.init]
     serving = main + [view for view in views if view.sidecar]
@@ -99,10 +100,11 @@ def pod_status(
     known = {one["type"]: one for one in old.get("conditions") or []}
     ungated = [gate for gate in gates if (known.get(gate) or {}).get("status") != "True"]
     all_ready = not unready and not finished
+    why = _why(why_unready, all_ready, ungated) if not all_ready or ungated else ("NodeNotReady", "")
     conditions = [
         _condition(known, "PodReadyToStartContainers", networked and not finished, time),
         _condition(known, "Initialized", not waiting_init, time, *why_init),
-        _condition(known, "Ready", all_ready and not ungated, time, *_why(why_unready, all_ready, ungated)),
+        _condition(known, "Ready", all_ready and not ungated and node_ready, time, *why),
         _condition(known, "ContainersReady", all_ready, time, *why_unready),
         known.get("PodScheduled") or _condition(known, "PodScheduled", True, time),
     ]

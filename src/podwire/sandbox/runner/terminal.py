@@ -22,6 +22,7 @@ from podwire.base.aio import Channel
 from podwire.sandbox.runner.process import Process, ended, readable, writable
 
 PIECE = 64 << 10
+LINE_MAX = 16 << 10  # bytes of a line in a log, as podwire-init writes them
 UNREAD = 256  # pieces an attached client may be behind before it loses the oldest
 
 
@@ -77,9 +78,12 @@ class Input:
                 for reader in self._readers:
                     reader.offer(data)
                 *lines, self._line = (self._line + data).split(b"\n")
+                stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
                 for line in lines:
-                    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
                     log.write(stamp + b" stdout F " + line.rstrip(b"\r") + b"\n")
+                if len(self._line) > LINE_MAX:  # a line without an end: in parts, as a container's pipe is
+                    log.write(stamp + b" stdout P " + self._line + b"\n")
+                    self._line = b""
         self.close()
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:

@@ -1,0 +1,156 @@
+"""Who starts a keeper when there is none: the guard, the control process, the next command.
+
+The *guard* is a fork of the keeper that waits for the keeper's end and then becomes the next one. The
+control process looks too, should both be killed; and `podwire sandbox up` and `restart-agent`, should all
+be. The next keeper is a new interpreter, so that it runs the code that is there now; it finds what
+still runs by its claims (`children`). The API's listening sockets are handed on where somebody has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+import podwire
+from podwire.base.aio import boundary
+from podwire.base.errors import NotFound, PodwireError, Unreachable
+from podwire.sandbox import children, keeper, processes, underlay
+from podwire.sandbox.children import KEEPER
+from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.plan import load
+from podwire.sandbox.runner.process import Process, ended
+
+_STARTED = time.time()  # when this process loaded its code
+# s the control process leaves the guard to start the next keeper: it has the sockets already.
+SECOND = 1.0
+PATIENCE = 20.0  # s a command waits for a keeper that it started
+
+
+def words(places: Places, sockets: list[socket.socket], restart: str = "") -> list[str]:
+    """The command line of a keeper that takes over; `sockets` are those of the API, to be inherited."""
+    command = [sys.executable, "-P", "-m", "podwire.sandbox.succession", places.name]
+    command += [f"--socket={one.fileno()}" for one in sockets]
+    return command + ([f"--restart={restart}"] if restart else [])
+
+
+def become(places: Places, sockets: list[socket.socket], restart: str = "") -> None:
+    """This process is a new keeper from now on; it does not return. Its children stay its children."""
+    for one in sockets:
+        one.set_inheritable(True)
+    command = words(places, sockets, restart)
+    os.execv(command[0], command)
+
+
+def guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:
+    """Until the keeper `kept` has ended; then be the next one."""
+    try:
+        fd = os.pidfd_open(kept.pid)
+    except ProcessLookupError:
+        fd = -1
+    if fd >= 0 and kept.alive:
+        select.select([fd], [], [])
+    become(places, sockets)
+
+
+def spawn(places: Places, sockets: list[socket.socket]) -> None:
+    """Start a keeper; where another is first, it ends by itself."""
+    null = subprocess.DEVNULL
+    subprocess.Popen(
+        words(places, sockets),
+        stdin=null,
+        stdout=null,
+        stderr=null,
+        start_new_session=True,
+        pass_fds=[one.fileno() for one in sockets],
+    )
+
+
+async def watch(places: Places, sockets: list[socket.socket]) -> None:
+    """Start a keeper whenever there is none, for ever."""
+    while True:
+        with boundary("looking after the keeper"):
+            known = children.claimed(places, KEEPER)
+            if known is not None:
+                await ended(known)
+                await asyncio.sleep(SECOND)
+            if children.claimed(places, KEEPER) is None:
+                spawn(places, sockets)
+        await asyncio.sleep(SECOND)
+
+
+def revive(places: Places) -> None:
+    """Have a keeper, started now if there is none. Unreachable if it does not come."""
+    deadline = time.monotonic() + PATIENCE
+    if children.claimed(places, KEEPER) is None:
+        spawn(places, [])
+    while keeper.ask(places, {"do": "status"}) is None:
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"sandbox “{places.name}” has no keeper, and a new one does not come",
+                hint=f"see {places.logs}/keeper.log",
+            )
+        time.sleep(0.02)
+
+
+def outdated() -> bool:
+    """Whether the code is newer than what this process loaded."""
+    folder = Path(podwire.__file__).parent
+    newest = max(path.stat().st_mtime for kind in ("*.py", "*.so") for path in folder.rglob(kind))
+    return newest > _STARTED
+
+
+def server_of(kubeconfig: Path) -> str:
+    """The URL in a kubeconfig; empty where there is none."""
+    try:
+        lines = kubeconfig.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split("server:")[1].strip() for line in lines if "server:" in line), "")
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m podwire.sandbox.succession NAME`: keep the sandbox NAME."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("--socket", type=int, action="append", default=[])
+    parser.add_argument("--restart", default="")
+    given = parser.parse_args(arguments)
+    places = Places(given.name, cgroup2_mount())
+    sockets = [socket.socket(fileno=number) for number in given.socket]
+    for one in sockets:
+        one.set_inheritable(False)
+    try:
+        plan = load(places.state)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise NotFound(f"there is no sandbox “{places.name}”") from error
+    keeper.join_cgroup(places.system_cgroup)
+    os.chdir("/")
+    keeper.name_process("podwire-keeper")
+    keeper.log_to(places.logs / "keeper.log")
+    keeper.Keeper(
+        plan,
+        places,
+        lambda: underlay.listening(plan, places, urlsplit(server_of(places.kubeconfig)).port or 0),
+        None,
+        processes.work(),
+        sockets,
+        given.restart,
+    ).run()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except PodwireError as error:
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from error
