@@ -28,6 +28,7 @@ from podwire.kube import Client
 from podwire.loadbalancer.frontends import Frontends
 from podwire.policy.compute import Compute
 from podwire.policy.parse import parse
+from podwire.sources.network import Network
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
 from podwire.state.reconcile import Reconciler
@@ -53,6 +54,7 @@ class Stages:
             parse=partial(parse, cluster=config.cluster_name),
             kept=self.kept.load(),
         )
+        self.network = Network(tables)
         self.labeling = Labeling(tables, config.cluster_name)
         self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
         self.select = Select(tables)
@@ -90,6 +92,7 @@ class Stages:
             "identity": "; ".join(self.allocator.errors.values()),
             "prefixes": self.allocator.prefixes.error,
             "routes": "; ".join(self.routes.errors().values()),
+            "network": self.network.problem,
         }
 
 

@@ -7,6 +7,7 @@ packed as the kernel has them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
 from podwire.abi import enums, structs
 from podwire.base import addresses
@@ -19,11 +20,13 @@ from podwire.state.tables import (
     EntryRow,
     FrontendRow,
     IpcacheRow,
+    LocalAddressRow,
     NodeRow,
     PeerRow,
 )
 
 Entries = Mapping[bytes, bytes]
+HOST = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
 
 NODEPORT_TYPES = ("NodePort", "LoadBalancer")
 
@@ -131,8 +134,18 @@ def node_addresses(row: NodeRow) -> Entries:
     """This node's own addresses in podwire_endpoints: what is for them goes to its stack."""
     if not row.local:
         return {}
-    value = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
-    return {addresses.pack(address): value for address in (*row.addresses, *row.router_addresses)}
+    return {addresses.pack(address): HOST for address in (*row.addresses, *row.router_addresses)}
+
+
+def local_address(row: LocalAddressRow) -> Entries:
+    """An address that the kernel takes for the node's own, in podwire_endpoints.
+
+    Not a prefix (the ipcache has those), and not loopback: nothing on a wire or in a tunnel is for it.
+    """
+    address = row.prefix.split("/")[0]
+    if not addresses.is_exact(row.prefix) or ip_address(address).is_loopback:
+        return {}
+    return {addresses.pack(address): HOST}
 
 
 def _mac(text: str) -> bytes:

@@ -14,12 +14,22 @@ import ipaddress
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from podwire.base.addresses import exact, family
+import msgspec
+
+from podwire.base.addresses import IPNetwork, exact, family, is_exact
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
 from podwire.state.progress import policies_know
 from podwire.state.table import Batch, Table, Watch
-from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, Tables
+from podwire.state.tables import (
+    EndpointRow,
+    IpcacheRow,
+    LocalAddressRow,
+    NodeRow,
+    PodRow,
+    RemoteEndpointRow,
+    Tables,
+)
 
 ORDER = (
     "endpoint",  # a pod of this node
@@ -48,6 +58,7 @@ class Ipcache:
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
+        self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes that rules cannot make another's in part
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
             "world",
@@ -67,6 +78,7 @@ class Ipcache:
             tables.remote_endpoints,
             tables.pods,
             tables.identities,
+            tables.local_addresses,
             tables.progress,
         )
 
@@ -78,7 +90,7 @@ class Ipcache:
 
     def step(self, *batches: Batch[Any]) -> None:
         """Take in what changed in the tables of `reads`, and publish what it means."""
-        endpoints, nodes, slices, remote, pods, identities, progress = batches
+        endpoints, nodes, slices, remote, pods, identities, local, progress = batches
         for change in endpoints:
             self._claim(("endpoint", change.key), self._of_endpoint(change.new))
         for change in nodes:
@@ -97,6 +109,11 @@ class Ipcache:
             self._claim(("pod", change.key), self._of_pod(change.new))
         for change in identities:
             self._claim(("identity", change.key), self._of_identity(change.new))
+        for change in local:
+            rows = self._of_local(change.new)
+            self._claim(("local", change.key), rows)
+            if not is_exact(str(change.key)):
+                self._ground(str(change.key), rows[0] if rows else None)
         if progress or identities:
             self._touched |= self._waiting
         # Who knows less may answer first: until all have, what the kernel has from before stands.
@@ -132,6 +149,10 @@ class Ipcache:
             for prefix in row.pod_cidrs
         ]
         return found
+
+    def _of_local(self, row: LocalAddressRow | None) -> list[IpcacheRow]:
+        """What the kernel delivers to the node, whether or not its object names it."""
+        return [] if row is None else [IpcacheRow(row.prefix, identity.HOST, "host")]
 
     def _of_remote(self, row: RemoteEndpointRow | None) -> list[IpcacheRow]:
         if row is None or not row.identity:
@@ -185,6 +206,30 @@ class Ipcache:
         if wanted:
             self._claims[claimant] = tuple(wanted)
 
+    def _within(self, row: IpcacheRow) -> IpcacheRow:
+        """A rule may name a part of a prefix of which it is known who is there: that stays so."""
+        if row.source != "cidr":
+            return row
+        network = ipaddress.ip_network(row.prefix)
+        grounds = [one for one in self._grounds if one.version == network.version and _holds(one, network)]
+        if not grounds:
+            return row
+        ground = self._grounds[max(grounds, key=lambda one: one.prefixlen)]
+        return msgspec.structs.replace(row, identity=ground.identity, source=ground.source)
+
+    def _ground(self, prefix: str, row: IpcacheRow | None) -> None:
+        """Note that all of `prefix` is the node's, or (None) is no more. Concerns what rules name in it."""
+        network = ipaddress.ip_network(prefix)
+        if row is None:
+            self._grounds.pop(network, None)
+        else:
+            self._grounds[network] = row
+        for other, claims in self._claimed.items():
+            if any(claim.source == "cidr" for claim in claims.values()):
+                within = ipaddress.ip_network(other)
+                if within.version == network.version and _holds(network, within):
+                    self._touched.add(other)
+
     def _publish(self, prefix: str) -> None:
         claims = self._claimed.get(prefix, {})
         if not claims:
@@ -195,7 +240,7 @@ class Ipcache:
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
             if policies_know(self.tables, row.identity):
-                chosen = row
+                chosen = self._within(row)
                 break
             self._waiting.add(prefix)
             if current is not None and _owner(current) == _owner(row):
@@ -208,6 +253,14 @@ class Ipcache:
             self.tables.ipcache.delete(prefix)
         else:
             self.tables.ipcache.put(chosen)
+
+
+def _holds(wide: IPNetwork, narrow: IPNetwork) -> bool:
+    """Of one family."""
+    shift = wide.max_prefixlen - wide.prefixlen
+    return wide.prefixlen <= narrow.prefixlen and (
+        int(wide.network_address) >> shift == int(narrow.network_address) >> shift
+    )
 
 
 def _owner(row: IpcacheRow) -> tuple[str, str, str]:

@@ -26,10 +26,10 @@ IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 
-UP, NOARP = 0x1, 0x80
+UP, NOARP, LOWER_UP = 0x1, 0x80, 0x10000
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST, SCOPE_NOWHERE = 0, 253, 254, 255
-UNICAST, LOCAL, BLACKHOLE, UNREACHABLE = 1, 2, 6, 7
+UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST, BLACKHOLE, UNREACHABLE = 1, 2, 3, 4, 5, 6, 7
 # Who made a route or rule, so that we remove only ours (rtnetlink.h leaves numbers from 17 on to us):
 # towards pods of this node, towards other nodes.
 PROTOCOL, PROTOCOL_NODES = 0x70, 0x71

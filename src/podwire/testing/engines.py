@@ -94,7 +94,10 @@ class Kernel:
             "podwire_slots": [rows.slots(row) for row in tables.frontends],
             "podwire_rev_nat": [rows.rev_nat(row) for row in tables.frontends],
             "podwire_frontends": [rows.frontend(row) for row in tables.frontends],
-            "podwire_endpoints": [rows.node_addresses(row) for row in tables.nodes],
+            "podwire_endpoints": [
+                *(rows.node_addresses(row) for row in tables.nodes),
+                *(rows.local_address(row) for row in tables.local_addresses),
+            ],
         }
         devices = []
         for row in tables.endpoints:

@@ -54,6 +54,8 @@ class Walk:
             tables.slices,
             tables.policies,
             tables.remote_endpoints,
+            tables.local_addresses,
+            tables.devices,
             tables.endpoints,
         ):
             table.mark_ready()
