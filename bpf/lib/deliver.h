@@ -65,6 +65,9 @@ static __always_inline int deliver_admit(struct __sk_buff *skb, struct flow *flo
 	reason = connection_admit(skb, flow, endpoint, &connection);
 	if (!reason && flow->rev_nat)
 		reason = answer_client(skb, flow);
+	/* The kernel would free it after we had told of its arrival. */
+	if (!reason && endpoint->flags & ENDPOINT_DOWN)
+		reason = DROP_REDIRECT_FAILED;
 	return reason;
 }
 

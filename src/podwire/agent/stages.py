@@ -58,7 +58,7 @@ class Stages:
         self.labeling = Labeling(tables, config.cluster_name)
         self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
         self.select = Select(tables)
-        self.ipcache = Ipcache(tables, tunnel=tunnel, **families)
+        self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)
         self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
         self.routes = Reconciler(tables.nodes, kernel.routes)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address
 
+import msgspec
+
 from podwire.abi import enums, structs
 from podwire.base import addresses
 from podwire.bpf.map import U32
@@ -26,6 +28,7 @@ from podwire.state.tables import (
 )
 
 Entries = Mapping[bytes, bytes]
+HOLDS = {"pods": enums.IpcacheFlags.PODS, "services": enums.IpcacheFlags.SERVICES}
 HOST = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
 
 NODEPORT_TYPES = ("NodePort", "LoadBalancer")
@@ -52,7 +55,8 @@ def policy_peer(row: PeerRow) -> Entries:
 
 def ipcache_value(row: IpcacheRow) -> bytes:
     tunnel = addresses.pack(row.tunnel) if row.tunnel else addresses.ZERO
-    return structs.IpcacheEntry(identity=row.identity, tunnel=tunnel, key=row.key).pack()
+    flags = int(HOLDS[row.holds]) if row.holds else 0
+    return structs.IpcacheEntry(identity=row.identity, flags=flags, tunnel=tunnel, key=row.key).pack()
 
 
 def ipcache_exact(row: IpcacheRow) -> Entries:
@@ -123,6 +127,12 @@ def endpoint_value(row: EndpointRow, policy: EndpointPolicyRow | None) -> struct
         ipv4=addresses.pack(row.ipv4) if row.ipv4 else addresses.ZERO,
         ipv6=addresses.pack(row.ipv6) if row.ipv6 else addresses.ZERO,
     )
+
+
+def with_carrier(value: structs.Endpoint, carrier: bool) -> structs.Endpoint:
+    """The endpoint as it is while its device has a carrier, or has lost it."""
+    flags = value.flags & ~enums.EndpointFlags.DOWN
+    return msgspec.structs.replace(value, flags=int(flags | (0 if carrier else enums.EndpointFlags.DOWN)))
 
 
 def endpoint_addresses(row: EndpointRow) -> list[bytes]:

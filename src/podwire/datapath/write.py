@@ -84,6 +84,7 @@ class Writer:
         self._due: dict[int, Wanted] = {}
         self._written: dict[int, Wanted] = {}
         self._early: set[int] = set()  # endpoints whose identity policies do not know yet
+        self._lost: set[Hashable] = set()  # devices that have lost their carrier
         self._leaving = Leaving(self._mirrors)
 
     # What others ask
@@ -141,6 +142,7 @@ class Writer:
             tables.frontends,
             tables.nodes,
             tables.local_addresses,
+            tables.devices,
             tables.endpoint_policies,
             tables.endpoints,
         )
@@ -168,7 +170,7 @@ class Writer:
 
     def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
-        entries, peers, ipcache, backends, frontends, nodes, local, policies, endpoints = batches
+        entries, peers, ipcache, backends, frontends, nodes, local, devices, policies, endpoints = batches
         want = self._want
         self._leaving.note("podwire_policy", entries, rows.policy_entry)
         self._leaving.note("podwire_policy_peers", peers, rows.policy_peer)
@@ -184,6 +186,11 @@ class Writer:
         want("podwire_endpoints", nodes, rows.node_addresses, yields=True)
         want("podwire_endpoints", local, rows.local_address, yields=True)
         changed, self._early = self._early, set()
+        for change in devices:
+            lost = change.new is not None and change.new.lost
+            if lost != (change.key in self._lost):
+                self._lost ^= {change.key}
+                changed |= {row.id for row in self.tables.endpoints.by("device", change.key)}
         for number in changed.union(change.key for batch in (policies, endpoints) for change in batch):
             assert isinstance(number, int)
             self._due[number] = self._wanted(number)
@@ -274,7 +281,8 @@ class Writer:
         self._want_endpoint_value(row, value)
 
     def _want_endpoint_value(self, row: EndpointRow, value: structs.Endpoint) -> None:
-        device, at, packed = U32.pack(row.ifindex), rows.endpoint_addresses(row), value.pack()
+        packed = rows.with_carrier(value, row.ifindex not in self._lost).pack()
+        device, at = U32.pack(row.ifindex), rows.endpoint_addresses(row)
         self._mirrors["podwire_endpoints"].want(row.id, {key: packed for key in at})
         self._mirrors["podwire_devices"].want(row.id, {device: packed} if row.ifindex else {})
 

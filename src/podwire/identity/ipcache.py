@@ -11,7 +11,7 @@ would for a moment be of an identity that no policy knows.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ ORDER = (
     "pod",  # a pod without an endpoint
     "pod-cidr",  # what will be pods, and is none yet
     "cidr",  # named in a rule
+    "service-cidr",  # what will be services
     "world",
 )
 PLACE = {source: place for place, source in enumerate(ORDER)}
@@ -49,7 +50,9 @@ FINISHED = ("Succeeded", "Failed")
 class Ipcache:
     """Keeps table ipcache. With `tunnel`, what is on another node is reached through that node."""
 
-    def __init__(self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool) -> None:
+    def __init__(
+        self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool, service_cidrs: Sequence[str] = ()
+    ) -> None:
         self.tables = tables
         self._tunnel = tunnel
         self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
@@ -58,13 +61,20 @@ class Ipcache:
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
-        self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes that rules cannot make another's in part
+        self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes of which a rule's part is the same
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
             "world",
             [
                 IpcacheRow(prefix, world[version], "world")
                 for prefix, version in (("0.0.0.0/0", 4), ("::/0", 6))
+            ],
+        )
+        self._claim(
+            "service-cidrs",
+            [
+                IpcacheRow(prefix, world[family(prefix)], "service-cidr", holds="services")
+                for prefix in service_cidrs
             ],
         )
 
@@ -110,10 +120,7 @@ class Ipcache:
         for change in identities:
             self._claim(("identity", change.key), self._of_identity(change.new))
         for change in local:
-            rows = self._of_local(change.new)
-            self._claim(("local", change.key), rows)
-            if not is_exact(str(change.key)):
-                self._ground(str(change.key), rows[0] if rows else None)
+            self._claim(("local", change.key), self._of_local(change.new))
         if progress or identities:
             self._touched |= self._waiting
         # Who knows less may answer first: until all have, what the kernel has from before stands.
@@ -142,11 +149,9 @@ class Ipcache:
         number, source = (identity.HOST, "host") if row.local else (identity.REMOTE_NODE, "node")
         found = [IpcacheRow(exact(address), number, source) for address in row.addresses]
         found += [IpcacheRow(exact(address), number, source, tunnel) for address in row.router_addresses]
+        holds = "pods" if row.local else ""
         found += [
-            IpcacheRow(
-                str(ipaddress.ip_network(prefix, strict=False)), identity.UNMANAGED, "pod-cidr", tunnel
-            )
-            for prefix in row.pod_cidrs
+            IpcacheRow(cidr, identity.UNMANAGED, "pod-cidr", tunnel, holds=holds) for cidr in _pod_cidrs(row)
         ]
         return found
 
@@ -196,13 +201,17 @@ class Ipcache:
         wanted = {row.prefix: row for row in rows if family(row.prefix) in self._families}
         for prefix in self._claims.pop(claimant, ()):
             if prefix not in wanted:
-                del self._claimed[prefix][claimant]
+                gone = self._claimed[prefix].pop(claimant)
                 self._touched.add(prefix)
+                if _is_ground(gone):
+                    self._ground(prefix, None)
         for prefix, row in wanted.items():
             claims = self._claimed.setdefault(prefix, {})
             if claims.get(claimant) != row:
                 claims[claimant] = row
                 self._touched.add(prefix)
+                if _is_ground(row):
+                    self._ground(prefix, row)
         if wanted:
             self._claims[claimant] = tuple(wanted)
 
@@ -215,13 +224,18 @@ class Ipcache:
         if not grounds:
             return row
         ground = self._grounds[max(grounds, key=lambda one: one.prefixlen)]
-        return msgspec.structs.replace(row, identity=ground.identity, source=ground.source)
+        if ground.identity == identity.HOST:
+            return msgspec.structs.replace(row, identity=ground.identity, source=ground.source)
+        return msgspec.structs.replace(row, holds=ground.holds)
 
     def _ground(self, prefix: str, row: IpcacheRow | None) -> None:
-        """Note that all of `prefix` is the node's, or (None) is no more. Concerns what rules name in it."""
+        """Note that all of `prefix` is the node's or holds only what other tables name, or (None) does
+        no more. Concerns what rules name in it."""
         network = ipaddress.ip_network(prefix)
+        if self._grounds.get(network) == row:
+            return
         if row is None:
-            self._grounds.pop(network, None)
+            del self._grounds[network]
         else:
             self._grounds[network] = row
         for other, claims in self._claimed.items():
@@ -253,6 +267,15 @@ class Ipcache:
             self.tables.ipcache.delete(prefix)
         else:
             self.tables.ipcache.put(chosen)
+
+
+def _is_ground(row: IpcacheRow) -> bool:
+    """Whether what is said of the whole prefix holds for any part of it."""
+    return bool(row.holds) or (row.identity == identity.HOST and not is_exact(row.prefix))
+
+
+def _pod_cidrs(row: NodeRow) -> list[str]:
+    return [str(ipaddress.ip_network(prefix, strict=False)) for prefix in row.pod_cidrs]
 
 
 def _holds(wide: IPNetwork, narrow: IPNetwork) -> bool:

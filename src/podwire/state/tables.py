@@ -98,7 +98,11 @@ class SelectionRow(msgspec.Struct, frozen=True):
 
 
 class IpcacheRow(msgspec.Struct, frozen=True):
-    """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to."""
+    """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to.
+
+    `holds` is pods (of this node) or services: who has an address of it is in a table of its own, so
+    that of no such row is nobody's.
+    """
 
     prefix: str
     identity: int
@@ -107,6 +111,7 @@ class IpcacheRow(msgspec.Struct, frozen=True):
     key: int = 0
     namespace: str = ""
     pod: str = ""
+    holds: str = ""
 
 
 # --- policy --------------------------------------------------------------------------------------

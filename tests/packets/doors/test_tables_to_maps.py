@@ -19,6 +19,7 @@ from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
+    DeviceRow,
     EndpointPolicyRow,
     EndpointRow,
     EntryRow,
@@ -334,5 +335,41 @@ def test_thousands_of_the_nodes_addresses_leave_room_for_pods(programs: Programs
         assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
         assert programs.maps["podwire_endpoints"]["10.69.0.249"].flags == EndpointFlags.HOST
         assert programs.maps["podwire_endpoints"].capacity >= 5003
+
+    asyncio.run(running(writer, work))
+
+
+def test_an_endpoint_is_down_while_its_device_has_lost_its_carrier(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1")
+    maps = programs.maps
+
+    def down() -> bool:
+        rows = {maps["podwire_endpoints"]["10.0.1.5"], maps["podwire_devices"][4711]}
+        (flags,) = {row.flags for row in rows}
+        assert flags & EndpointFlags.ENFORCE_INGRESS and {row.policy for row in rows} == {tables_policy()}
+        return bool(flags & EndpointFlags.DOWN)
+
+    def tables_policy() -> int:
+        row = tables.endpoint_policies.get(1)
+        assert row is not None
+        return row.policy
+
+    async def work() -> None:
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        tables.devices.put(DeviceRow(4711, "lxc1", True, False, False))  # none yet is no loss
+        tables.devices.put(DeviceRow(4712, "lxc2", True, False, True))
+        tables.local_addresses.put(LocalAddressRow("192.0.2.77/32", "local"))
+        await eventually(lambda: "192.0.2.77" in maps["podwire_endpoints"], timeout=5, what="a turn")
+        assert not down()
+        tables.devices.put(DeviceRow(4711, "lxc1", True, False, True))
+        await eventually(down, timeout=5, what="the endpoint to be down")
+        tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=9))
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert down(), "after a change of policy"
+        tables.devices.put(DeviceRow(4711, "lxc1", True, True, False))
+        await eventually(lambda: not down(), timeout=5, what="the endpoint to be up")
 
     asyncio.run(running(writer, work))
