@@ -42,6 +42,9 @@ int podwire_from_network(struct __sk_buff *skb)
 	if (address_is_ours(&flow->source))
 		return drop(skb, flow, DROP_INVALID_SOURCE_IP);
 	receiver = endpoint_at(&flow->destination);
+	/* A pod that is gone, or never was: the way in must not become the way out again. */
+	if (!receiver && ipcache_is_nobody(ipcache_find(&flow->destination), IPCACHE_PODS))
+		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
 	if (!receiver || endpoint_is_host(receiver))
 		return TC_ACT_OK;
 	return reason ? drop(skb, flow, reason) : receive(skb, flow, receiver);

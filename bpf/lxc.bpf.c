@@ -86,10 +86,12 @@ static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *fl
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, sender);
 }
 
-/* Beyond this node. */
+/* Beyond this node, if there is anybody. */
 static __always_inline int send_away(struct __sk_buff *skb, struct flow *flow,
 				     const struct ipcache_entry *there)
 {
+	if (ipcache_is_nobody(there, IPCACHE_PODS | IPCACHE_SERVICES))
+		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
 	if (config_tunnel_device && there && !address_is_zero(&there->tunnel) &&
 	    deliver_fits_tunnel(skb, flow))
 		return deliver_to_tunnel(skb, flow, &there->tunnel);
@@ -118,7 +120,8 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
 		flow->destination_endpoint = receiver->id;
-	} else if (config_tunnel_device) {
+	} else if (config_tunnel_device || !connection_is_settled(&connection, flow)) {
+		/* Without a tunnel only to know whether somebody is there: who answered, is. */
 		there = ipcache_find(&flow->destination);
 		flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
 	}

@@ -12,6 +12,7 @@ enum endpoint_flags {
 	ENDPOINT_ENFORCE_EGRESS = 1 << 1,
 	ENDPOINT_NOT_READY = 1 << 2, /* identity or policy not known yet: nothing passes */
 	ENDPOINT_HOST = 1 << 3,      /* an address of the node itself: goes to its stack */
+	ENDPOINT_DOWN = 1 << 5,      /* its device has lost its carrier: nothing gets there */
 };
 
 struct endpoint {

@@ -9,9 +9,15 @@ struct prefix_key {
 	union address address;
 };
 
+/* Prefixes of which nobody has an address that no other row names. */
+enum ipcache_flags {
+	IPCACHE_PODS = 1 << 0,     /* this node's pods: endpoints are all there are */
+	IPCACHE_SERVICES = 1 << 1, /* Services: frontends are all there are */
+};
+
 struct ipcache_entry {
 	__u32 identity;
-	__u32 flags;          /* none yet */
+	__u32 flags;          /* enum ipcache_flags */
 	union address tunnel; /* the node to encapsulate to; zero = route natively */
 	__u32 key;            /* encryption key index, 0 = none */
 	__u32 pad;

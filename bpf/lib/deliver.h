@@ -64,11 +64,14 @@ static __always_inline int deliver_admit(struct __sk_buff *skb, struct flow *flo
 	flow->destination_identity = endpoint->identity;
 	connection_find(&connection, flow, DIRECTION_INGRESS);
 	reason = connection_admit(skb, flow, endpoint, &connection);
-	if (reason || !flow->rev_nat)
-		return reason;
-	reason = answer_client(skb, flow);
-	if (!reason && flow->tcp_flags & (TCP_FIN | TCP_RST))
-		memory_closes(flow);
+	if (!reason && flow->rev_nat) {
+		reason = answer_client(skb, flow);
+		if (!reason && flow->tcp_flags & (TCP_FIN | TCP_RST))
+			memory_closes(flow);
+	}
+	/* The kernel would free it after we had told of its arrival. */
+	if (!reason && endpoint->flags & ENDPOINT_DOWN)
+		reason = DROP_REDIRECT_FAILED;
 	return reason;
 }
 

@@ -36,6 +36,12 @@ static __always_inline struct ipcache_entry *ipcache_find(const union address *a
 	return bpf_map_lookup_elem(&podwire_ipcache_prefixes, &key);
 }
 
+/* Is it known that this kind of address would have been found elsewhere, if anybody had it? */
+static __always_inline bool ipcache_is_nobody(const struct ipcache_entry *entry, __u32 kinds)
+{
+	return entry && entry->flags & kinds;
+}
+
 /* Whoever no row names is the world. */
 static __always_inline __u32 ipcache_identity(const union address *address)
 {

@@ -76,6 +76,7 @@ class EndpointFlags(IntFlag):
     ENFORCE_EGRESS = 2
     NOT_READY = 4  # identity or policy not known yet: nothing passes
     HOST = 8  # an address of the node itself: goes to its stack
+    DOWN = 32  # its device has lost its carrier: nothing gets there
 
 
 class EventKind(IntEnum):
@@ -137,6 +138,13 @@ class EventFlags(IntFlag):
     ENCRYPTED = 8
     FRAGMENT = 16  # not the first fragment: ports came from the first one
     TRUNCATED = 32  # the packet ended before its headers did
+
+
+class IpcacheFlags(IntFlag):
+    """Prefixes of which nobody has an address that no other row names."""
+
+    PODS = 1  # this node's pods: endpoints are all there are
+    SERVICES = 2  # Services: frontends are all there are
 
 
 class ReservedIdentity(IntEnum):

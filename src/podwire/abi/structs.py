@@ -277,7 +277,7 @@ class IpcacheEntry(msgspec.Struct, frozen=True, gc=False):
     OFFSETS: ClassVar[dict[str, int]] = {"identity": 0, "flags": 4, "tunnel": 8, "key": 24, "pad": 28}
 
     identity: int = 0
-    flags: int = 0  # none yet
+    flags: int = 0  # enum ipcache_flags
     tunnel: _Raw = _Raw(16)  # the node to encapsulate to; zero = route natively
     key: int = 0  # encryption key index, 0 = none
 

@@ -16,6 +16,7 @@ import msgspec
 from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
+from podwire.base.addresses import exact
 from podwire.base.aio import Backoff, Turns, eventually
 from podwire.base.errors import Conflict, NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
@@ -162,6 +163,11 @@ class Attachments:
         for address in addresses:
             if others := self._tables.endpoints.by("address", address):
                 raise Conflict(f"{address} is the address of pod {others[0].namespace}/{others[0].pod}")
+            if exact(address) in self._tables.local_addresses:
+                raise Conflict(
+                    f"{address} is an address of this node itself",
+                    hint="`ip address` shows on which device; take it away, or give the pod another one",
+                )
         number = self._numbers.next()
         if request.host_interface:
             attached = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)

@@ -28,6 +28,7 @@ from podwire.kube import Client
 from podwire.loadbalancer.frontends import Frontends
 from podwire.policy.compute import Compute
 from podwire.policy.parse import parse
+from podwire.sources.network import Network
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
 from podwire.state.reconcile import Reconciler
@@ -53,10 +54,11 @@ class Stages:
             parse=partial(parse, cluster=config.cluster_name),
             kept=self.kept.load(),
         )
+        self.network = Network(tables)
         self.labeling = Labeling(tables, config.cluster_name)
         self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
         self.select = Select(tables)
-        self.ipcache = Ipcache(tables, tunnel=tunnel, **families)
+        self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)
         self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
         self.routes = Reconciler(tables.nodes, kernel.routes)
@@ -91,6 +93,7 @@ class Stages:
             "identity": "; ".join(self.allocator.errors.values()),
             "prefixes": self.allocator.prefixes.error,
             "routes": "; ".join(self.routes.errors().values()),
+            "network": self.network.problem,
         }
 
 

@@ -50,6 +50,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     """All tasks, in walk order."""
     for family in stages.sources.families:
         group.start(f"watch {family.resource.plural}", stages.sources.follow(client, family))
+    group.start("follow the node's network", stages.network.run())
     group.start("keep refused policies", stages.kept.run(stages.tables))
     group.start("label endpoints", stages.labeling.run())
     group.start("allocate identities", stages.allocator.run(KubeIdentities(client)))

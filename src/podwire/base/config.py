@@ -41,6 +41,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 8472
     enable_ipv4: Annotated[bool, Meta(description="pods have IPv4 addresses")] = True
     enable_ipv6: Annotated[bool, Meta(description="pods have IPv6 addresses")] = False
+    service_cidrs: Annotated[
+        tuple[str, ...],
+        Meta(description="prefixes of Services' addresses: what pods send to one no Service has is dropped"),
+    ] = ()
     mtu: Annotated[int, Meta(description="of the underlay; 0 = the device's", ge=0, le=65535)] = 0
     enable_policy: Annotated[
         Literal["default", "always", "never"], Meta(description="policy enforcement mode")

@@ -62,14 +62,17 @@ class Mirror:
         """Read what the map holds already."""
         self.held = dict(self.map.items())
 
-    def want(self, row: RowKey, entries: Mapping[bytes, bytes]) -> None:
-        """`row` stands for exactly these entries; none = it is gone."""
+    def want(self, row: RowKey, entries: Mapping[bytes, bytes], *, yields: bool = False) -> None:
+        """`row` stands for exactly these entries; none = it is gone.
+
+        Of several rows that want an entry the last one has it; one that `yields` only while no other does.
+        """
         before = self._wanted.pop(row, ())
         for key in before:
             if key not in entries:
                 self._release(key, row)
         for key, value in entries.items():
-            self._claim(key, row, value)
+            self._claim(key, row, value, yields)
         if entries:
             self._wanted[row] = tuple(entries)
 
@@ -142,8 +145,13 @@ class Mirror:
 
     # Inside
 
-    def _claim(self, key: bytes, row: RowKey, value: bytes) -> None:
+    def _claim(self, key: bytes, row: RowKey, value: bytes, yields: bool) -> None:
         owner = self._owner.get(key)
+        if yields and key in self._owner and owner != row:
+            others = self._shared.get(key) or {owner: self._dirty.get(key, self.held.get(key, value))}
+            others.pop(row, None)
+            self._shared[key] = {row: value, **others}
+            return
         if key in self._owner and owner != row:
             shared = self._shared.setdefault(key, {})
             if owner not in shared:

@@ -2,9 +2,12 @@
 
 In the walk: the table `nodes` says who is there and which pod CIDRs each has. Native routing sends
 a CIDR to its node's address; with tunnels it goes to `podwire_vxlan`, whose programs put in the
-far end. `prepare` runs once before the programs are loaded (they are told the device), `RouteTarget`
-under a `state.reconcile.Reconciler` from then on. Routes of nodes that are gone are removed, and
-only those: podwire marks its routes with a protocol number of its own.
+far end. This node's own CIDRs are unreachable but for its pods, which have routes of their own: what
+is for an address that no pod has would leave by the default route, and might come back.
+
+`prepare` runs once before the programs are loaded (they are told the device), `RouteTarget` under a
+`state.reconcile.Reconciler` from then on. Routes of nodes that are gone are removed, and only those:
+podwire marks its routes with a protocol number of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from podwire.base import addresses as text
 from podwire.base.config import AgentConfig
 from podwire.base.errors import NetworkError, PodwireError
 from podwire.net import messages, sysctl
-from podwire.net.messages import PROTOCOL_NODES, Route
+from podwire.net.messages import LAST_RESORT, PROTOCOL_ADVERTISED, PROTOCOL_NODES, UNREACHABLE, Route
 from podwire.net.netlink import Message
 from podwire.net.stack import Stack
 from podwire.state.tables import NodeRow
@@ -42,9 +45,10 @@ class Prepared(msgspec.Struct, frozen=True):
 def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
     """Make this node a router with its router addresses; NotFound if the device does not exist."""
     sysctl.ensure({"ipv4/ip_forward": 1, "ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0})
-    sysctl.ensure_present({"ipv6/conf/all/forwarding": 1})
     with Stack() as stack:
         device = stack.existing(config.device)
+        _keep_router_advertisements(stack, device.name)
+        sysctl.ensure_present({"ipv6/conf/all/forwarding": 1})
         mtu = config.mtu or device.mtu
         stack.apply(
             messages.link_set(LOOPBACK, up=True),
@@ -59,10 +63,24 @@ def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
         return Prepared(device.name, device.ifindex, mtu, mtu - outer, tunnel.ifindex)
 
 
-class RouteTarget:
-    """Routes to other nodes' pods: one per pod CIDR, for the node's reconciler of the table `nodes`."""
+def _keep_router_advertisements(stack: Stack, device: str) -> None:
+    """Before this node is a router: what has its routes from router advertisements keeps them.
 
-    name = "routes to other nodes"
+    A router takes none, unless told so (accept_ra 2). Told are the node's device and those that have
+    such a route; not all, for a container at the other end of some other device could then be a
+    router to this node. One that took none stays so.
+    """
+    learned = (stack.link_at(route.ifindex) for route in stack.routes(protocol=PROTOCOL_ADVERTISED))
+    for name in {device, *(link.name for link in learned if link is not None)}:
+        forwarding, accepts = f"ipv6/conf/{name}/forwarding", f"ipv6/conf/{name}/accept_ra"
+        if sysctl.present(accepts) and (sysctl.read(forwarding), sysctl.read(accepts)) == ("0", "1"):
+            sysctl.ensure({accepts: 2})
+
+
+class RouteTarget:
+    """One route per pod CIDR, for the node's reconciler of the table `nodes`."""
+
+    name = "routes to pods"
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -77,7 +95,10 @@ class RouteTarget:
 
     def items(self, row: NodeRow) -> Mapping[Hashable, Any]:
         if row.local:
-            return {}
+            return {
+                cidr: Route(cidr, type=UNREACHABLE, priority=LAST_RESORT, protocol=PROTOCOL_NODES)
+                for cidr in row.pod_cidrs
+            }
         found: dict[Hashable, Any] = {}
         for cidr in row.pod_cidrs:
             route = self._route(cidr, row)
@@ -112,4 +133,6 @@ class RouteTarget:
 
 def _wanted(route: Route) -> Route:
     """As `items` would say it: what the kernel adds by itself left out."""
+    if route.type == UNREACHABLE:  # IPv6 says a device, where nothing goes
+        return msgspec.structs.replace(route, source="", onlink=False, ifindex=0)
     return msgspec.structs.replace(route, source="", onlink=False, priority=0)

@@ -7,6 +7,9 @@ packed as the kernel has them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
+
+import msgspec
 
 from podwire.abi import enums, structs
 from podwire.base import addresses
@@ -19,11 +22,14 @@ from podwire.state.tables import (
     EntryRow,
     FrontendRow,
     IpcacheRow,
+    LocalAddressRow,
     NodeRow,
     PeerRow,
 )
 
 Entries = Mapping[bytes, bytes]
+HOLDS = {"pods": enums.IpcacheFlags.PODS, "services": enums.IpcacheFlags.SERVICES}
+HOST = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
 
 NODEPORT_TYPES = ("NodePort", "LoadBalancer")
 
@@ -49,7 +55,8 @@ def policy_peer(row: PeerRow) -> Entries:
 
 def ipcache_value(row: IpcacheRow) -> bytes:
     tunnel = addresses.pack(row.tunnel) if row.tunnel else addresses.ZERO
-    return structs.IpcacheEntry(identity=row.identity, tunnel=tunnel, key=row.key).pack()
+    flags = int(HOLDS[row.holds]) if row.holds else 0
+    return structs.IpcacheEntry(identity=row.identity, flags=flags, tunnel=tunnel, key=row.key).pack()
 
 
 def ipcache_exact(row: IpcacheRow) -> Entries:
@@ -122,6 +129,12 @@ def endpoint_value(row: EndpointRow, policy: EndpointPolicyRow | None) -> struct
     )
 
 
+def with_carrier(value: structs.Endpoint, carrier: bool) -> structs.Endpoint:
+    """The endpoint as it is while its device has a carrier, or has lost it."""
+    flags = value.flags & ~enums.EndpointFlags.DOWN
+    return msgspec.structs.replace(value, flags=int(flags | (0 if carrier else enums.EndpointFlags.DOWN)))
+
+
 def endpoint_addresses(row: EndpointRow) -> list[bytes]:
     """Keys in podwire_endpoints."""
     return [addresses.pack(address) for address in row.addresses]
@@ -131,8 +144,18 @@ def node_addresses(row: NodeRow) -> Entries:
     """This node's own addresses in podwire_endpoints: what is for them goes to its stack."""
     if not row.local:
         return {}
-    value = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
-    return {addresses.pack(address): value for address in (*row.addresses, *row.router_addresses)}
+    return {addresses.pack(address): HOST for address in (*row.addresses, *row.router_addresses)}
+
+
+def local_address(row: LocalAddressRow) -> Entries:
+    """An address that the kernel takes for the node's own, in podwire_endpoints.
+
+    Not a prefix (the ipcache has those), and not loopback: nothing on a wire or in a tunnel is for it.
+    """
+    address = row.prefix.split("/")[0]
+    if not addresses.is_exact(row.prefix) or ip_address(address).is_loopback:
+        return {}
+    return {addresses.pack(address): HOST}
 
 
 def _mac(text: str) -> bytes:

@@ -7,6 +7,7 @@ one write, when that policy is whole in the kernel; until then it stays on the o
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Set
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from podwire.datapath import rows
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.state.progress import policies_know
+from podwire.state.table import Batch
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
 
 BY_ADDRESS, BY_DEVICE = MAPS = ("podwire_endpoints", "podwire_devices")
@@ -33,6 +35,7 @@ class Switching:
         self._realized: dict[int, tuple[int, EndpointPolicyRow]] = {}  # endpoint → identity, policy
         self._written: dict[int, Wanted] = {}
         self._early: set[int] = set()  # endpoints whose identity policies do not know yet
+        self._lost: set[Hashable] = set()  # devices that have lost their carrier
 
     def realized(self, endpoint: int) -> EndpointPolicyRow | None:
         """The policy the kernel has for the endpoint now, under the identity its row has."""
@@ -47,6 +50,14 @@ class Switching:
         for number in early.union(changed):
             assert isinstance(number, int)
             self.due[number] = self._wanted(number)
+
+    def note_devices(self, batch: Batch[Any]) -> None:
+        """Devices changed: what has lost its carrier, or has one again, concerns its endpoint."""
+        for change in batch:
+            lost = change.new is not None and change.new.lost
+            if lost != (change.key in self._lost):
+                self._lost ^= {change.key}
+                self._early.update(row.id for row in self.tables.endpoints.by("device", change.key))
 
     def _wanted(self, number: int) -> Wanted:
         """An endpoint as it is to be now. An identity that policies do not know yet is none, as in the
@@ -91,7 +102,8 @@ class Switching:
         self._want_value(row, value)
 
     def _want_value(self, row: EndpointRow, value: structs.Endpoint) -> None:
-        device, at, packed = U32.pack(row.ifindex), rows.endpoint_addresses(row), value.pack()
+        packed = rows.with_carrier(value, row.ifindex not in self._lost).pack()
+        device, at = U32.pack(row.ifindex), rows.endpoint_addresses(row)
         self._mirrors[BY_ADDRESS].want(row.id, {key: packed for key in at})
         self._mirrors[BY_DEVICE].want(row.id, {device: packed} if row.ifindex else {})
 

@@ -130,6 +130,8 @@ class Writer:
             tables.backends,
             tables.frontends,
             tables.nodes,
+            tables.local_addresses,
+            tables.devices,
             tables.endpoint_policies,
             tables.endpoints,
         )
@@ -157,7 +159,7 @@ class Writer:
 
     def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
-        entries, peers, ipcache, backends, frontends, nodes, policies, endpoints = batches
+        entries, peers, ipcache, backends, frontends, nodes, local, devices, policies, endpoints = batches
         want = self._want
         self._leaving.note("podwire_policy", entries, rows.policy_entry)
         self._leaving.note("podwire_policy_peers", peers, rows.policy_peer)
@@ -169,13 +171,18 @@ class Writer:
         want("podwire_slots", frontends, rows.slots)
         want("podwire_rev_nat", frontends, rows.rev_nat)
         want("podwire_frontends", frontends, rows.frontend)
-        want("podwire_endpoints", nodes, rows.node_addresses)
+        # The node's own addresses never take a pod's row; when the pod goes they are the node's again.
+        want("podwire_endpoints", nodes, rows.node_addresses, yields=True)
+        want("podwire_endpoints", local, rows.local_address, yields=True)
+        self._switching.note_devices(devices)
         self._switching.note(change.key for batch in (policies, endpoints) for change in batch)
 
-    def _want(self, name: str, batch: Batch[Any], entries: Callable[[Any], rows.Entries]) -> None:
+    def _want(
+        self, name: str, batch: Batch[Any], entries: Callable[[Any], rows.Entries], *, yields: bool = False
+    ) -> None:
         mirror = self._mirrors[name]
         for change in batch:
-            mirror.want(change.key, entries(change.new) if change.new is not None else {})
+            mirror.want(change.key, entries(change.new) if change.new is not None else {}, yields=yields)
 
     def _wanted_policies(self) -> set[int]:
         return {row.policy for row in self.tables.endpoint_policies}

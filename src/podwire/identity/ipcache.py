@@ -11,15 +11,25 @@ would for a moment be of an identity that no policy knows.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from podwire.base.addresses import exact, family
+import msgspec
+
+from podwire.base.addresses import IPNetwork, exact, family, is_exact
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
 from podwire.state.progress import policies_know
 from podwire.state.table import Batch, Table, Watch
-from podwire.state.tables import EndpointRow, IpcacheRow, NodeRow, PodRow, RemoteEndpointRow, Tables
+from podwire.state.tables import (
+    EndpointRow,
+    IpcacheRow,
+    LocalAddressRow,
+    NodeRow,
+    PodRow,
+    RemoteEndpointRow,
+    Tables,
+)
 
 ORDER = (
     "endpoint",  # a pod of this node
@@ -30,6 +40,7 @@ ORDER = (
     "pod",  # a pod without an endpoint
     "pod-cidr",  # what will be pods, and is none yet
     "cidr",  # named in a rule
+    "service-cidr",  # what will be services
     "world",
 )
 PLACE = {source: place for place, source in enumerate(ORDER)}
@@ -39,7 +50,9 @@ FINISHED = ("Succeeded", "Failed")
 class Ipcache:
     """Keeps table ipcache. With `tunnel`, what is on another node is reached through that node."""
 
-    def __init__(self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool) -> None:
+    def __init__(
+        self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool, service_cidrs: Sequence[str] = ()
+    ) -> None:
         self.tables = tables
         self._tunnel = tunnel
         self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
@@ -48,12 +61,20 @@ class Ipcache:
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
+        self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes of which a rule's part is the same
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
             "world",
             [
                 IpcacheRow(prefix, world[version], "world")
                 for prefix, version in (("0.0.0.0/0", 4), ("::/0", 6))
+            ],
+        )
+        self._claim(
+            "service-cidrs",
+            [
+                IpcacheRow(prefix, world[family(prefix)], "service-cidr", holds="services")
+                for prefix in service_cidrs
             ],
         )
 
@@ -67,6 +88,7 @@ class Ipcache:
             tables.remote_endpoints,
             tables.pods,
             tables.identities,
+            tables.local_addresses,
             tables.progress,
         )
 
@@ -78,7 +100,7 @@ class Ipcache:
 
     def step(self, *batches: Batch[Any]) -> None:
         """Take in what changed in the tables of `reads`, and publish what it means."""
-        endpoints, nodes, slices, remote, pods, identities, progress = batches
+        endpoints, nodes, slices, remote, pods, identities, local, progress = batches
         for change in endpoints:
             self._claim(("endpoint", change.key), self._of_endpoint(change.new))
         for change in nodes:
@@ -97,6 +119,8 @@ class Ipcache:
             self._claim(("pod", change.key), self._of_pod(change.new))
         for change in identities:
             self._claim(("identity", change.key), self._of_identity(change.new))
+        for change in local:
+            self._claim(("local", change.key), self._of_local(change.new))
         if progress or identities:
             self._touched |= self._waiting
         # Who knows less may answer first: until all have, what the kernel has from before stands.
@@ -125,13 +149,15 @@ class Ipcache:
         number, source = (identity.HOST, "host") if row.local else (identity.REMOTE_NODE, "node")
         found = [IpcacheRow(exact(address), number, source) for address in row.addresses]
         found += [IpcacheRow(exact(address), number, source, tunnel) for address in row.router_addresses]
+        holds = "pods" if row.local else ""
         found += [
-            IpcacheRow(
-                str(ipaddress.ip_network(prefix, strict=False)), identity.UNMANAGED, "pod-cidr", tunnel
-            )
-            for prefix in row.pod_cidrs
+            IpcacheRow(cidr, identity.UNMANAGED, "pod-cidr", tunnel, holds=holds) for cidr in _pod_cidrs(row)
         ]
         return found
+
+    def _of_local(self, row: LocalAddressRow | None) -> list[IpcacheRow]:
+        """What the kernel delivers to the node, whether or not its object names it."""
+        return [] if row is None else [IpcacheRow(row.prefix, identity.HOST, "host")]
 
     def _of_remote(self, row: RemoteEndpointRow | None) -> list[IpcacheRow]:
         if row is None or not row.identity:
@@ -175,15 +201,48 @@ class Ipcache:
         wanted = {row.prefix: row for row in rows if family(row.prefix) in self._families}
         for prefix in self._claims.pop(claimant, ()):
             if prefix not in wanted:
-                del self._claimed[prefix][claimant]
+                gone = self._claimed[prefix].pop(claimant)
                 self._touched.add(prefix)
+                if _is_ground(gone):
+                    self._ground(prefix, None)
         for prefix, row in wanted.items():
             claims = self._claimed.setdefault(prefix, {})
             if claims.get(claimant) != row:
                 claims[claimant] = row
                 self._touched.add(prefix)
+                if _is_ground(row):
+                    self._ground(prefix, row)
         if wanted:
             self._claims[claimant] = tuple(wanted)
+
+    def _within(self, row: IpcacheRow) -> IpcacheRow:
+        """A rule may name a part of a prefix of which it is known who is there: that stays so."""
+        if row.source != "cidr":
+            return row
+        network = ipaddress.ip_network(row.prefix)
+        grounds = [one for one in self._grounds if one.version == network.version and _holds(one, network)]
+        if not grounds:
+            return row
+        ground = self._grounds[max(grounds, key=lambda one: one.prefixlen)]
+        if ground.identity == identity.HOST:
+            return msgspec.structs.replace(row, identity=ground.identity, source=ground.source)
+        return msgspec.structs.replace(row, holds=ground.holds)
+
+    def _ground(self, prefix: str, row: IpcacheRow | None) -> None:
+        """Note that all of `prefix` is the node's or holds only what other tables name, or (None) does
+        no more. Concerns what rules name in it."""
+        network = ipaddress.ip_network(prefix)
+        if self._grounds.get(network) == row:
+            return
+        if row is None:
+            del self._grounds[network]
+        else:
+            self._grounds[network] = row
+        for other, claims in self._claimed.items():
+            if any(claim.source == "cidr" for claim in claims.values()):
+                within = ipaddress.ip_network(other)
+                if within.version == network.version and _holds(network, within):
+                    self._touched.add(other)
 
     def _publish(self, prefix: str) -> None:
         claims = self._claimed.get(prefix, {})
@@ -195,7 +254,7 @@ class Ipcache:
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
             if policies_know(self.tables, row.identity):
-                chosen = row
+                chosen = self._within(row)
                 break
             self._waiting.add(prefix)
             if current is not None and _owner(current) == _owner(row):
@@ -208,6 +267,23 @@ class Ipcache:
             self.tables.ipcache.delete(prefix)
         else:
             self.tables.ipcache.put(chosen)
+
+
+def _is_ground(row: IpcacheRow) -> bool:
+    """Whether what is said of the whole prefix holds for any part of it."""
+    return bool(row.holds) or (row.identity == identity.HOST and not is_exact(row.prefix))
+
+
+def _pod_cidrs(row: NodeRow) -> list[str]:
+    return [str(ipaddress.ip_network(prefix, strict=False)) for prefix in row.pod_cidrs]
+
+
+def _holds(wide: IPNetwork, narrow: IPNetwork) -> bool:
+    """Of one family."""
+    shift = wide.max_prefixlen - wide.prefixlen
+    return wide.prefixlen <= narrow.prefixlen and (
+        int(wide.network_address) >> shift == int(narrow.network_address) >> shift
+    )
 
 
 def _owner(row: IpcacheRow) -> tuple[str, str, str]:

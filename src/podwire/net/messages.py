@@ -26,13 +26,15 @@ IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 
-UP, NOARP = 0x1, 0x80
+UP, NOARP, LOWER_UP = 0x1, 0x80, 0x10000
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST, SCOPE_NOWHERE = 0, 253, 254, 255
-UNICAST, LOCAL, BLACKHOLE, UNREACHABLE = 1, 2, 6, 7
+UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST, BLACKHOLE, UNREACHABLE = 1, 2, 3, 4, 5, 6, 7
 # Who made a route or rule, so that we remove only ours (rtnetlink.h leaves numbers from 17 on to us):
 # towards pods of this node, towards other nodes.
 PROTOCOL, PROTOCOL_NODES = 0x70, 0x71
+PROTOCOL_ADVERTISED = 9  # by a router (RTPROT_RA)
+LAST_RESORT = 0xFFFFFFFE  # priority of a route that any other to the same prefix comes before
 NODAD, NOPREFIXROUTE = 0x02, 0x200
 ONLINK = 4
 PERMANENT = 0x80
@@ -190,7 +192,8 @@ def route(wanted: Route, *, delete: bool = False) -> Message:
     scope = SCOPE_NOWHERE if delete else _scope(wanted, family)  # NOWHERE: whichever it has
     flags = ONLINK if wanted.onlink else 0
     table = wanted.table if wanted.table < 256 else 0
-    body = RTMSG.pack(family, network.prefixlen, 0, 0, table, wanted.protocol, scope, wanted.type, flags)
+    kind = 0 if delete else wanted.type  # 0: whichever it has
+    body = RTMSG.pack(family, network.prefixlen, 0, 0, table, wanted.protocol, scope, kind, flags)
     if network.prefixlen:
         body += attribute(1, network.network_address.packed)
     body += attribute(15, wanted.table)

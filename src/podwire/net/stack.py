@@ -29,6 +29,7 @@ class Link(msgspec.Struct, frozen=True):
     mac: bytes
     mtu: int
     up: bool
+    carrier: bool  # up, and whatever is at its other end is as well
     master: int
     peer: int
     port: int = 0  # UDP, of a VXLAN device
@@ -64,11 +65,11 @@ class Stack:
 
     def link(self, name: str) -> Link | None:
         body = self._socket.get(messages.link_get(name=name))
-        return None if body is None else _link(body)
+        return None if body is None else link_of(body)
 
     def link_at(self, ifindex: int) -> Link | None:
         body = self._socket.get(messages.link_get(ifindex=ifindex))
-        return None if body is None else _link(body)
+        return None if body is None else link_of(body)
 
     def existing(self, name: str) -> Link:
         """The device, or NotFound."""
@@ -78,7 +79,7 @@ class Stack:
         return found
 
     def links(self) -> list[Link]:
-        return [_link(body) for _, body in self._socket.dump(messages.link_get())]
+        return [link_of(body) for _, body in self._socket.dump(messages.link_get())]
 
     def ensure_veth(self, end: Veth, peer: Veth) -> Link:
         """The pair, down; if a veth of that name is there it is taken as made. The link of `end`."""
@@ -155,10 +156,11 @@ class Stack:
         self, *, table: int = messages.TABLE_MAIN, protocol: int | None = messages.PROTOCOL
     ) -> list[Route]:
         """Routes of a table that were made under `protocol`; None = all."""
-        body = messages.RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        # The kernel leaves other tables out, if their numbers fit the header.
+        body = messages.RTMSG.pack(0, 0, 0, 0, table if table < 256 else 0, 0, 0, 0, 0)
         found = []
         for _, answer in self._socket.dump(Message(messages.GETROUTE, 0, body, "read routes")):
-            route = _route(answer)
+            route = route_of(answer)
             if route.table == table and protocol in (None, route.protocol):
                 found.append(route)
         return found
@@ -212,7 +214,8 @@ def _address(raw: bytes | None) -> str:
     return "" if raw is None else str(ipaddress.ip_address(raw))
 
 
-def _link(body: bytes) -> Link:
+def link_of(body: bytes) -> Link:
+    """What a message about a link says."""
     _, _, ifindex, flags, _ = messages.IFINFO.unpack_from(body)
     values = attributes(body, messages.IFINFO.size)
     info = attributes(values.get(18, b""))
@@ -224,13 +227,15 @@ def _link(body: bytes) -> Link:
         mac=values.get(1, b""),
         mtu=_number(values.get(4)),
         up=bool(flags & messages.UP),
+        carrier=bool(flags & messages.LOWER_UP),
         master=_number(values.get(10)),
         peer=_number(values.get(5)),
         port=int.from_bytes(data.get(15, b""), "big") if _text(info.get(1)) == "vxlan" else 0,
     )
 
 
-def _route(body: bytes) -> Route:
+def route_of(body: bytes) -> Route:
+    """What a message about a route says."""
     family, bits, _, _, table, protocol, _, kind, flags = messages.RTMSG.unpack_from(body)
     values = attributes(body, messages.RTMSG.size)
     any_address = "::" if family == 10 else "0.0.0.0"
@@ -249,4 +254,4 @@ def _route(body: bytes) -> Route:
     )
 
 
-__all__ = ["Failure", "Link", "NetworkError", "Route", "Rule", "Stack", "Veth"]
+__all__ = ["Failure", "Link", "NetworkError", "Route", "Rule", "Stack", "Veth", "link_of", "route_of"]

@@ -21,6 +21,11 @@ def read(name: str) -> str:
         raise NetworkError(f"read setting {name}: {error.strerror}") from error
 
 
+def present(name: str) -> bool:
+    """Whether there is such a setting: the device may be gone, the kernel without that part."""
+    return (ROOT / name).exists()
+
+
 def ensure(wanted: Mapping[str, str | int]) -> None:
     """Make each setting its value, in order."""
     for name, value in wanted.items():
@@ -36,4 +41,4 @@ def ensure(wanted: Mapping[str, str | int]) -> None:
 
 def ensure_present(wanted: Mapping[str, str | int]) -> None:
     """The same for settings that a kernel without the part (IPv6, …) does not have."""
-    ensure({name: value for name, value in wanted.items() if (ROOT / name).exists()})
+    ensure({name: value for name, value in wanted.items() if present(name)})

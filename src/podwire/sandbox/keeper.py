@@ -357,6 +357,7 @@ def agent_config(plan: Plan, places: Places, node: str) -> AgentConfig:
         routing_mode=plan.lab.routing,
         enable_ipv4=plan.lab.ipv4,
         enable_ipv6=plan.lab.ipv6,
+        service_cidrs=plan.service_cidrs,
         mtu=plan.lab.mtu,
     )
 

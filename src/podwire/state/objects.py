@@ -99,6 +99,29 @@ class PolicyRow(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class LocalAddressRow(msgspec.Struct, frozen=True):
+    """What the node's stack takes for its own: a route of the kernel's table `local`. `kind` is its type.
+
+    local, broadcast, anycast or multicast.
+    """
+
+    prefix: str
+    kind: str
+
+
+class DeviceRow(msgspec.Struct, frozen=True):
+    """A device of the node. `carrier`: it is up and, of a pod's pair, so is the other end.
+
+    `lost`: it has none any more. One that was made this moment has none yet, which is no loss.
+    """
+
+    ifindex: int
+    name: str
+    up: bool
+    carrier: bool
+    lost: bool
+
+
 class RemoteEndpointRow(msgspec.Struct, frozen=True):
     """A CiliumEndpoint of another node."""
 

@@ -18,6 +18,8 @@ from podwire.model.rule import Direction, Origin
 from podwire.model.selector import Selector
 from podwire.state.objects import (
     ContainerPort,
+    DeviceRow,
+    LocalAddressRow,
     NamespaceRow,
     NodeRow,
     PodRow,
@@ -33,6 +35,8 @@ from podwire.state.table import Table
 # Rows of what the API holds: all of a stage's rows come from this module.
 __all__ = [
     "ContainerPort",
+    "DeviceRow",
+    "LocalAddressRow",
     "NamespaceRow",
     "NodeRow",
     "PodRow",
@@ -94,7 +98,11 @@ class SelectionRow(msgspec.Struct, frozen=True):
 
 
 class IpcacheRow(msgspec.Struct, frozen=True):
-    """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to."""
+    """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to.
+
+    `holds` is pods (of this node) or services: who has an address of it is in a table of its own, so
+    that of no such row is nobody's.
+    """
 
     prefix: str
     identity: int
@@ -103,6 +111,7 @@ class IpcacheRow(msgspec.Struct, frozen=True):
     key: int = 0
     namespace: str = ""
     pod: str = ""
+    holds: str = ""
 
 
 # --- policy --------------------------------------------------------------------------------------
@@ -258,6 +267,12 @@ class Tables:
         self.remote_endpoints: Table[RemoteEndpointRow] = Table(
             "remote_endpoints", lambda row: (row.namespace, row.name), help="endpoints of other nodes"
         )
+        self.local_addresses: Table[LocalAddressRow] = Table(
+            "local_addresses", lambda row: row.prefix, help="what the kernel takes for this node's own"
+        )
+        self.devices: Table[DeviceRow] = Table(
+            "devices", lambda row: row.ifindex, help="devices of this node, and whether they carry"
+        )
 
     def _declare_identities(self) -> None:
         self.endpoints: Table[EndpointRow] = Table(
@@ -269,6 +284,7 @@ class Tables:
                 "container": lambda row: (row.container_id,),
                 "identity": lambda row: (row.identity,),
                 "address": lambda row: row.addresses,
+                "device": lambda row: (row.ifindex,),
                 "labels": lambda row: (row.labels,),
             },
         )

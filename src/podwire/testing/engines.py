@@ -94,7 +94,10 @@ class Kernel:
             "podwire_slots": [rows.slots(row) for row in tables.frontends],
             "podwire_rev_nat": [rows.rev_nat(row) for row in tables.frontends],
             "podwire_frontends": [rows.frontend(row) for row in tables.frontends],
-            "podwire_endpoints": [rows.node_addresses(row) for row in tables.nodes],
+            "podwire_endpoints": [
+                *(rows.node_addresses(row) for row in tables.nodes),
+                *(rows.local_address(row) for row in tables.local_addresses),
+            ],
         }
         devices = []
         for row in tables.endpoints:
@@ -109,13 +112,13 @@ class Kernel:
     def send(self, packet: Packet) -> Asked:
         self.write()
         if packet.sender is not None:
-            frame = _frame(packet, _mac(packet.sender.host_mac) + _mac(packet.sender.mac))
-            outcome = self.world.run("from_pod", frame, packet.sender.ifindex)
+            made = frame(packet, _mac(packet.sender.host_mac) + _mac(packet.sender.mac))
+            outcome = self.world.run("from_pod", made, packet.sender.ifindex)
         elif packet.receiver is not None:
             host = self.node.walk.identity_at(packet.source) == identity.HOST
             received_on = 0 if host else self.world.device("pw-under")
-            frame = _frame(packet, UNDERLAY_MACS)
-            outcome = self.world.run("to_pod", frame, packet.receiver.ifindex, received_on=received_on)
+            made = frame(packet, UNDERLAY_MACS)
+            outcome = self.world.run("to_pod", made, packet.receiver.ifindex, received_on=received_on)
         else:
             raise AssertionError("neither end of the packet is a pod of this node")
         verdicts = [event for event in outcome.events if event["kind"] == EventKind.VERDICT]
@@ -160,7 +163,7 @@ def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def _frame(packet: Packet, macs: bytes) -> bytes:
+def frame(packet: Packet, macs: bytes) -> bytes:
     """The first packet of a connection. Nothing here reads checksums."""
     if packet.protocol in ICMP:
         segment = packed("!BBHHH", packet.port >> 8, 0, 0, packet.source_port, 1)

@@ -46,11 +46,12 @@ class ScenarioNode:
 
     dual: bool = False
     tunnel: bool = False
+    service_cidrs: tuple[str, ...] = ()
     device: Callable[[int], tuple[int, str, str]] = lambda number: (number, "", "")
     walk: Walk = field(init=False)
 
     def __post_init__(self) -> None:
-        self.walk = Walk(ipv6=self.dual, tunnel=self.tunnel)
+        self.walk = Walk(ipv6=self.dual, tunnel=self.tunnel, service_cidrs=self.service_cidrs)
         families = 2 if self.dual else 1
         self._frontends = Frontends(self.tables, restored_backends={}, restored_services={})
         self._pools: dict[str, Pools] = {}

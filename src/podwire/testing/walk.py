@@ -32,6 +32,7 @@ class Walk:
     ipv4: bool = True
     ipv6: bool = False
     tunnel: bool = False
+    service_cidrs: tuple[str, ...] = ()
     enable_policy: Literal["default", "always", "never"] = "default"
     restored: dict[str, int] = field(default_factory=dict)
     identities: MemoryIdentities = field(default_factory=MemoryIdentities)
@@ -45,7 +46,13 @@ class Walk:
             self.allocator.apply(Known(number, known))
         self.select = Select(tables)
         self.compute = Compute(tables, enable=self.enable_policy)
-        self.ipcache = Ipcache(tables, tunnel=self.tunnel, ipv4=self.ipv4, ipv6=self.ipv6)
+        self.ipcache = Ipcache(
+            tables,
+            tunnel=self.tunnel,
+            ipv4=self.ipv4,
+            ipv6=self.ipv6,
+            service_cidrs=self.service_cidrs,
+        )
         for table in (
             tables.namespaces,
             tables.nodes,
@@ -54,6 +61,8 @@ class Walk:
             tables.slices,
             tables.policies,
             tables.remote_endpoints,
+            tables.local_addresses,
+            tables.devices,
             tables.endpoints,
         ):
             table.mark_ready()

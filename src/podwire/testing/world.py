@@ -225,9 +225,9 @@ class World:
         row = Endpoint(identity=ReservedIdentity.HOST, flags=EndpointFlags.HOST)
         self.maps["podwire_endpoints"][pack(address)] = row
 
-    def known(self, address: str, identity: int, tunnel: str = "") -> None:
+    def known(self, address: str, identity: int, tunnel: str = "", flags: int = 0) -> None:
         """A row of the ipcache: an address, or a prefix if it has a slash."""
-        entry = IpcacheEntry(identity, tunnel=pack(tunnel) if tunnel else bytes(16))
+        entry = IpcacheEntry(identity, flags, tunnel=pack(tunnel) if tunnel else bytes(16))
         if "/" in address:
             bits, packed = pack_prefix(address)
             self.maps["podwire_ipcache_prefixes"][PrefixKey(bits, packed)] = entry

@@ -72,7 +72,7 @@ DENY_ALL = {
 async def test_what_changes_after_a_takeover_holds_for_pods_that_were_there(sandbox: Any) -> None:
     """A program that was not replaced would go on by the old maps, and nobody would tell it."""
     async with sandbox("two-nodes", name=f"takeover-{os.getpid()}") as lab:
-        bpf_dir = str(Path("/sys/fs/bpf/podwire") / lab.name / "n1")
+        bpf_dir = str(view.open_sandbox(lab.name)[0].node_bpf("n1"))
         before, directory = newest(bpf_dir), open_maps(bpf_dir).directory
         make_foreign(directory, "podwire_endpoints")
         await lab.restart_agent("n1")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from tests.patience import within
 
@@ -16,7 +18,7 @@ from podwire.base.errors import NotFound
 from podwire.datapath import routes
 from podwire.datapath.routes import RouteTarget
 from podwire.net import messages, namespaces, sysctl
-from podwire.net.messages import PROTOCOL_NODES, Route, Veth
+from podwire.net.messages import PROTOCOL_ADVERTISED, PROTOCOL_NODES, UNREACHABLE, Route, Veth
 from podwire.net.stack import Stack
 from podwire.state.reconcile import Reconciler
 from podwire.state.tables import NodeRow, Tables
@@ -81,7 +83,8 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
     ) -> None:
         for row in (ME, OTHER, FAR):
             tables.nodes.put(row)
-        await eventually(lambda: len(now()) == 2, timeout=within(5), what="routes")
+        await eventually(lambda: len(now()) == 3, timeout=within(5), what="routes")
+        assert now()["10.0.1.0/24"].type == UNREACHABLE
         assert now()["10.0.2.0/24"].via == "192.0.2.2"
         assert now()["fd00:2::/64"].via == "2001:db8::2"
         # A node that is not on our network: its row says so, the others have their routes.
@@ -90,9 +93,78 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
         assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()["n3"]
         tables.nodes.delete("n2")
         tables.nodes.delete("n3")
+        tables.nodes.delete("n1")
         await eventually(lambda: now() == {}, timeout=within(5), what="no routes")
 
     follow(node, netns, "native", work)
+
+
+@pytest.mark.parametrize("mode", ["native", "tunnel"])
+def test_what_no_pod_has_goes_nowhere_and_a_pod_or_another_route_comes_first(
+    node: Callable[..., Any], netns: str, mode: str
+) -> None:
+    me = msgspec.structs.replace(ME, pod_cidrs=("10.0.1.0/24", "fd00:1::/64"))
+
+    def way(address: str) -> str:
+        """What the kernel does with a packet for it: a device, or why not."""
+        command = ["ip", "-n", netns, "-o", "route", "get", address]
+        done = subprocess.run(command, capture_output=True, text=True)
+        said = done.stdout + done.stderr
+        return said.split(" dev ")[1].split()[0] if done.returncode == 0 else said
+
+    async def work(
+        tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]
+    ) -> None:
+        with Stack(netns) as stack:
+            eth0 = stack.existing("eth0").ifindex
+            stack.ensure_route(Route("0.0.0.0/0", eth0, via="192.0.2.9"))
+            stack.ensure_route(Route("::/0", eth0, via="2001:db8::9"))
+            stack.ensure_route(Route("10.0.1.7/32", eth0))
+            stack.ensure_route(Route("fd00:1::7/128", eth0))
+            assert way("10.0.1.200") == way("fd00:1::200") == "eth0"
+            tables.nodes.put(me)
+            tables.nodes.mark_ready()
+            await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
+            assert "No route to host" in way("10.0.1.200") and "No route to host" in way("fd00:1::200")
+            assert way("10.0.1.7") == way("fd00:1::7") == way("10.0.3.1") == "eth0"
+            stack.ensure_route(Route("10.0.1.0/24", eth0, protocol=4))  # somebody else's, for all of it
+            assert way("10.0.1.200") == "eth0"
+            assert len(now()) == 2
+        tables.nodes.put(msgspec.structs.replace(me, pod_cidrs=("fd00:1::/64",)))
+        await eventually(lambda: set(now()) == {"fd00:1::/64"}, timeout=5, what="a CIDR to go")
+
+    follow(node, netns, mode, work)
+    # A new agent finds its own route as it is to be, and does not make it again.
+    target = node(RouteTarget, node(routes.prepare, config_of(mode), me))
+    try:
+        assert target.load() == {"fd00:1::/64": target.items(me)["fd00:1::/64"]}
+    finally:
+        target.close()
+
+
+def test_a_node_that_becomes_a_router_keeps_what_routers_told_it(
+    node: Callable[..., Any], netns: str
+) -> None:
+    with Stack(netns) as stack:
+        for name in ("learned", "silent"):
+            stack.apply(
+                messages.veth(Veth(name, bytes(6)[:5] + b"\x06"), Veth(f"{name}p", bytes(5) + b"\x08"))
+            )
+            stack.apply(messages.link_set(name=name, up=True), messages.link_set(name=f"{name}p", up=True))
+        learned = stack.existing("learned").ifindex
+        stack.ensure_route(Route("2001:db8:5::/64", learned, protocol=PROTOCOL_ADVERTISED))
+        stack.ensure_route(
+            Route("2001:db8:6::/64", stack.existing("far").ifindex, protocol=PROTOCOL_ADVERTISED)
+        )
+    node(sysctl.ensure, {"ipv6/conf/far/accept_ra": 0})
+    for _ in range(2):
+        node(routes.prepare, config_of("native"), ME)
+    accepts = {
+        name: node(sysctl.read, f"ipv6/conf/{name}/accept_ra")
+        for name in ("eth0", "learned", "silent", "far")
+    }
+    # The node's device and what has such a route; not what might be anybody's, nor what took none.
+    assert accepts == {"eth0": "2", "learned": "2", "silent": "1", "far": "0"}
 
 
 def test_routes_of_nodes_gone_meanwhile_are_removed_and_no_others(

@@ -20,12 +20,14 @@ from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
+    DeviceRow,
     EndpointPolicyRow,
     EndpointRow,
     EntryRow,
     FrontendRow,
     IdentityRow,
     IpcacheRow,
+    LocalAddressRow,
     NodeRow,
     PeerRow,
     ProgressRow,
@@ -288,5 +290,93 @@ def test_a_full_map_grows_under_the_running_programs(programs: Programs) -> None
         assert programs.maps["podwire_ipcache"].capacity >= 1000
         assert generations.numbers(programs.loading.bpf_dir) == [generations.newest(programs.loading.bpf_dir)]
         assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
+
+    asyncio.run(running(writer, work))
+
+
+def test_the_nodes_own_addresses_are_hosts_and_take_no_pods_row(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    for prefix in ("172.30.0.1/32", "10.0.1.5/32", "fd00:1::5/128", "127.0.0.1/32", "10.9.0.0/16"):
+        tables.local_addresses.put(LocalAddressRow(prefix, "local"))
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1")
+    endpoints = programs.maps["podwire_endpoints"]
+
+    async def work() -> None:
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert endpoints["172.30.0.1"] == structs.Endpoint(identity=1, flags=EndpointFlags.HOST)
+        assert endpoints["10.0.1.5"].id == endpoints["fd00:1::5"].id == 1
+        assert "127.0.0.1" not in endpoints
+        assert endpoints["192.0.2.1"].flags == EndpointFlags.HOST, (
+            "that of the Node object, not in the kernel"
+        )
+        tables.local_addresses.delete("172.30.0.1/32")
+        await eventually(lambda: "172.30.0.1" not in endpoints, timeout=5, what="the address to go")
+        # Told again while the pod is there, then the pod goes: it is the node's.
+        tables.local_addresses.put(LocalAddressRow("10.0.1.5/32", "anycast"))
+        tables.endpoints.delete(1)
+        await eventually(
+            lambda: endpoints["10.0.1.5"].flags == EndpointFlags.HOST, timeout=5, what="the node's address"
+        )
+        tables.endpoints.put(WEB)
+        await eventually(lambda: endpoints["10.0.1.5"].id == 1, timeout=5, what="the pod's address")
+        tables.local_addresses.delete("10.0.1.5/32")
+        tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=9))
+        await eventually(lambda: endpoints["10.0.1.5"].policy == 9, timeout=5, what="the new policy")
+
+    asyncio.run(running(writer, work))
+
+
+def test_thousands_of_the_nodes_addresses_leave_room_for_pods(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    for number in range(5000):
+        tables.local_addresses.put(LocalAddressRow(f"10.{50 + number // 250}.0.{number % 250}/32", "local"))
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1", grow=programs.bigger)
+
+    async def work() -> None:
+        await eventually(lambda: writer.synced, timeout=30, what="the first comparison")
+        assert writer.errors() == {}
+        assert programs.maps["podwire_endpoints"]["10.0.1.5"].policy == 7
+        assert programs.maps["podwire_endpoints"]["10.69.0.249"].flags == EndpointFlags.HOST
+        assert programs.maps["podwire_endpoints"].capacity >= 5003
+
+    asyncio.run(running(writer, work))
+
+
+def test_an_endpoint_is_down_while_its_device_has_lost_its_carrier(programs: Programs) -> None:
+    tables = Tables()
+    fill(tables)
+    ready(tables)
+    writer = Writer(tables, programs.maps, "n1")
+    maps = programs.maps
+
+    def down() -> bool:
+        rows = {maps["podwire_endpoints"]["10.0.1.5"], maps["podwire_devices"][4711]}
+        (flags,) = {row.flags for row in rows}
+        assert flags & EndpointFlags.ENFORCE_INGRESS and {row.policy for row in rows} == {tables_policy()}
+        return bool(flags & EndpointFlags.DOWN)
+
+    def tables_policy() -> int:
+        row = tables.endpoint_policies.get(1)
+        assert row is not None
+        return row.policy
+
+    async def work() -> None:
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        tables.devices.put(DeviceRow(4711, "lxc1", True, False, False))  # none yet is no loss
+        tables.devices.put(DeviceRow(4712, "lxc2", True, False, True))
+        tables.local_addresses.put(LocalAddressRow("192.0.2.77/32", "local"))
+        await eventually(lambda: "192.0.2.77" in maps["podwire_endpoints"], timeout=5, what="a turn")
+        assert not down()
+        tables.devices.put(DeviceRow(4711, "lxc1", True, False, True))
+        await eventually(down, timeout=5, what="the endpoint to be down")
+        tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=9))
+        await asyncio.wait_for(writer.wait_realized(1), 5)
+        assert down(), "after a change of policy"
+        tables.devices.put(DeviceRow(4711, "lxc1", True, True, False))
+        await eventually(lambda: not down(), timeout=5, what="the endpoint to be up")
 
     asyncio.run(running(writer, work))

@@ -162,3 +162,22 @@ def test_any_sequence_ends_equal() -> None:
     assert set(table.content) == keys
     for key in keys:
         assert table.content[key] in {entries[key] for entries in wanted.values() if key in entries}
+
+
+def test_a_row_that_yields_has_an_entry_only_while_no_other_wants_it() -> None:
+    """In whatever order they come and go: the node's own address under a pod's."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    table = MemoryMap(10)
+    mirror = Mirror("table", table)
+    values = {"pod": b"pod", "node": b"node", "local": b"node"}
+    wanted: set[str] = set()
+    for _ in range(500):
+        row = dice.choice(sorted(values))
+        wanted ^= {row}
+        mirror.want(row, {b"a": values[row]} if row in wanted else {}, yields=row != "pod")
+        if dice.random() < 0.5:
+            flush(mirror)
+            expected = b"pod" if "pod" in wanted else b"node" if wanted else None
+            assert table.content.get(b"a") == expected, wanted

@@ -15,6 +15,7 @@ from podwire.state.tables import (
     EntryRow,
     FrontendRow,
     IpcacheRow,
+    LocalAddressRow,
     NodeRow,
     PeerRow,
 )
@@ -87,3 +88,12 @@ def test_the_nodes_own_addresses_go_to_its_stack() -> None:
     assert {structs.Endpoint.unpack(value).flags for value in entries.values()} == {EndpointFlags.HOST}
     remote = NodeRow("n2", ("192.0.2.2",), ("10.0.2.0/24",), {}, False)
     assert rows.node_addresses(remote) == {}
+
+
+def test_what_the_kernel_takes_for_the_nodes_own_is_the_nodes() -> None:
+    for prefix in ("172.30.0.1/32", "172.30.0.255/32", "fd00:88::1/128"):
+        ((key, value),) = rows.local_address(LocalAddressRow(prefix, "local")).items()
+        assert key == addresses.pack(prefix.split("/")[0])
+        assert structs.Endpoint.unpack(value) == structs.Endpoint(identity=1, flags=EndpointFlags.HOST)
+    for prefix in ("10.9.0.0/16", "ff00::/8", "127.0.0.1/32", "127.255.255.255/32", "::1/128"):
+        assert rows.local_address(LocalAddressRow(prefix, "local")) == {}

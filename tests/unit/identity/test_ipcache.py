@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from podwire.state.tables import IpcacheRow, NodeRow, PodRow, RemoteEndpointRow
+from podwire.model import identity
+from podwire.state.tables import IpcacheRow, LocalAddressRow, NodeRow, PodRow, RemoteEndpointRow
 from podwire.stores.identities import Known
 from podwire.testing.walk import Walk
 
@@ -137,4 +138,60 @@ def test_a_node_that_goes_takes_its_addresses_with_it() -> None:
         "172.18.0.1/32",
         "10.0.1.254/32",
         "10.0.1.0/24",
+    }
+
+
+def test_all_that_the_kernel_takes_for_the_node_is_the_node() -> None:
+    walk = made(ipv6=True)
+    for prefix, kind in (
+        ("172.30.0.1/32", "local"),
+        ("172.18.255.255/32", "broadcast"),
+        ("10.9.0.0/16", "local"),
+        ("fd00:88::1/128", "local"),
+    ):
+        walk.tables.local_addresses.put(LocalAddressRow(prefix, kind))
+    walk.settle()
+    for address in ("172.30.0.1", "172.18.255.255", "10.9.3.4", "fd00:88::1"):
+        assert walk.identity_at(address) == identity.HOST, address
+    assert walk.identity_at("172.30.0.2") == identity.WORLD_IPV4
+    walk.tables.local_addresses.delete("172.30.0.1/32")
+    walk.settle()
+    assert walk.identity_at("172.30.0.1") == identity.WORLD_IPV4
+
+
+def test_a_pods_address_is_the_pods_also_where_the_kernel_takes_it_for_the_nodes() -> None:
+    walk = made()
+    walk.tables.local_addresses.put(LocalAddressRow("10.0.1.7/32", "local"))
+    walk.endpoint(1, "web", {"app": "web"}, ipv4="10.0.1.7")
+    walk.settle()
+    assert row(walk, "10.0.1.7/32").pod == "web"
+    walk.tables.endpoints.delete(1)
+    walk.settle()
+    assert row(walk, "10.0.1.7/32").identity == identity.HOST
+
+
+def test_a_rule_about_a_part_of_the_nodes_own_prefix_makes_it_nobody_elses() -> None:
+    """In either order, and undone when the prefix is the node's no more."""
+    for first in ("rule", "prefix"):
+        walk = made()
+        steps = {
+            "rule": lambda walk=walk: walk.apply(to_cidr("10.9.1.0/24")),
+            "prefix": lambda walk=walk: walk.tables.local_addresses.put(
+                LocalAddressRow("10.9.0.0/16", "local")
+            ),
+        }
+        for name in (first, *(steps.keys() - {first})):
+            steps[name]()
+            walk.settle()
+        assert walk.identity_at("10.9.1.5") == identity.HOST, f"{first} first"
+        walk.tables.local_addresses.delete("10.9.0.0/16")
+        walk.settle()
+        assert identity.is_local(walk.identity_at("10.9.1.5"))
+
+
+def to_cidr(prefix: str) -> dict[str, Any]:
+    return {
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "to-cidr"},
+        "spec": {"endpointSelector": {}, "egress": [{"toCIDR": [prefix]}]},
     }

@@ -27,7 +27,7 @@ from podwire.state.tables import (
 from podwire.stores.identities import Known, MemoryIdentities
 from podwire.testing.walk import Walk
 
-SOURCES = ("namespaces", "nodes", "pods", "slices", "policies", "remote_endpoints")
+SOURCES = ("local_addresses", "namespaces", "nodes", "pods", "slices", "policies", "remote_endpoints")
 
 
 @asynccontextmanager

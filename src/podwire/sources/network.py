@@ -1,0 +1,144 @@
+"""What the kernel says this node is: its local addresses and its devices, followed as they change.
+
+In the walk: the Node object names the addresses that others reach this node by; the kernel knows all it
+answers to, those of other devices, of bridges, broadcast addresses too. Its own table `local` is the
+truth: what is in it goes to the node's sockets, whoever put it there and for whatever reason. So policy
+must take all of it for the node (identity.ipcache, datapath.write), or whoever may reach the world reaches
+the node by an address that is in no object.
+
+Table `devices` says which devices carry: what is redirected into a pod's device that does not is freed by
+the kernel without a word, so datapath.write has it dropped before, with a reason.
+
+Read whole at the start and after notices were lost; in between routes are read again when one of
+them changed (a dump of one table, whatever the number of other routes), and devices one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import msgspec
+
+from podwire.base.aio import Backoff
+from podwire.base.errors import NetworkError
+from podwire.net import messages
+from podwire.net.notices import Notices, Overrun
+from podwire.net.stack import Link, Route, Stack, link_of, route_of
+from podwire.state.tables import DeviceRow, LocalAddressRow, Tables
+
+log = logging.getLogger(__name__)
+
+KINDS = {
+    messages.LOCAL: "local",
+    messages.BROADCAST: "broadcast",
+    messages.ANYCAST: "anycast",
+    messages.MULTICAST: "multicast",
+}
+PLACE = {kind: place for place, kind in enumerate(KINDS.values())}
+ADDRESSES = (messages.NEWADDR, messages.DELADDR)
+ROUTES = (messages.NEWROUTE, messages.DELROUTE)
+LINKS = (messages.NEWLINK, messages.DELLINK)
+
+
+class Network:
+    """Keeps tables local_addresses and devices, of the namespace it is run in (or of `namespace`)."""
+
+    def __init__(
+        self, tables: Tables, *, namespace: str | None = None, backoff: Backoff = Backoff(0.1, 5.0)
+    ) -> None:
+        self.tables = tables
+        self.problem = ""  # why the tables may be behind the kernel
+        self._namespace = namespace
+        self._backoff = backoff
+        self._failures = 0
+        self._missed = {"routes", "links"}  # what is to be read whole
+        self._without_device: set[int] = set()  # rows of devices that are gone
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        # Notices are asked for before the first reading: what changes in between is told.
+        with Notices(self._namespace) as notices, Stack(self._namespace) as stack:
+            self._catch_up(stack)
+            while True:
+                try:
+                    wait = self._backoff.after(self._failures) if self._failures else None
+                    async with asyncio.timeout(wait):
+                        self._take(await notices.next())
+                except TimeoutError:
+                    pass  # nothing new; what could not be read is read again
+                except Overrun as error:
+                    log.warning("%s: reading everything anew", error)
+                    self._missed = {"routes", "links"}
+                self._catch_up(stack)
+
+    def _take(self, told: Iterable[tuple[int, bytes]]) -> None:
+        for kind, body in told:
+            if kind in ADDRESSES or (kind in ROUTES and route_of(body).table == messages.TABLE_LOCAL):
+                self._missed.add("routes")
+            elif kind in LINKS and not body[0]:  # of a family: about a bridge's port, not the device
+                self._link(link_of(body), gone=kind == messages.DELLINK)
+
+    def _catch_up(self, stack: Stack) -> None:
+        """Read again what may have changed. What cannot be read now stays as it was."""
+        self._sweep()
+        try:
+            if "links" in self._missed:
+                self._devices(stack.links())
+            if "routes" in self._missed:
+                local = stack.routes(table=messages.TABLE_LOCAL, protocol=None)
+                self.tables.local_addresses.replace(rows_of(local))
+        except NetworkError as error:
+            self._failures += 1
+            self.problem = f"this node's own addresses and devices may have changed unseen: {error}"
+            if self._failures == 1:
+                log.warning("%s", self.problem)
+            return
+        self._missed, self._failures, self.problem = set(), 0, ""
+        self.tables.local_addresses.mark_ready()
+        self.tables.devices.mark_ready()
+
+    def _link(self, link: Link, *, gone: bool) -> None:
+        row = self.tables.devices.get(link.ifindex)
+        if not gone:
+            self._device(link, whole=False)
+        elif row is not None:
+            self._gone(row)
+
+    def _sweep(self) -> None:
+        """Let go of devices that are gone, and whose endpoints are."""
+        for ifindex in list(self._without_device):
+            if not self.tables.endpoints.by("device", ifindex):
+                self._without_device.discard(ifindex)
+                self.tables.devices.delete(ifindex)
+
+    def _devices(self, links: Iterable[Link]) -> None:
+        present = {link.ifindex: link for link in links}
+        for link in present.values():
+            self._device(link, whole=True)
+        for row in self.tables.devices:
+            if row.ifindex not in present:
+                self._gone(row)
+
+    def _device(self, link: Link, *, whole: bool) -> None:
+        """`whole`: among all there are, so one without a carrier is not on its way to get one."""
+        before = self.tables.devices.get(link.ifindex)
+        lost = not link.carrier and (whole or (before is not None and (before.carrier or before.lost)))
+        self._without_device.discard(link.ifindex)
+        self.tables.devices.put(DeviceRow(link.ifindex, link.name, link.up, link.carrier, lost))
+
+    def _gone(self, row: DeviceRow) -> None:
+        """Its row stays, without a carrier, while an endpoint has it."""
+        self.tables.devices.put(msgspec.structs.replace(row, up=False, carrier=False, lost=True))
+        self._without_device.add(row.ifindex)
+
+
+def rows_of(routes: Iterable[Route]) -> list[LocalAddressRow]:
+    """What the routes of table local say is this node. An address may be there once per device."""
+    found: dict[str, str] = {}
+    for route in routes:
+        kind = KINDS.get(route.type)
+        if kind is not None and PLACE[kind] <= PLACE[found.get(route.prefix, "multicast")]:
+            found[route.prefix] = kind
+    return [LocalAddressRow(prefix, kind) for prefix, kind in sorted(found.items())]
