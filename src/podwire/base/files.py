@@ -13,10 +13,11 @@ def replace_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     the old file is then as it was.
     """
     beside = path.with_name(path.name + ".tmp")
+    beside.unlink(missing_ok=True)  # of a crash
     try:
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)  # one that a crash left may have another, and so may the umask
+            os.fchmod(file.fileno(), mode)  # the umask may have taken some of it
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -169,7 +169,7 @@ def test_a_row_that_yields_has_an_entry_only_while_no_other_wants_it() -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    table = MemoryMap(10)
+    table = MemoryMap("table", 10)
     mirror = Mirror("table", table)
     values = {"pod": b"pod", "node": b"node", "local": b"node"}
     wanted: set[str] = set()
