@@ -65,6 +65,12 @@ def declare(
         "podwire_endpoint_state", "gauge", "Endpoints of this node by state", lambda: states(tables)
     )
     metrics.reading(
+        "podwire_endpoint_denied_unknown",
+        "gauge",
+        "Endpoints that are denied peers the kernel may not know, because a map is full",
+        lambda: restricted(tables),
+    )
+    metrics.reading(
         "podwire_table_rows",
         "gauge",
         "Rows of an internal table",
@@ -113,6 +119,11 @@ def usage(maps: Maps, value: Callable[[int, int], float]) -> Samples:
 def states(tables: Tables) -> Samples:
     counted = Counter(row.state for row in tables.endpoints)
     return [({"state": state}, float(count)) for state, count in sorted(counted.items())]
+
+
+def restricted(tables: Tables) -> Samples:
+    counted = Counter(unknown for row in tables.endpoint_failures for unknown in row.unknown)
+    return [({"unknown": unknown}, float(count)) for unknown, count in sorted(counted.items())]
 
 
 def policies(tables: Tables) -> Samples:

@@ -125,12 +125,19 @@ class Node:
         return OK, f"{len(self._stages.kernel.programs.attached())} programs attached, maps equal to tables"
 
     def _policy(self) -> Component:
-        failed = list(self.tables.policy_failures)
-        if failed:
+        problems = []
+        if failed := list(self.tables.policy_failures):
             named = "; ".join(
                 f"{', '.join(map(str, row.origins)) or row.policy}: {row.error}" for row in failed[:5]
             )
-            return WARNING, f"{len(failed)} not whole in the kernel: {named}"
+            problems.append(f"{len(failed)} not whole in the kernel: {named}")
+        if restricted := list(self.tables.endpoint_failures):
+            problems.append(
+                f"{len(restricted)} endpoints are denied peers that the kernel may not know: "
+                f"{restricted[0].error}"
+            )
+        if problems:
+            return WARNING, "; ".join(problems)
         refused = [row for row in self.tables.policies if row.error]
         if refused:
             named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])
