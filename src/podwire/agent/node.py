@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from podwire.agent import dumps
-from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest
+from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
 from podwire.agent.stages import Stages
 from podwire.base.errors import NotFound
 from podwire.datapath.maps import CATALOGUE
@@ -26,6 +27,7 @@ class Node:
         self.config = stages.kernel.config  # without what the kernel does not have
         self.tables = stages.tables
         self._stages = stages
+        self._started = time.monotonic()
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         given = self._stages.pools.allocate(owner, family, expiration=expiration)
@@ -45,6 +47,24 @@ class Node:
 
     def mtu(self) -> int:
         return self._stages.kernel.plumbing.mtu
+
+    def facts(self) -> Facts:
+        stages, kernel = self._stages, self._stages.kernel
+        found, ring = stages.pipeline.statistics(), stages.ring.statistics()
+        capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
+        return Facts(
+            attach_mode="tc" if "devices" in kernel.degraded else "tcx",
+            socket_services=any(name.startswith("cgroup-") for name in kernel.programs.attached()),
+            maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
+            route_mtu=kernel.plumbing.route_mtu,
+            ring_bytes=ring.size,
+            flows=found.stored,
+            flows_at_most=found.capacity,
+            flows_seen=stages.pipeline.store.end,
+            uptime=time.monotonic() - self._started,
+            lost=found.accounts.lost,
+            unknown=ring.foreign,
+        )
 
     def status(self) -> Mapping[str, Component]:
         return {
