@@ -12,7 +12,12 @@ enum endpoint_flags {
 	ENDPOINT_ENFORCE_EGRESS = 1 << 1,
 	ENDPOINT_NOT_READY = 1 << 2, /* identity or policy not known yet: nothing passes */
 	ENDPOINT_HOST = 1 << 3,      /* an address of the node itself: goes to its stack */
-	ENDPOINT_DOWN = 1 << 5,      /* its device has lost its carrier: nothing gets there */
+	/* Not all that policy needs is in the maps (one is full). What they do not say of a peer is
+	 * then no answer: it is denied, or an address would count as the world, a pod as any other.
+	 */
+	ENDPOINT_PEERS_MISSING = 1 << 4,     /* identities of its policy's peers */
+	ENDPOINT_ADDRESSES_MISSING = 1 << 5, /* addresses or prefixes, and who is behind them */
+	ENDPOINT_DOWN = 1 << 6, /* its device has lost its carrier: nothing gets there */
 };
 
 struct endpoint {

@@ -28,16 +28,33 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } podwire_policy SEC(".maps");
 
-static __always_inline __u32 policy_class_of(__u32 policy, __u32 identity, __u8 direction)
+/* Where rows of addresses are missing, only a row of this very address says who it is: a prefix
+ * that holds it may be there in the place of a longer one, and whoever no row names is not the
+ * world.
+ */
+static __always_inline bool policy_knows_address(const struct endpoint *endpoint,
+						 const union address *address)
+{
+	union address key = *address;
+
+	if (!(endpoint->flags & ENDPOINT_ADDRESSES_MISSING))
+		return true;
+	return endpoint_at(&key) || bpf_map_lookup_elem(&podwire_ipcache, &key);
+}
+
+/* False: the peer may be of a class, but the row that says so may be missing. */
+static __always_inline bool policy_class_of(const struct endpoint *endpoint, __u32 identity,
+					    __u8 direction, __u32 *class)
 {
 	struct policy_peer_key key = {
-		.policy = policy,
+		.policy = endpoint->policy,
 		.identity = identity,
 		.direction = direction,
 	};
-	__u32 *class = bpf_map_lookup_elem(&podwire_policy_peers, &key);
+	__u32 *found = bpf_map_lookup_elem(&podwire_policy_peers, &key);
 
-	return class ? *class : POLICY_CLASS_ANY;
+	*class = found ? *found : POLICY_CLASS_ANY;
+	return found || !(endpoint->flags & ENDPOINT_PEERS_MISSING);
 }
 
 /* ICMP has its type and code where others have their port. For an echo the key says who asked; of
@@ -86,17 +103,22 @@ __function int policy_ask(struct flow *flow, const struct endpoint *endpoint,
 
 	if (!flow || !endpoint || !about)
 		return DROP_POLICY_DENIED;
+	flow->policy = endpoint->policy;
+	flow->rule = 0;
+	flow->match = MATCH_NONE;
+	if (!policy_knows_address(endpoint, &about->remote) ||
+	    !policy_class_of(endpoint, flow->peer, flow->direction, &key.peer_class))
+		return DROP_PEER_UNKNOWN;
 	key.policy = endpoint->policy;
-	key.peer_class = policy_class_of(endpoint->policy, flow->peer, flow->direction);
 	key.direction = flow->direction;
 	key.protocol = about->protocol;
 	key.port = policy_port(flow, about, flow->direction);
 	entry = bpf_map_lookup_elem(&podwire_policy, &key);
 
-	flow->policy = endpoint->policy;
-	flow->rule = entry ? entry->rule : 0;
-	flow->match = entry ? entry->match : MATCH_NONE;
-
+	if (entry) {
+		flow->rule = entry->rule;
+		flow->match = entry->match;
+	}
 	if (!entry || entry->verdict == POLICY_DEFAULT_DENY)
 		return DROP_POLICY_DENIED; /* nobody allowed it */
 	/* A proxy that is not there must not become a plain permission. */

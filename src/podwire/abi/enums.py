@@ -69,6 +69,7 @@ class DropReason(IntEnum):
     FRAGMENT_INSERT_FAILED = 220  # Fragment: Map insertion failed
     TOO_BIG = 221  # Packet is larger than the path allows
     REDIRECT_FAILED = 222  # Redirect to the endpoint failed
+    PEER_UNKNOWN = 225  # Policy denied: a map is full, the peer is not known
 
 
 class EndpointFlags(IntFlag):
@@ -76,7 +77,9 @@ class EndpointFlags(IntFlag):
     ENFORCE_EGRESS = 2
     NOT_READY = 4  # identity or policy not known yet: nothing passes
     HOST = 8  # an address of the node itself: goes to its stack
-    DOWN = 32  # its device has lost its carrier: nothing gets there
+    PEERS_MISSING = 16  # identities of its policy's peers
+    ADDRESSES_MISSING = 32  # addresses or prefixes, and who is behind them
+    DOWN = 64  # its device has lost its carrier: nothing gets there
 
 
 class EventKind(IntEnum):
@@ -231,4 +234,5 @@ DROP_TEXT = {
     DropReason.FRAGMENT_INSERT_FAILED: "Fragment: Map insertion failed",
     DropReason.TOO_BIG: "Packet is larger than the path allows",
     DropReason.REDIRECT_FAILED: "Redirect to the endpoint failed",
+    DropReason.PEER_UNKNOWN: "Policy denied: a map is full, the peer is not known",
 }

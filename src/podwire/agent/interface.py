@@ -48,6 +48,22 @@ class EndpointRequest(msgspec.Struct, frozen=True):
     ifindex: int = 0  # of host_interface
 
 
+class Facts(msgspec.Struct, frozen=True):
+    """What is so on a node now, beside its tables and its configuration: asked of whoever knows."""
+
+    attach_mode: str  # tcx | tc (filters): how programs are on their devices
+    socket_services: bool  # the socket programs are on the cgroup
+    maps: Mapping[str, int]  # name → entries at most; maps grow
+    route_mtu: int
+    ring_bytes: int
+    flows: int  # stored
+    flows_at_most: int
+    flows_seen: int
+    uptime: float  # s
+    lost: int  # events of the datapath that found the ring full
+    unknown: int  # records of another size than ours
+
+
 class Node(Protocol):
     """One node's agent, as its socket shows it. Errors are podwire.base.errors."""
 
@@ -78,8 +94,8 @@ class Node(Protocol):
         """Of pods' devices."""
         ...
 
-    def attach_mode(self) -> str:
-        """How programs are on devices: ``tcx``, ``tc`` (filters), or ``none`` before there are any."""
+    def facts(self) -> Facts:
+        """What is so now."""
         ...
 
     def status(self) -> Mapping[str, tuple[str, str]]:

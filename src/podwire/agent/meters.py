@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from podwire.abi import enums
 from podwire.abi.enums import DROP_TEXT, DropReason
@@ -11,6 +11,7 @@ from podwire.base.telemetry import Metrics
 from podwire.datapath.maps import Maps
 from podwire.state.tables import Tables
 
+Usage = Callable[[], Mapping[str, tuple[int, int]]]  # map → entries, capacity
 Samples = Iterable[tuple[dict[str, str], float]]
 
 
@@ -18,11 +19,15 @@ def declare(
     metrics: Metrics,
     tables: Tables,
     maps: Maps,
+    used: Usage,
     flows: Callable[[], dict[str, float]],
     unwritten: Callable[[], Iterable[str]],
     lost: Callable[[], dict[str, float]],
 ) -> None:
-    """Declare all metrics of an agent. `unwritten`: the map of each row that is not in the kernel."""
+    """Declare all metrics of an agent. `used` is asked at each scrape, so it must not walk the maps.
+
+    `unwritten`: the map of each row that is not in the kernel.
+    """
     metrics.reading(
         "podwire_drop_count_total",
         "counter",
@@ -48,13 +53,16 @@ def declare(
         lambda: outcomes(maps, dropped=False, size=True),
     )
     metrics.reading(
-        "podwire_bpf_map_entries", "gauge", "Entries in a map", lambda: usage(maps, lambda used, _: used)
+        "podwire_bpf_map_entries",
+        "gauge",
+        "Entries in a map",
+        lambda: usage(used, lambda entries, _: entries),
     )
     metrics.reading(
         "podwire_bpf_map_pressure",
         "gauge",
         "Entries in a map, as a share of its capacity",
-        lambda: usage(maps, lambda used, capacity: used / capacity),
+        lambda: usage(used, lambda entries, capacity: entries / capacity),
     )
     metrics.reading(
         "podwire_bpf_map_unwritten",
@@ -64,6 +72,12 @@ def declare(
     )
     metrics.reading(
         "podwire_endpoint_state", "gauge", "Endpoints of this node by state", lambda: states(tables)
+    )
+    metrics.reading(
+        "podwire_endpoint_denied_unknown",
+        "gauge",
+        "Endpoints that are denied peers the kernel may not know, because a map is full",
+        lambda: restricted(tables),
     )
     metrics.reading(
         "podwire_table_rows",
@@ -113,14 +127,19 @@ def _reason(number: int) -> str:
     return DROP_TEXT[DropReason(number)] if number in DROP_TEXT else str(number)
 
 
-def usage(maps: Maps, value: Callable[[int, int], float]) -> Samples:
-    for name, (used, capacity) in maps.usage().items():
-        yield {"map": name}, value(used, capacity)
+def usage(used: Usage, value: Callable[[int, int], float]) -> Samples:
+    for name, (entries, capacity) in used().items():
+        yield {"map": name}, value(entries, capacity)
 
 
 def states(tables: Tables) -> Samples:
     counted = Counter(row.state for row in tables.endpoints)
     return [({"state": state}, float(count)) for state, count in sorted(counted.items())]
+
+
+def restricted(tables: Tables) -> Samples:
+    counted = Counter(unknown for row in tables.endpoint_failures for unknown in row.unknown)
+    return [({"unknown": unknown}, float(count)) for unknown, count in sorted(counted.items())]
 
 
 def policies(tables: Tables) -> Samples:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from podwire.agent import dumps
-from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest
+from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
 from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
 from podwire.base.errors import NotFound
@@ -27,6 +28,7 @@ class Node:
         self.config = stages.kernel.config  # without what the kernel does not have
         self.tables = stages.tables
         self._stages = stages
+        self._started = time.monotonic()
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         given = self._stages.pools.allocate(owner, family, expiration=expiration)
@@ -47,8 +49,23 @@ class Node:
     def mtu(self) -> int:
         return self._stages.kernel.plumbing.mtu
 
-    def attach_mode(self) -> str:
-        return self._stages.kernel.programs.attach_mode()
+    def facts(self) -> Facts:
+        stages, kernel = self._stages, self._stages.kernel
+        found, ring = stages.pipeline.statistics(), stages.ring.statistics()
+        capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
+        return Facts(
+            attach_mode=kernel.programs.attach_mode(),
+            socket_services=any(name.startswith("cgroup-") for name in kernel.programs.attached()),
+            maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
+            route_mtu=kernel.plumbing.route_mtu,
+            ring_bytes=ring.size,
+            flows=found.stored,
+            flows_at_most=found.capacity,
+            flows_seen=stages.pipeline.store.end,
+            uptime=time.monotonic() - self._started,
+            lost=found.accounts.lost,
+            unknown=ring.foreign,
+        )
 
     def status(self) -> Mapping[str, Component]:
         return {
@@ -135,12 +152,19 @@ class Node:
         )
 
     def _policy(self) -> Component:
-        failed = list(self.tables.policy_failures)
-        if failed:
+        problems = []
+        if failed := list(self.tables.policy_failures):
             named = "; ".join(
                 f"{', '.join(map(str, row.origins)) or row.policy}: {row.error}" for row in failed[:5]
             )
-            return WARNING, f"{len(failed)} not whole in the kernel: {named}"
+            problems.append(f"{len(failed)} not whole in the kernel: {named}")
+        if restricted := list(self.tables.endpoint_failures):
+            problems.append(
+                f"{len(restricted)} endpoints are denied peers that the kernel may not know: "
+                f"{restricted[0].error}"
+            )
+        if problems:
+            return WARNING, "; ".join(problems)
         refused = [row for row in self.tables.policies if row.error]
         if refused:
             named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])

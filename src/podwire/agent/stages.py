@@ -74,14 +74,15 @@ class Stages:
             Registry(Path(config.run_dir) / "endpoints"),
             self.labeling,
         )
-        ring = Ring.open(maps.path("podwire_events"), dtypes.EVENT)
-        self.pipeline = Pipeline(ring, partial(event_stats, maps), tables, config, config.node_name)
+        self.ring = Ring.open(maps.path("podwire_events"), dtypes.EVENT)
+        self.pipeline = Pipeline(self.ring, partial(event_stats, maps), tables, config, config.node_name)
         self.reporter = Reporter(client, tables, node_name=config.node_name)
         self.metrics = Metrics()
         meters.declare(
             self.metrics,
             tables,
             maps,
+            self.writer.usage,
             partial(flow_counts, self.pipeline),
             lambda: (name for name, _ in self.writer.errors()),
             partial(losses, self.pipeline),

@@ -200,7 +200,8 @@ class Backoff:
     most: float = 10.0
 
     def after(self, failures: int) -> float:
-        return min(self.most, self.first * 2.0 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
+        doubled = min(max(0, failures - 1), 64)  # 2.0 ** 1024 is no float, and who fails for hours gets there
+        return min(self.most, self.first * 2.0**doubled) * random.uniform(0.8, 1.2)
 
 
 async def eventually(

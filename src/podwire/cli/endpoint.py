@@ -55,7 +55,7 @@ def get(agent: AgentClient, endpoint_id: str, output: str) -> None:
     rows = [
         ("Endpoint", found["id"]),
         ("Pod", status["external-identifiers"]["pod-name"]),
-        ("Status", status["state"]),
+        ("Status", status["state"] + _denied(status)),
         ("Identity", identity.get("id", "")),
         ("Labels", list(identity.get("labels", ()))),
         ("Addresses", addresses),
@@ -82,8 +82,14 @@ def _row(shape: dict[str, Any]) -> list[Any]:
         list(identity.get("labels", ())),
         address.get("ipv6", ""),
         address.get("ipv4", ""),
-        status["state"],
+        status["state"] + _denied(status),
     ]
+
+
+def _denied(status: dict[str, Any]) -> str:
+    """A map of the node is full: whom the pod is denied for that."""
+    unknown = status.get("denied-unknown", ())
+    return f", denied unknown {' and '.join(unknown)}" if unknown else ""
 
 
 def _enabled(enforcing: bool) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from podwire.abi.enums import EndpointFlags
 from podwire.base.errors import PodwireError
+from podwire.datapath import missing
 from podwire.datapath.mirror import Mirror
 from podwire.model.rule import Origin
-from podwire.state.tables import PolicyFailureRow, Tables
+from podwire.state.tables import EndpointFailureRow, PolicyFailureRow, Tables
 
 POLICY = ("podwire_policy", "podwire_policy_peers")
 ADDRESSES = ("podwire_ipcache", "podwire_ipcache_prefixes")
+UNKNOWN = {missing.PEERS_MISSING: "peers", missing.ADDRESSES_MISSING: "addresses"}
+OUTDATED = "it is kept on a policy that was not asked about identities that came since"
 Mirrors = Mapping[str, Mirror]
 
 
@@ -48,6 +52,19 @@ def tell(tables: Tables, mirrors: Mirrors) -> None:
     tables.policy_failures.replace(
         PolicyFailureRow(policy, len(errors), errors[0], _origins(tables, policy))
         for policy, errors in failed.items()
+    )
+
+
+def tell_endpoints(tables: Tables, mirrors: Mirrors, flagged: Mapping[int, EndpointFlags]) -> None:
+    """Table endpoint_failures: pods that are denied what the kernel does not know, and why."""
+    why = missing.of(mirrors).why if flagged else {}
+    tables.endpoint_failures.replace(
+        EndpointFailureRow(
+            endpoint,
+            tuple(name for flag, name in UNKNOWN.items() if flag in flags),
+            next((why[flag] for flag in UNKNOWN if flag in flags and flag in why), OUTDATED),
+        )
+        for endpoint, flags in flagged.items()
     )
 
 

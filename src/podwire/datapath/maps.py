@@ -169,14 +169,6 @@ class Maps:
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def usage(self) -> dict[str, tuple[int, int]]:
-        """Name → (entries, capacity), of the maps that tables are written to."""
-        return {
-            spec.name: (len(self[spec.name]), self[spec.name].capacity)
-            for spec in _SPECS
-            if spec.table != "programs" and spec.name in self
-        }
-
     def move(self, directory: str) -> None:
         """From now on those of another directory. Who still uses one of the old ones keeps it."""
         # In this order, and read in the opposite one: no map of the old directory is kept for one of the new.

@@ -40,12 +40,16 @@ class Target(Protocol):
 
 
 class Mirror:
-    """What rows want of one map, and what it holds. Entries are bytes."""
+    """What rows want of one map, and what it holds. Entries are bytes.
 
-    def __init__(self, name: str, table: Target) -> None:
+    `truthful`: an entry that cannot be replaced is removed, for what it says is wrong.
+    """
+
+    def __init__(self, name: str, table: Target, *, truthful: bool = False) -> None:
         self.name = name
         self.map = table
         self.failures: dict[bytes, PodwireError] = {}
+        self._truthful = truthful
         self.failing = False  # before the work at hand, too
         self.held: dict[bytes, bytes] = {}  # in the kernel now
         self._wanted: dict[RowKey, tuple[bytes, ...]] = {}
@@ -79,6 +83,14 @@ class Mirror:
     def wants(self, row: RowKey) -> tuple[bytes, ...]:
         return self._wanted.get(row, ())
 
+    def wanted(self, key: bytes) -> bytes | None:
+        """What an entry that is not written yet is to be."""
+        return self._dirty.get(key)
+
+    def is_leaving(self, key: bytes) -> bool:
+        """Whether the entry is still there and to be removed."""
+        return key in self._gone
+
     def work(self) -> dict[bytes, bytes]:
         """What to insert or replace now; `wrote` is to be told what became of it."""
         work = {key: value for key, value in self._dirty.items() if self._differs(key, value)}
@@ -92,8 +104,19 @@ class Mirror:
         done = {key: value for key, value in work.items() if key not in failures}
         self.held |= done
         self._unsure.difference_update(done)
+        self._gone.difference_update(done)
         self._dirty |= {key: work[key] for key in failures}
+        if self._truthful:
+            self._gone |= failures.keys() & self.held.keys()
         return bool(done)
+
+    def withhold(self, entries: Mapping[bytes, bytes], why: PodwireError) -> None:
+        """Wanted entries that may not be in the kernel for now: they stay to be done, those there go."""
+        for key, value in entries.items():
+            if key in self._owner:
+                self.failures[key] = why
+                self._dirty[key] = value
+                self._gone.add(key)
 
     def leaving(self) -> list[bytes]:
         """What no row wants any more; `removed` is to be told what became of it."""
@@ -167,7 +190,7 @@ class Mirror:
             self._dirty.pop(key, None)
 
     def _differs(self, key: bytes, value: bytes) -> bool:
-        return self.held.get(key) != value or key in self._unsure
+        return self.held.get(key) != value or key in self._unsure or key in self._gone
 
     def _release(self, key: bytes, row: RowKey) -> None:
         shared = self._shared.get(key)

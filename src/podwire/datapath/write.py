@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
-from podwire.datapath import failures, flush, rows, switching
+from podwire.datapath import failures, flush, missing, rows, switching
 from podwire.datapath.epochs import Epochs
 from podwire.datapath.flush import Grow
 from podwire.datapath.leaving import Leaving
@@ -69,7 +69,9 @@ class Writer:
         self.node = node
         self.synced = False  # everything the ready tables say is in the kernel
         self._grow = grow
-        self._mirrors = {name: Mirror(name, maps.target(name)) for name in ORDER}
+        self._mirrors = {
+            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL) for name in ORDER
+        }
         self._epochs = Epochs(maps.target("podwire_state"))
         self._switching = Switching(tables, self._mirrors)
         self._leaving = Leaving(self._mirrors)
@@ -103,6 +105,10 @@ class Writer:
             turn = self._turn
             await turn.wait()
 
+    async def round(self) -> None:
+        """Until the writer has been round once more."""
+        await self._turn.wait()
+
     def usage(self) -> dict[str, tuple[int, int]]:
         """Map → (entries, capacity)."""
         return {name: (len(mirror.held), mirror.map.capacity) for name, mirror in self._mirrors.items()}
@@ -115,6 +121,7 @@ class Writer:
             for mirror in self._mirrors.values():
                 mirror.load()
             self.tables.policy_failures.mark_ready()
+            self.tables.endpoint_failures.mark_ready()
             await self._follow()
         finally:
             self._epochs.close()
@@ -137,7 +144,7 @@ class Writer:
         )
         with Watch(*watched, tables.progress) as watch:
             while True:
-                *batches, _ = await self._next(watch, len(watched) + 1)
+                *batches, _ = await self._next(watch)
                 self._note(batches)
                 await self._flush()
                 await self._prune(watched)
@@ -147,7 +154,7 @@ class Writer:
     def _unfinished(self) -> bool:
         return self._epochs.unfinished or any(mirror.unfinished for mirror in self._mirrors.values())
 
-    async def _next(self, watch: Watch, count: int) -> tuple[Batch[Any], ...]:
+    async def _next(self, watch: Watch) -> tuple[Batch[Any], ...]:
         """Changes; nothing, after a while, if something is to be tried again."""
         if not self._failed_rounds:
             return await watch.next()
@@ -155,7 +162,7 @@ class Writer:
             async with asyncio.timeout(self._backoff.after(self._failed_rounds)):
                 return await watch.next()
         except TimeoutError:
-            return (Batch((), False, 0),) * count
+            return watch.take()  # what came in the same moment, or nothing
 
     def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
@@ -201,19 +208,32 @@ class Writer:
     async def _write_and_remove(self, changed: set[str]) -> None:
         """Adds to `changed` the maps in which anything did."""
         for name in ORDER:
+            if name == failures.ADDRESSES[0]:
+                await self._guard(changed)
             if name == switching.MAPS[0]:
-                self._switching.want(failures.broken_policies(self._mirrors))
+                shortage = missing.of(self._mirrors)
+                self._switching.want(shortage, failures.broken_policies(self._mirrors))
             await self._write(name, changed)
         await self._remove(ORDER, changed)
+
+    async def _guard(self, changed: set[str]) -> None:
+        """Peers that are not in the kernel must be none to endpoints before an address may lead to them."""
+        shortage, broken = missing.of(self._mirrors), failures.broken_policies(self._mirrors)
+        if (shortage or broken) and self._switching.guard(shortage, broken):
+            for name in switching.MAPS:
+                await self._write(name, changed)
 
     async def _write(self, name: str, changed: set[str]) -> None:
         mirror = self._mirrors[name]
         work, known = mirror.work(), name in changed
-        if not work:
-            return
-        changed.add(name)  # also if we are cancelled before it is known
-        if not await flush.write(mirror, self._grow, work) and not known:
-            changed.discard(name)
+        torn = missing.torn(self._mirrors, work) if name == missing.PEERS else {}
+        work = {key: value for key, value in work.items() if key not in torn}
+        if work:
+            changed.add(name)  # also if we are cancelled before it is known
+            if not await flush.write(mirror, self._grow, work) and not known:
+                changed.discard(name)
+        if torn:
+            mirror.withhold(torn, next(iter(self._mirrors[missing.POLICY].failures.values())))
 
     async def _remove(self, names: Sequence[str], changed: set[str]) -> None:
         """A refusal ends it: what the rows that stay point at stays as well."""
@@ -248,6 +268,9 @@ class Writer:
         # What an earlier agent allowed under another configuration (audit mode), or wrote and did not live
         # to have asked about, is asked about again.
         self._epochs.changed(set(ORDER))
+        # Only now it is known that nothing is missing, where an earlier agent's flags say so.
+        self._switching.complete = True
+        await self._flush()
         self.synced = True
         entries = sum(len(mirror.held) for mirror in self._mirrors.values())
         log.info("the kernel's maps are as the tables say: %d entries", entries)
@@ -256,5 +279,6 @@ class Writer:
         """Note what the kernel now has of endpoints and wake who waits."""
         self._switching.announce()
         failures.tell(self.tables, self._mirrors)
+        failures.tell_endpoints(self.tables, self._mirrors, self._switching.flagged)
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

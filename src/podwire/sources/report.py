@@ -77,7 +77,12 @@ class Reporter:
         tables = self.tables
         pruned = False
         with Watch(
-            tables.endpoints, tables.endpoint_policies, tables.nodes, tables.policies, tables.policy_failures
+            tables.endpoints,
+            tables.endpoint_policies,
+            tables.nodes,
+            tables.policies,
+            tables.policy_failures,
+            tables.endpoint_failures,
         ) as watch:
             while True:
                 try:
@@ -97,12 +102,13 @@ class Reporter:
         nodes: Batch[Any],
         policies: Batch[Any],
         failures: Batch[Any],
+        restricted: Batch[Any],
     ) -> None:
         """What changed is due."""
         pods = {
             (row.namespace, row.pod) for one in endpoints for row in (one.old, one.new) if row is not None
         }
-        for change in obeyed:
+        for change in (*obeyed, *restricted):
             endpoint = self.tables.endpoints.get(change.key)
             if endpoint is not None:
                 pods.add((endpoint.namespace, endpoint.pod))
@@ -157,7 +163,10 @@ class Reporter:
         row = rows[-1]
         obeyed = self.tables.endpoint_policies.get(row.id)
         failed = self.tables.policy_failures.get(obeyed.policy) if obeyed is not None else None
-        failure = reports.failure_of(failed) if failed is not None else ""
+        restricted = self.tables.endpoint_failures.get(row.id)
+        told = [reports.failure_of(failed)] if failed is not None else []
+        told += [reports.restriction_of(restricted)] if restricted is not None else []
+        failure = "; ".join(told)
         status = reports.endpoint_status(row, obeyed, self._address(), failure)
         written = self._endpoints.get(key)
         if written == (row.uid, status):

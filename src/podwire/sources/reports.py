@@ -7,7 +7,14 @@ from typing import Any
 
 from podwire.model.labels import pod_labels
 from podwire.sources.objects import PROTOCOLS
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, PolicyFailureRow, PolicyRow
+from podwire.state.tables import (
+    EndpointFailureRow,
+    EndpointPolicyRow,
+    EndpointRow,
+    NodeRow,
+    PolicyFailureRow,
+    PolicyRow,
+)
 
 Object = dict[str, Any]
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -28,7 +35,7 @@ def endpoint(row: EndpointRow) -> Object:
 def endpoint_status(
     row: EndpointRow, obeyed: EndpointPolicyRow | None, node_address: str, failure: str = ""
 ) -> Object:
-    """Its status. None removes a member in a merge patch. `failure`: why its policy is not in force."""
+    """Its status. None removes a member in a merge patch. `failure`: why its policy is not all in force."""
     addressing = {family: address for family, address in (("ipv4", row.ipv4), ("ipv6", row.ipv6)) if address}
     return {
         "id": row.id,
@@ -71,6 +78,11 @@ def node(row: NodeRow) -> Object:
 
 def failure_of(failure: PolicyFailureRow) -> str:
     return f"{failure.rows} rows of policy {failure.policy} are not in the kernel: {failure.error}"
+
+
+def restriction_of(failure: EndpointFailureRow) -> str:
+    """For people: what an endpoint is denied because the kernel lacks rows."""
+    return f"denied are peers whose {' or '.join(failure.unknown)} the kernel may lack: {failure.error}"
 
 
 def enforced_type(node_name: str) -> str:

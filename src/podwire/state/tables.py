@@ -155,6 +155,16 @@ class PolicyFailureRow(msgspec.Struct, frozen=True):
     origins: tuple[Origin, ...]  # the objects it is made of
 
 
+class EndpointFailureRow(msgspec.Struct, frozen=True):
+    """An endpoint for which the kernel lacks rows: peers that it does not know by `unknown` (peers: their
+    identities; addresses) are denied, for they would be taken for the world or for any other pod.
+    """
+
+    endpoint: int
+    unknown: tuple[str, ...]  # peers | addresses
+    error: str
+
+
 class PeerRow(msgspec.Struct, frozen=True):
     """Stage one: identity → class of peers, for one policy and direction."""
 
@@ -338,6 +348,12 @@ class Tables:
             "policy_failures",
             lambda row: row.policy,
             help="policies that are not whole in the kernel, and why",
+        )
+
+        self.endpoint_failures: Table[EndpointFailureRow] = Table(
+            "endpoint_failures",
+            lambda row: row.endpoint,
+            help="endpoints that are denied what the kernel does not know, and why",
         )
 
     def __iter__(self) -> Iterator[Table[Any]]:

@@ -187,7 +187,13 @@ class World:
 
     def pod(self, number: int, identity: int, *, policy: int = 0, flags: int = 0) -> Pod:
         """Pod `number`: 10.0.1.<number> and fd00:10:1::<number>."""
-        made = Pod(
+        made = self.shape(number, identity, policy=policy, flags=flags)
+        self.write(made)
+        return made
+
+    def shape(self, number: int, identity: int, *, policy: int = 0, flags: int = 0) -> Pod:
+        """The same without rows: somebody else writes them."""
+        return Pod(
             name=f"pod{number}",
             id=100 + number,
             device=self._devices[f"pw{number}"],
@@ -199,8 +205,6 @@ class World:
             policy=policy,
             flags=flags,
         )
-        self.write(made)
-        return made
 
     def write(self, pod: Pod) -> None:
         """The pod's rows, new or changed."""

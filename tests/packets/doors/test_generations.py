@@ -155,4 +155,3 @@ def test_the_objects_have_the_maps_of_the_catalogue(programs: Programs) -> None:
     assert pinned >= {"podwire_policy", "podwire_conntrack", "podwire_events"}
     for name in pinned:
         programs.maps[name]  # ValueError if key or value were of another size
-    assert set(programs.maps.usage()) >= {"podwire_policy", "podwire_ipcache"}

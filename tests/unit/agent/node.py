@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from podwire.agent.interface import Addresses, EndpointRequest
+from podwire.agent.interface import Addresses, EndpointRequest, Facts
 from podwire.base.aio import Channel
 from podwire.base.config import AgentConfig
 from podwire.base.errors import Conflict, NotFound
@@ -50,6 +50,19 @@ class MemoryNode:
         }
         self.events: Channel[Mapping[str, Any]] = Channel(100)
         self.subscribers = 0
+        self.known = Facts(
+            attach_mode="tcx",
+            socket_services=True,
+            maps={"podwire_ipcache": 65536},
+            route_mtu=1450,
+            ring_bytes=4 << 20,
+            flows=3,
+            flows_at_most=4096,
+            flows_seen=5,
+            uptime=61.2,
+            lost=1,
+            unknown=0,
+        )
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         number = len(self.owners) + 1
@@ -84,8 +97,8 @@ class MemoryNode:
     def mtu(self) -> int:
         return 1500
 
-    def attach_mode(self) -> str:
-        return "tc"
+    def facts(self) -> Facts:
+        return self.known
 
     def status(self) -> Mapping[str, tuple[str, str]]:
         return self.components

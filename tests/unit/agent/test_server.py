@@ -9,35 +9,17 @@ import random
 import socket
 import stat
 import string
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.unit.agent.conftest import Serve
 
 from podwire.agent import server
 from podwire.base.aio import eventually
 from podwire.base.errors import Conflict, InvalidObject, NotFound, NotPermitted, StorageError
 from podwire.client.agent import AgentClient, AsyncAgentClient
-
-Serve = Callable[[Callable[[AsyncAgentClient, Any], Awaitable[None]]], None]
-
-
-@pytest.fixture
-def serve(memory: ModuleType, tmp_path: Path) -> Serve:
-    """Run a test with a client of a served node."""
-
-    def run(test: Callable[[AsyncAgentClient, Any], Awaitable[None]]) -> None:
-        async def main() -> None:
-            node = memory.MemoryNode(str(tmp_path))
-            async with server.listening(node, node.config.socket):
-                await test(AsyncAgentClient(node.config.socket, node="n1"), node)
-
-        asyncio.run(main())
-
-    return run
-
 
 GETS = [
     "/v1/healthz",

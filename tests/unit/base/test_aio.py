@@ -91,6 +91,7 @@ def test_an_offer_drops_the_oldest_and_counts_it() -> None:
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:
+    assert Backoff(1, 8).after(5000) < 10, "after hours of failures, too"
     waits = [Backoff(1, 8).after(failures) for failures in range(1, 8)]
     assert 0.8 <= waits[0] <= 1.2
     assert all(wait <= 9.6 for wait in waits)

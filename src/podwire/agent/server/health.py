@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import podwire
-from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Node
+from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Facts, Node
 from podwire.agent.server import shapes
 
 Shape = dict[str, Any]
@@ -26,6 +26,16 @@ WATCHED = (
     "discovery/v1::EndpointSlice",
     "networking.k8s.io/v1::NetworkPolicy",
 )
+MAPS = {
+    "podwire_endpoints": "Endpoints",
+    "podwire_conntrack": "Connections",
+    "podwire_ipcache": "IP cache",
+    "podwire_ipcache_prefixes": "IP cache prefixes",
+    "podwire_policy": "Policy entries",
+    "podwire_policy_peers": "Policy peers",
+    "podwire_frontends": "Service frontends",
+    "podwire_backends": "Service backends",
+}
 SEVERITY = {DISABLED: 0, OK: 0, WARNING: 1, FAILURE: 2}
 
 
@@ -44,15 +54,15 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
     answer: Shape = {"cilium": _status((state, message))}
     if brief:
         return answer
-    config = node.config
+    config, facts = node.config, node.facts()
     answer |= {
         "kubernetes": _kubernetes(components),
-        "hubble": _hubble(components),
+        "hubble": _hubble(components, facts),
         "kvstore": _status((DISABLED, "")),
         "container-runtime": _status((OK, "none is asked")),
         "auth-certificate-provider": _status((DISABLED, "")),
         "cluster": {
-            "ciliumHealth": _status((OK, "")),
+            "ciliumHealth": _status((DISABLED, "nodes are not probed")),
             "self": f"{config.cluster_name}/{config.node_name}",
             "nodes": [shapes.node(row, config.cluster_name) for row in node.tables.nodes],
         },
@@ -75,10 +85,10 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
             ],
         },
     }
-    return answer | _features(node)
+    return answer | _features(node, facts)
 
 
-def _features(node: Node) -> Shape:
+def _features(node: Node, facts: Facts) -> Shape:
     """What is on and off. Off is said, too."""
     config = node.config
     families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
@@ -95,7 +105,7 @@ def _features(node: Node) -> Shape:
             "deviceList": [device],
             "directRoutingDevice": config.device,
             "features": {
-                "socketLB": {"enabled": config.socket_lb},
+                "socketLB": {"enabled": facts.socket_services},
                 "socketLBTracing": off,
                 "bpfSocketLBHostnsOnly": False,
                 "annotations": [],
@@ -135,7 +145,7 @@ def _features(node: Node) -> Shape:
         "ipv4-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
         "ipv6-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
         "datapath-mode": "veth",
-        "attach-mode": node.attach_mode(),
+        "attach-mode": facts.attach_mode,
         "routing": {
             "inter-host-routing-mode": "Tunnel" if config.routing_mode == "tunnel" else "Native",
             "intra-host-routing-mode": "BPF",
@@ -144,28 +154,17 @@ def _features(node: Node) -> Shape:
         "bpf-maps": {
             "dynamic-size-ratio": 0,
             "maps": [
-                {"name": "Endpoints", "size": 65535},
-                {"name": "Connections", "size": config.ct_max},
-                {"name": "IP cache", "size": config.ipcache_max},
-                {"name": "Policy entries", "size": config.policy_map_max},
-                {"name": "Policy peers", "size": config.policy_peers_max},
-                {"name": "Service frontends", "size": config.lb_map_max},
+                {"name": text, "size": facts.maps[name]} for name, text in MAPS.items() if name in facts.maps
             ],
         },
-        "nodeMonitor": {
-            "cpus": os.cpu_count() or 1,
-            "npages": 64,
-            "pagesize": os.sysconf("SC_PAGE_SIZE"),
-            "lost": 0,
-            "unknown": 0,
-        },
+        "nodeMonitor": _monitor(facts) | {"lost": facts.lost, "unknown": facts.unknown},
         "address-families": [name for name, on in families.items() if on],
     }
 
 
 def config(node: Node) -> Shape:
     """/v1/config: what CNI plugins ask first."""
-    options = node.config.as_mapping()
+    options, facts = node.config.as_mapping(), node.facts()
     realized: Shape = {"options": {}, "policy-enforcement": node.config.enable_policy}
     return {
         "spec": realized,
@@ -173,7 +172,7 @@ def config(node: Node) -> Shape:
             "addressing": addressing(node),
             "datapathMode": "veth",
             "deviceMTU": node.mtu(),
-            "routeMTU": node.mtu(),
+            "routeMTU": facts.route_mtu,
             "enable-route-mtu-for-cni-chaining": False,
             "ipam-mode": "kubernetes",
             "GROMaxSize": 65536,
@@ -187,11 +186,7 @@ def config(node: Node) -> Shape:
             "realized": realized,
             "immutable": {},
             "k8s-configuration": node.config.kubeconfig,
-            "nodeMonitor": {
-                "cpus": os.cpu_count() or 1,
-                "npages": 64,
-                "pagesize": os.sysconf("SC_PAGE_SIZE"),
-            },
+            "nodeMonitor": _monitor(facts),
             "kvstoreConfiguration": {"type": "", "options": {}},
         },
     }
@@ -240,13 +235,23 @@ def _kubernetes(components: Mapping[str, tuple[str, str]]) -> Shape:
     return {"state": state, "msg": message, "k8s-api-versions": list(WATCHED)}
 
 
-def _hubble(components: Mapping[str, tuple[str, str]]) -> Shape:
+def _monitor(facts: Facts) -> Shape:
+    page = os.sysconf("SC_PAGE_SIZE")
+    return {"cpus": os.cpu_count() or 1, "npages": facts.ring_bytes // page, "pagesize": page}
+
+
+def _hubble(components: Mapping[str, tuple[str, str]], facts: Facts) -> Shape:
     state, message = components.get("hubble", (DISABLED, ""))
     return {
         "state": state,
         "msg": message,
         "metrics": {"state": DISABLED, "msg": ""},
-        "observer": {"current-flows": 0, "max-flows": 0, "seen-flows": 0, "uptime": "0s"},
+        "observer": {
+            "current-flows": facts.flows,
+            "max-flows": facts.flows_at_most,
+            "seen-flows": facts.flows_seen,
+            "uptime": f"{facts.uptime:.0f}s",
+        },
     }
 
 

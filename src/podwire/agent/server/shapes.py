@@ -13,8 +13,10 @@ from podwire.base.addresses import exact
 from podwire.model import identity as identities
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction
+from podwire.sources.reports import restriction_of
 from podwire.state.tables import (
     ContainerPort,
+    EndpointFailureRow,
     EndpointPolicyRow,
     EndpointRow,
     FrontendRow,
@@ -65,6 +67,7 @@ def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
 def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -> Shape:
     obeyed = tables.endpoint_policies.get(row.id)
     healthy = row.state == "ready"
+    restricted = tables.endpoint_failures.get(row.id)
     policy = endpoint_policy(row, obeyed, allowed or Allowed(tables))
     return {
         "id": row.id,
@@ -86,7 +89,7 @@ def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -
                 "realized": {"user": []},
                 "security-relevant": row.labels,
             },
-            "log": log(row),
+            "log": log(row, restricted),
             "namedPorts": [named_port(port) for port in row.ports],
             "networking": {
                 "addressing": [{"ipv4": row.ipv4, "ipv6": row.ipv6}],
@@ -100,6 +103,7 @@ def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -
             "realized": {"label-configuration": {"user": []}, "options": {}},
             "state": row.state,
             "error": obeyed.error if obeyed and not healthy else "",
+            "denied-unknown": list(restricted.unknown) if restricted else [],
         },
     }
 
@@ -139,8 +143,9 @@ def health(row: EndpointRow) -> Shape:
     return {"bpf": word, "policy": word, "connected": row.state == "ready", "overallHealth": word}
 
 
-def log(row: EndpointRow) -> list[Shape]:
-    return [{"code": "OK", "message": row.state, "state": row.state, "timestamp": timestamp(row.created)}]
+def log(row: EndpointRow, restricted: EndpointFailureRow | None = None) -> list[Shape]:
+    code, message = ("Failed", restriction_of(restricted)) if restricted is not None else ("OK", row.state)
+    return [{"code": code, "message": message, "state": row.state, "timestamp": timestamp(row.created)}]
 
 
 def named_port(port: ContainerPort) -> Shape:

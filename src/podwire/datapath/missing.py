@@ -1,0 +1,159 @@
+"""What the kernel does not know because a map is full, and which endpoints that could let more through.
+
+A row that is missing is no answer, but a lookup has one all the same: an identity without a row is of
+the class of any other, an address without one is its prefix's identity or the world's. Endpoints whose
+policy says something else to the one than to the other get a flag, and the programs take no such answer
+for them (bpf/lib/policy.h). Why so: docs/decisions/full-maps.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from podwire.abi import enums, structs
+from podwire.abi.enums import EndpointFlags
+from podwire.bpf.map import U32
+from podwire.datapath.mirror import Mirror
+from podwire.model import identity
+from podwire.model.rule import Direction
+from podwire.state.tables import Tables
+
+PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
+TRUTHFUL = (
+    "podwire_policy_peers",
+    "podwire_ipcache",
+    "podwire_ipcache_prefixes",
+)  # none is better than a wrong one
+FLAGS = PEERS_MISSING | ADDRESSES_MISSING
+POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
+ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
+ADDRESS_BITS = 128
+MOST = 200  # missing addresses beyond which it is not worked out whom they matter to: to everybody
+ENFORCED = (
+    (Direction.INGRESS, EndpointFlags.ENFORCE_INGRESS),
+    (Direction.EGRESS, EndpointFlags.ENFORCE_EGRESS),
+)
+Mirrors = Mapping[str, Mirror]
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """One moment's shortage. `mistaken`: who is behind an address, and who is found there instead."""
+
+    peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with rows that are not there
+    mistaken: frozenset[tuple[int, int]] = frozenset()
+    countless: bool = False  # more addresses than were looked at
+    why: Mapping[EndpointFlags, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.peers or self.mistaken or self.countless)
+
+
+def of(mirrors: Mirrors) -> Missing:
+    """What is missing now."""
+    why = {}
+    peers = set()
+    for name in (POLICY, PEERS):
+        for key, error in mirrors[name].failures.items():
+            kind = structs.PolicyKey if name == POLICY else structs.PolicyPeerKey
+            row = kind.unpack(key)
+            peers.add((row.policy, row.direction))
+            why[PEERS_MISSING] = str(error)
+    mistaken: set[tuple[int, int]] = set()
+    count = 0
+    for name in (LOCAL, ADDRESS, PREFIX):
+        for key, error in mirrors[name].failures.items():
+            why[ADDRESSES_MISSING] = str(error)
+            count += 1
+            if count > MOST:
+                break
+            mistaken |= _mistaken(mirrors, name, key)
+    return Missing(frozenset(peers), frozenset(mistaken), count > MOST, why)
+
+
+def _mistaken(mirrors: Mirrors, name: str, key: bytes) -> set[tuple[int, int]]:
+    """Whom a missing row stands for, and whom the programs find in its place."""
+    wanted = mirrors[name].wanted(key)
+    if wanted is None:
+        return set()
+    kind = structs.Endpoint if name == LOCAL else structs.IpcacheEntry
+    bits, address = (ADDRESS_BITS, key) if name != PREFIX else _prefix(key)
+    meant = kind.unpack(wanted).identity
+    pairs = {(meant, found) for found in _found(mirrors, bits, address, name)}
+    return {(meant, found) for meant, found in pairs if meant != found}
+
+
+def _prefix(key: bytes) -> tuple[int, bytes]:
+    row = structs.PrefixKey.unpack(key)
+    return row.prefix_length, row.address
+
+
+def _found(mirrors: Mirrors, bits: int, address: bytes, name: str) -> set[int]:
+    """What lookups that need this row end with, now and when what is to be removed is gone."""
+    found = set()
+    tables = ((LOCAL, structs.Endpoint), (ADDRESS, structs.IpcacheEntry)) if name != PREFIX else ()
+    for table, kind in tables:
+        mirror = mirrors[table]
+        if (raw := mirror.held.get(address)) is not None:
+            found.add(kind.unpack(raw).identity)
+            if not mirror.is_leaving(address) and table != name:
+                return found  # the other map knows
+    prefixes = mirrors[PREFIX]
+    for length in range(bits, -1, -1):
+        key = structs.PrefixKey(length, _cut(address, length)).pack()
+        if (raw := prefixes.held.get(key)) is not None:
+            found.add(structs.IpcacheEntry.unpack(raw).identity)
+            if not prefixes.is_leaving(key):
+                return found
+    return found | {identity.WORLD}
+
+
+def _cut(address: bytes, length: int) -> bytes:
+    """The first `length` bits, the rest 0."""
+    keep = (1 << ADDRESS_BITS) - (1 << (ADDRESS_BITS - length))
+    return (int.from_bytes(address) & keep).to_bytes(ADDRESS_BITS // 8)
+
+
+def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.Endpoint) -> EndpointFlags:
+    """What the endpoint with this row must not take an answer from."""
+    needed = EndpointFlags(0)
+    directions = [int(one) for one, enforced in ENFORCED if value.flags & enforced]
+    if any((value.policy, one) in missing.peers for one in directions):
+        needed |= PEERS_MISSING
+    if missing.countless and directions:
+        return needed | ADDRESSES_MISSING
+    for one in directions:
+        for meant, found in missing.mistaken:
+            there = _held_class(mirrors, value.policy, one, found)
+            if _class(tables, mirrors, value.policy, one, meant) != there:
+                return needed | ADDRESSES_MISSING
+    return needed
+
+
+def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
+    """As the policy has it. One that no table has any more says what the kernel has of it."""
+    row = tables.policy_peers.get((policy, Direction(direction), number))
+    return row.peer_class if row is not None else _held_class(mirrors, policy, direction, number)
+
+
+def _held_class(mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
+    raw = mirrors[PEERS].held.get(structs.PolicyPeerKey(policy, number, direction).pack())
+    return U32.unpack(raw) if raw is not None else int(enums.PolicyClass.ANY)
+
+
+def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Rows of peers, there or in `work`, of a class that lacks an entry: without its denials it would
+    allow more, so nobody may be of it."""
+    classes = set()
+    for key in mirrors[POLICY].failures:
+        row = structs.PolicyKey.unpack(key)
+        classes.add((row.policy, row.direction, row.peer_class))
+    policies = {U32.pack(policy) for policy, _, _ in classes}
+    found = {}
+    for key, value in ({**mirrors[PEERS].held, **work}).items() if classes else ():
+        if key[:4] in policies:  # before all of it is unpacked: there may be many
+            peer = structs.PolicyPeerKey.unpack(key)
+            if (peer.policy, peer.direction, U32.unpack(value)) in classes:
+                found[key] = value
+    return found

@@ -1,0 +1,40 @@
+"""What the agent says of the node is asked of the node: it changes when the thing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from tests.unit.agent.conftest import Serve
+
+from podwire.client.agent import AsyncAgentClient
+
+# Fact → another value of it, and where health says it.
+SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "attach_mode": ("tc", lambda health: health["attach-mode"]),
+    "socket_services": (False, lambda health: health["kube-proxy-replacement"]["features"]["socketLB"]),
+    "maps": ({"podwire_ipcache": 131072}, lambda health: health["bpf-maps"]["maps"]),
+    "ring_bytes": (8 << 20, lambda health: health["nodeMonitor"]["npages"]),
+    "flows": (4, lambda health: health["hubble"]["observer"]["current-flows"]),
+    "flows_at_most": (8192, lambda health: health["hubble"]["observer"]["max-flows"]),
+    "flows_seen": (6, lambda health: health["hubble"]["observer"]["seen-flows"]),
+    "uptime": (62.0, lambda health: health["hubble"]["observer"]["uptime"]),
+    "lost": (2, lambda health: health["nodeMonitor"]["lost"]),
+    "unknown": (1, lambda health: health["nodeMonitor"]["unknown"]),
+}
+
+
+def test_health_changes_when_the_node_does(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        before = await client.get("/v1/healthz")
+        known = node.known
+        assert {*SAID, "route_mtu"} == {*known.__struct_fields__}, "each fact is said, and tried here"
+        for fact, (value, said) in SAID.items():
+            node.known = msgspec.structs.replace(known, **{fact: value})
+            after = await client.get("/v1/healthz")
+            assert said(after) != said(before), fact
+        node.known = msgspec.structs.replace(known, route_mtu=1400)
+        assert (await client.get("/v1/config"))["status"]["routeMTU"] == 1400
+
+    serve(test)
