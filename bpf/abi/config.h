@@ -24,6 +24,9 @@ CONFIG(__u32, trace_interval, 5, "s between trace events of one connection");
 CONFIG(__u32, trace_events, 1, "1 = emit trace events");
 CONFIG(__u32, verdict_events, 1, "1 = emit policy verdict events");
 CONFIG(__u32, socket_events, 1, "1 = emit an event for each address translated at the socket");
+CONFIG(__u32, event_share, 512,
+       "records a second of one endpoint and direction while the ring is more than half full; "
+       "0 = no limit");
 CONFIG(__u32, policy_audit, 0, "1 = what policy denies is reported but passes");
 CONFIG(__u32, ct_tcp_established, 8000, "s an open TCP connection is remembered without packets");
 CONFIG(__u32, ct_tcp_syn, 60, "s a TCP connection is remembered before its first reply");

@@ -108,4 +108,16 @@ struct event {
 struct event_stats {
 	__u64 emitted;
 	__u64 lost;
+	__u64 withheld; /* of those lost: beyond a share while the ring was filling */
 };
+
+/* What one side of an endpoint has had of the ring, see enum ct_share; behind those of all
+ * endpoints stand those of sockets, by the low bits of their cgroup's id.
+ */
+struct event_share {
+	__u32 second;   /* CLOCK_BOOTTIME, s */
+	__u32 taken;    /* records in it */
+	__u64 withheld; /* ever */
+};
+
+#define EVENT_SHARES_SOCKETS 131072

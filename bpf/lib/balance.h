@@ -134,7 +134,7 @@ __function int balance_remember(struct flow *flow, __u32 rev_nat)
 	memory_key(&key, flow->flags & FLOW_HAIRPIN ? &flow->destination : &flow->source,
 		   flow->source_port, flow);
 	memory->expires = flow->now + ct_timeout(&entry, flow->protocol);
-	memory->share = ct_share_of(flow);
+	memory->share = flow_share(flow);
 	memory->epoch = service_epoch();
 	memory->rev_nat = rev_nat;
 	memory->direction = DIRECTION_EGRESS;

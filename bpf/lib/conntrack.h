@@ -86,28 +86,6 @@ static __always_inline void ct_charge(__u32 share)
 		__sync_fetch_and_add(made, 1);
 }
 
-/* A pod of this node pays for what it opens, at both ends; who is called from afar for that. */
-static __always_inline __u32 ct_share_of(const struct flow *flow)
-{
-	if (flow->source_endpoint)
-		return flow->source_endpoint * 2 + CT_SHARE_OUT;
-	return flow->destination_endpoint * 2 + CT_SHARE_IN;
-}
-
-/* The same connection as the other side's endpoint sees it. */
-static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_key *key)
-{
-	turned->local = key->remote;
-	turned->remote = key->local;
-	turned->local_port = key->remote_port;
-	turned->remote_port = key->local_port;
-	turned->protocol = key->protocol;
-	turned->scope = key->scope;
-	/* 1 and 2 change places. */
-	turned->asks = key->asks ? key->asks ^ (CT_LOCAL_ASKS | CT_REMOTE_ASKS) : 0;
-	turned->pad = 0;
-}
-
 /* NULL also for what has expired: maps do not forget by themselves. */
 static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
 {
@@ -243,7 +221,7 @@ static __always_inline int ct_create(struct flow *flow, const struct ct_key *key
 	entry->reported = flow->now;
 	entry->rev_nat = flow->rev_nat;
 	entry->backend = flow->backend;
-	entry->share = ct_share_of(flow);
+	entry->share = flow_share(flow);
 	if (flow->protocol == IPPROTO_TCP)
 		ct_note_tcp(entry, flow, sent);
 	ct_count(entry, flow, sent);

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Events: one record for each thing worth telling. Every attempt gets a number of its
  * CPU; what finds the ring full is counted, so emitted = stored + lost.
+ *
+ * While the ring fills faster than it is read each endpoint has a share of it, so that the flood of
+ * one does not hide what happens to another.
  */
 #pragma once
 
 #include "flow.h"
 #include "ipcache.h"
 
-#define EVENTS_BYTES (4 << 20)
+#define EVENTS_BYTES     (8 << 20)
+#define EVENT_SHARES_MAX (EVENT_SHARES_SOCKETS + 65536)
+#define EVENT_CGROUPS    0xffff
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -21,18 +26,55 @@ struct {
 	__uint(max_entries, 1);
 } podwire_event_stats SEC(".maps");
 
-/* A numbered record to fill and submit; NULL if the ring is full (which is counted). */
-static __always_inline struct event *event_reserve(__u8 kind)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct event_share);
+	__uint(max_entries, EVENT_SHARES_MAX);
+} podwire_event_shares SEC(".maps");
+
+/* CPUs may count one record as another's: a share need not be exact. */
+static __always_inline bool event_is_within(__u32 index)
+{
+	struct event_share *share;
+	__u32 second;
+
+	if (!config_event_share ||
+	    bpf_ringbuf_query(&podwire_events, BPF_RB_AVAIL_DATA) < EVENTS_BYTES / 2)
+		return true;
+	share = bpf_map_lookup_elem(&podwire_event_shares, &index);
+	if (!share)
+		return true;
+	second = bpf_ktime_get_boot_ns() / NS_PER_S;
+	if (share->second != second) {
+		share->second = second;
+		share->taken = 0;
+	}
+	if (share->taken < config_event_share) {
+		share->taken++;
+		return true;
+	}
+	__sync_fetch_and_add(&share->withheld, 1);
+	return false;
+}
+
+/* A numbered record to fill and submit, on the account of `share`; NULL if there is no room for it
+ * (which is counted).
+ */
+static __always_inline struct event *event_reserve(__u8 kind, __u32 share)
 {
 	__u32 zero = 0;
 	struct event_stats *stats = bpf_map_lookup_elem(&podwire_event_stats, &zero);
-	struct event *event;
+	struct event *event = NULL;
 	__u64 sequence;
 
 	if (!stats)
 		return NULL;
 	sequence = kernel_number(&stats->emitted);
-	event = bpf_ringbuf_reserve(&podwire_events, sizeof(*event), 0);
+	if (event_is_within(share))
+		event = bpf_ringbuf_reserve(&podwire_events, sizeof(*event), 0);
+	else
+		__sync_fetch_and_add(&stats->withheld, 1);
 	if (!event) {
 		__sync_fetch_and_add(&stats->lost, 1);
 		return NULL;
@@ -98,10 +140,10 @@ __function int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, 
 
 	if (!flow)
 		return 0;
-	flow_identify(flow);
-	event = event_reserve(kind);
+	event = event_reserve(kind, flow_share(flow));
 	if (!event)
 		return 0;
+	flow_identify(flow);
 	event_fill(event, flow);
 	event->point = point;
 	event->reason = reason;

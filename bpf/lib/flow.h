@@ -89,6 +89,30 @@ static __always_inline bool flow_has_ports(const struct flow *flow)
 	return flow->protocol == IPPROTO_TCP || flow->protocol == IPPROTO_UDP;
 }
 
+/* On whose account it goes: a pod of this node pays for what it sends, at both ends; who is sent to
+ * from afar for that. See enum ct_share.
+ */
+static __always_inline __u32 flow_share(const struct flow *flow)
+{
+	if (flow->source_endpoint)
+		return flow->source_endpoint * 2 + CT_SHARE_OUT;
+	return flow->destination_endpoint * 2 + CT_SHARE_IN;
+}
+
+/* The same connection as the other side's endpoint sees it. */
+static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_key *key)
+{
+	turned->local = key->remote;
+	turned->remote = key->local;
+	turned->local_port = key->remote_port;
+	turned->remote_port = key->local_port;
+	turned->protocol = key->protocol;
+	turned->scope = key->scope;
+	/* 1 and 2 change places. */
+	turned->asks = key->asks ? key->asks ^ (CT_LOCAL_ASKS | CT_REMOTE_ASKS) : 0;
+	turned->pad = 0;
+}
+
 /* What a CPU keeps between packets. The flow is here, for it and the frames below would not fit
  * the stack: packets are handled with softirqs off, so no other one comes in between.
  */

@@ -79,7 +79,8 @@ static __always_inline void socket_key_of(struct socket_key *key, const struct p
 static __always_inline void socket_tell(struct bpf_sock_addr *ctx, const struct peer *asked,
 					const struct peer *given, __u8 kind, __u8 reason)
 {
-	struct event *event = event_reserve(kind);
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	struct event *event = event_reserve(kind, EVENT_SHARES_SOCKETS + (cgroup & EVENT_CGROUPS));
 
 	if (!event)
 		return;
@@ -90,7 +91,7 @@ static __always_inline void socket_tell(struct bpf_sock_addr *ctx, const struct 
 	event->protocol = asked->protocol;
 	event->direction = DIRECTION_EGRESS;
 	event->cookie = asked->cookie;
-	event->cgroup = bpf_get_current_cgroup_id();
+	event->cgroup = cgroup;
 	event->point = kind == EVENT_SOCKET ? SOCKET_POST_FORWARD : 0;
 	event->reason = reason;
 	event->flags = address_is_ipv4(&given->address) ? 0 : EVENT_IPV6;

@@ -81,9 +81,18 @@ EVENT = np.dtype(
 
 EVENT_STATS = np.dtype(
     {
-        "names": ["emitted", "lost"],
-        "formats": ["=u8", "=u8"],
-        "offsets": [0, 8],
+        "names": ["emitted", "lost", "withheld"],
+        "formats": ["=u8", "=u8", "=u8"],
+        "offsets": [0, 8, 16],
+        "itemsize": 24,
+    }
+)
+
+EVENT_SHARE = np.dtype(
+    {
+        "names": ["second", "taken", "withheld"],
+        "formats": ["=u4", "=u4", "=u8"],
+        "offsets": [0, 4, 8],
         "itemsize": 16,
     }
 )

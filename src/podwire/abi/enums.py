@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+EVENT_SHARES_SOCKETS = 131072
 POLICY_PREFIX_DIRECTION = 72
 POLICY_PREFIX_PROTOCOL = 80
 POLICY_PREFIX_PORT = 96

@@ -238,18 +238,40 @@ class EventStats(msgspec.Struct, frozen=True, gc=False):
     """Per CPU. sequence of the next event = emitted + 1; stored in the ring = emitted - lost."""
 
     NAME: ClassVar[str] = "event_stats"
-    SIZE: ClassVar[int] = 16
-    LAYOUT: ClassVar[_Layout] = _Layout("=QQ")
-    OFFSETS: ClassVar[dict[str, int]] = {"emitted": 0, "lost": 8}
+    SIZE: ClassVar[int] = 24
+    LAYOUT: ClassVar[_Layout] = _Layout("=QQQ")
+    OFFSETS: ClassVar[dict[str, int]] = {"emitted": 0, "lost": 8, "withheld": 16}
 
     emitted: int = 0
     lost: int = 0
+    withheld: int = 0  # of those lost: beyond a share while the ring was filling
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.emitted, self.lost)
+        return self.LAYOUT.pack(self.emitted, self.lost, self.withheld)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> EventStats:
+        return cls(*cls.LAYOUT.unpack(raw))
+
+
+class EventShare(msgspec.Struct, frozen=True, gc=False):
+    """What one side of an endpoint has had of the ring, see enum ct_share; behind those of all endpoints
+    stand those of sockets, by the low bits of their cgroup's id."""
+
+    NAME: ClassVar[str] = "event_share"
+    SIZE: ClassVar[int] = 16
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIQ")
+    OFFSETS: ClassVar[dict[str, int]] = {"second": 0, "taken": 4, "withheld": 8}
+
+    second: int = 0  # CLOCK_BOOTTIME, s
+    taken: int = 0  # records in it
+    withheld: int = 0  # ever
+
+    def pack(self) -> _Raw:
+        return self.LAYOUT.pack(self.second, self.taken, self.withheld)
+
+    @classmethod
+    def unpack(cls, raw: _Raw) -> EventShare:
         return cls(*cls.LAYOUT.unpack(raw))
 
 

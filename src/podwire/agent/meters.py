@@ -11,6 +11,7 @@ from podwire.base.telemetry import Metrics
 from podwire.datapath.maps import Maps
 from podwire.state.tables import Tables
 
+SIDES = {enums.CtShare.OUT: "EGRESS", enums.CtShare.IN: "INGRESS"}
 Usage = Callable[[], Mapping[str, tuple[int, int]]]  # map → entries, capacity
 Samples = Iterable[tuple[dict[str, str], float]]
 
@@ -104,6 +105,12 @@ def declare(
         " share), unreadable",
         lambda: [({"reason": reason}, value) for reason, value in lost().items()],
     )
+    metrics.reading(
+        "podwire_flow_events_withheld_total",
+        "counter",
+        "Of those lost, beyond the share of an endpoint: of what it sends, or of what comes to it from afar",
+        lambda: withheld(tables, maps),
+    )
 
 
 def outcomes(maps: Maps, *, dropped: bool, size: bool) -> Samples:
@@ -140,6 +147,16 @@ def states(tables: Tables) -> Samples:
 def restricted(tables: Tables) -> Samples:
     counted = Counter(unknown for row in tables.endpoint_failures for unknown in row.unknown)
     return [({"unknown": unknown}, float(count)) for unknown, count in sorted(counted.items())]
+
+
+def withheld(tables: Tables, maps: Maps) -> Samples:
+    shares = maps["podwire_event_shares"]
+    for row in tables.endpoints:
+        for side in (enums.CtShare.OUT, enums.CtShare.IN):
+            share = shares.get(row.id * 2 + side)
+            if share is not None and share.withheld:
+                labels = {"namespace": row.namespace, "pod": row.pod, "direction": SIDES[side]}
+                yield labels, float(share.withheld)
 
 
 def policies(tables: Tables) -> Samples:

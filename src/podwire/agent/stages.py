@@ -98,9 +98,9 @@ class Stages:
         }
 
 
-def event_stats(maps: Maps) -> list[tuple[int, int]]:
-    """(emitted, lost) of each CPU."""
-    return [(each.emitted, each.lost) for each in maps["podwire_event_stats"].per_cpu(0) or ()]
+def event_stats(maps: Maps) -> list[tuple[int, int, int]]:
+    """(emitted, lost, of those withheld) of each CPU."""
+    return [(each.emitted, each.lost, each.withheld) for each in maps["podwire_event_stats"].per_cpu(0) or ()]
 
 
 def flow_counts(pipeline: Pipeline) -> dict[str, float]:

@@ -77,6 +77,13 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=0,
         ),
     ] = 0
+    event_share: Annotated[
+        int,
+        Meta(
+            description="records a second of one endpoint and direction while the ring fills; 0 = all",
+            ge=0,
+        ),
+    ] = 512
     policy_map_max: Annotated[int, Meta(description="policy entries", ge=64)] = 65536
     policy_peers_max: Annotated[int, Meta(description="identities × policies", ge=64)] = 131072
     ipcache_max: Annotated[int, Meta(description="addresses with identities", ge=64)] = 65536

@@ -124,6 +124,7 @@ _SPECS = (
     ),
     MapSpec("podwire_events", raw(0), raw(0), "ring of events", "programs"),
     MapSpec("podwire_event_stats", U32, structs.EventStats, "events emitted and lost", "programs"),
+    MapSpec("podwire_event_shares", U32, structs.EventShare, "records of one endpoint or cgroup", "programs"),
 )
 
 CATALOGUE: dict[str, MapSpec] = {spec.name: spec for spec in _SPECS}

@@ -89,6 +89,7 @@ def plan(
             "config_tunnel_mtu": tunnel_mtu,
             "config_trace_interval": config.monitor_aggregation_interval,
             "config_policy_audit": int(config.policy_audit_mode),
+            "config_event_share": config.event_share,
             "config_ct_share": config.ct_endpoint_max or config.ct_max // 4,
         },
         sizes=sizes(config),

@@ -37,7 +37,7 @@ from podwire.abi.structs import (
 from podwire.base.addresses import pack, pack_prefix
 from podwire.bpf.events import Ring
 from podwire.bpf.map import U32, Map, raw
-from podwire.bpf.object import ObjectSpec, Program, SkbContext, load
+from podwire.bpf.object import ObjectSpec, Program, SkbContext, TestRun, load
 from podwire.net import namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
@@ -178,6 +178,7 @@ class World:
         shares = range(2 * self._highest + 2)
         for name in ("podwire_ct_made", "podwire_ct_gone"):
             self._untyped[name].put_many((U32.pack(share), bytes(4)) for share in shares)
+        self._untyped["podwire_event_shares"].put_many((U32.pack(share), bytes(16)) for share in shares)
         for key in list(self.counted()):
             self.metrics[MetricKey(*key)] = MetricValue(0, 0)
         while len(self.ring.read()):
@@ -302,6 +303,23 @@ class World:
         repeat: int = 1,
     ) -> Outcome:
         """`packet` through `podwire_<program>`. `received_on`: where the stack got it, 0 = from the node."""
+        ran = self._run(program, packet, device, received_on, gso_size, mark, repeat)
+        return Outcome(ran.retval, ran.data, self.events(), ran.duration_ns)
+
+    def run_unread(self, program: str, packet: bytes, device: int, *, repeat: int = 1) -> None:
+        """The same; what it emits waits in the ring."""
+        self._run(program, packet, device, 0, 0, 0, repeat)
+
+    def _run(
+        self,
+        program: str,
+        packet: bytes,
+        device: int,
+        received_on: int,
+        gso_size: int,
+        mark: int,
+        repeat: int,
+    ) -> TestRun:
         context = SkbContext(
             ifindex=device,
             ingress_ifindex=received_on,
@@ -309,10 +327,8 @@ class World:
             gso_segs=2 if gso_size else 0,
             mark=mark,
         )
-        ran = namespaces.run(
-            self.namespace, self.programs[f"podwire_{program}"].test_run, packet, context, repeat
-        )
-        return Outcome(ran.retval, ran.data, self.events(), ran.duration_ns)
+        run = self.programs[f"podwire_{program}"].test_run
+        return namespaces.run(self.namespace, run, packet, context, repeat)
 
     def from_pod(self, pod: Pod, packet: bytes, **options: Any) -> Outcome:
         return self.run("from_pod", packet, pod.device, **options)
