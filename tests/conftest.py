@@ -11,6 +11,7 @@ import fnmatch
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -82,6 +83,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if not any(fnmatch.fnmatchcase(reason, pattern) for pattern in listed):
             reporter.write_line(f"unexpected skip: {report.nodeid}: {reason}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get("PODWIRE_COMPAT") == "required" and _all_skipped(reporter, "tests/compat/"):
+        reporter.write_line("every test of tests/compat was skipped, and some are required here", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _all_skipped(reporter: Any, folder: str) -> bool:
+    """Whether tests of this folder were asked for, and none of them ran."""
+    skipped, ran = (
+        any(
+            getattr(report, "nodeid", "").startswith(folder)
+            for name in outcomes
+            for report in reporter.stats.get(name, [])
+        )
+        for outcomes in (("skipped",), ("passed", "failed", "error"))
+    )
+    return skipped and not ran
 
 
 def _place(item: pytest.Item) -> int:

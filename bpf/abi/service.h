@@ -49,26 +49,3 @@ struct rev_nat {
 	__be16 port;
 	__u16 pad;
 };
-
-enum socket_scope {
-	SOCKET_BACKEND = 0,  /* by backend: what the socket had asked for */
-	SOCKET_FRONTEND = 1, /* by frontend: what an unconnected socket was given */
-};
-
-/* What a socket asked for before it was given a backend, and the other way round. */
-struct socket_key {
-	__u64 cookie;
-	union address address;
-	__be16 port;
-	__u8 protocol;
-	__u8 scope; /* enum socket_scope */
-	__u8 pad[4];
-};
-
-struct socket_origin {
-	union address
-		address; /* the frontend's (SOCKET_BACKEND), the backend's (SOCKET_FRONTEND) */
-	__be16 port;
-	__u16 pad;
-	__u32 backend;
-};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Sockets: a Service's address is exchanged for a backend's before there is a packet, and
- * back where the socket looks at its peer. Memory is per socket, by cookie.
+ * back where the socket looks at its peer. What was exchanged is kept with the socket itself: it
+ * goes with it, and nobody's many sockets push out what another's remember.
  *
  * A v4-mapped address on an IPv6 socket has the shape that IPv4 has in every map, so it
  * needs nothing of its own.
@@ -11,16 +12,31 @@
 #include "metrics.h"
 #include "service.h"
 
-#define SOCKET_ORIGINS_MAX 65536
-#define SOCKET_GO_ON       1
-#define SOCKET_REFUSE      0
+#define SOCKET_SERVICES 4 /* Services that one socket may ask by turns; a power of 2 */
+#define SOCKET_GO_ON    1
+#define SOCKET_REFUSE   0
+
+/* A Service that the socket asked, and the backend it was given. */
+struct socket_service {
+	union address asked;
+	union address given;
+	__be16 asked_port;
+	__be16 given_port;
+	__u32 backend;
+};
+
+struct socket_services {
+	struct socket_service rows[SOCKET_SERVICES];
+	__u32 count; /* ever written; the next goes to the place of the oldest */
+	__u32 pad;
+};
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__type(key, struct socket_key);
-	__type(value, struct socket_origin);
-	__uint(max_entries, SOCKET_ORIGINS_MAX);
-} podwire_socket_origins SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct socket_services);
+} podwire_socket_services SEC(".maps");
 
 /* What a socket wants to reach, or has heard from. */
 struct peer {
@@ -62,17 +78,6 @@ static __always_inline void peer_write6(struct bpf_sock_addr *ctx, const struct 
 	ctx->user_port = peer->port;
 }
 
-static __always_inline void socket_key_of(struct socket_key *key, const struct peer *peer,
-					  enum socket_scope scope)
-{
-	__builtin_memset(key, 0, sizeof(*key));
-	key->cookie = peer->cookie;
-	key->address = peer->address;
-	key->port = peer->port;
-	key->protocol = peer->protocol;
-	key->scope = scope;
-}
-
 /* `asked` is the Service, `given` the backend (of a refusal: the Service again). Whose address
  * that is the reader of events knows; a caller of connect need not wait for it.
  */
@@ -106,35 +111,62 @@ static __always_inline int socket_refuse(struct bpf_sock_addr *ctx, const struct
 	return SOCKET_REFUSE;
 }
 
-/* The backend an unconnected socket was given for this frontend, while it is there. */
-static __always_inline struct backend *socket_recall(const struct peer *peer, __u32 *id)
+/* The row `back` places before the newest. */
+static __always_inline struct socket_service *socket_row(struct socket_services *services,
+							 __u32 back)
 {
-	struct socket_origin *given;
-	struct backend *backend;
-	struct socket_key key;
+	return &services->rows[(services->count - 1 - back) & (SOCKET_SERVICES - 1)];
+}
 
-	socket_key_of(&key, peer, SOCKET_FRONTEND);
-	given = bpf_map_lookup_elem(&podwire_socket_origins, &key);
-	backend = given ? backend_find(given->backend) : NULL;
+static __always_inline struct socket_service *socket_asked(struct socket_services *services,
+							   const struct peer *peer)
+{
+	for (int back = 0; services && back < SOCKET_SERVICES; back++) {
+		struct socket_service *row = socket_row(services, back);
+
+		if (row->asked_port == peer->port && address_equal(&row->asked, &peer->address))
+			return row;
+	}
+	return NULL;
+}
+
+/* The backend that the socket was given before, while it is there: datagrams of one socket to one
+ * Service reach one backend, as over any NAT.
+ */
+static __always_inline struct backend *socket_recall(struct bpf_sock_addr *ctx,
+						     const struct peer *peer)
+{
+	struct socket_service *row =
+		socket_asked(bpf_sk_storage_get(&podwire_socket_services, ctx->sk, NULL, 0), peer);
+	struct backend *backend = row ? backend_find(row->backend) : NULL;
+
 	if (!backend || backend_is_terminating(backend))
 		return NULL;
-	*id = given->backend;
+	/* A number that was freed may be another backend's by now. */
+	if (backend->port != row->given_port || !address_equal(&backend->address, &row->given))
+		return NULL;
 	return backend;
 }
 
-/* For this socket: what it asked for, by what it was given, or the other way round. */
-static __always_inline void socket_remember(enum socket_scope scope, const struct peer *by,
-					    const struct peer *value, __u32 backend)
+static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const struct peer *asked,
+					    const struct peer *given, __u32 backend)
 {
-	struct socket_origin origin = {
-		.address = value->address,
-		.port = value->port,
-		.backend = backend,
-	};
-	struct socket_key key;
+	struct socket_services *services = bpf_sk_storage_get(&podwire_socket_services, ctx->sk,
+							      NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct socket_service *row;
 
-	socket_key_of(&key, by, scope);
-	bpf_map_update_elem(&podwire_socket_origins, &key, &origin, BPF_ANY);
+	if (!services)
+		return; /* without memory its peer shows the backend */
+	row = socket_asked(services, asked);
+	if (!row) {
+		services->count++;
+		row = socket_row(services, 0);
+	}
+	row->asked = asked->address;
+	row->asked_port = asked->port;
+	row->given = given->address;
+	row->given_port = given->port;
+	row->backend = backend;
 }
 
 /* A client is a pod, and a pod is a network namespace. */
@@ -161,7 +193,7 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 	peer->cookie = bpf_get_socket_cookie(ctx);
 	asked = *peer;
 	if (sticky)
-		backend = socket_recall(peer, &id);
+		backend = socket_recall(ctx, peer);
 	if (!backend) {
 		backend = backend_choose(frontend, socket_number(ctx, frontend), &id);
 		fresh = true;
@@ -173,10 +205,7 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 	peer->port = backend->port;
 	if (!fresh)
 		return 1;
-	socket_remember(SOCKET_BACKEND, peer, &asked, id);
-	/* Datagrams of one socket to one Service reach one backend, as over any NAT. */
-	if (sticky)
-		socket_remember(SOCKET_FRONTEND, &asked, peer, id);
+	socket_remember(ctx, &asked, peer, id);
 	if (config_socket_events)
 		socket_tell(ctx, &asked, peer, EVENT_SOCKET, 0);
 	return 1;
@@ -185,15 +214,17 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 /* From a backend to the Service this very socket had asked; false if it had asked none. */
 static __always_inline bool socket_reverse(struct bpf_sock_addr *ctx, struct peer *peer)
 {
-	struct socket_origin *origin;
-	struct socket_key key;
+	struct socket_services *services =
+		bpf_sk_storage_get(&podwire_socket_services, ctx->sk, NULL, 0);
 
-	peer->cookie = bpf_get_socket_cookie(ctx);
-	socket_key_of(&key, peer, SOCKET_BACKEND);
-	origin = bpf_map_lookup_elem(&podwire_socket_origins, &key);
-	if (!origin)
-		return false;
-	peer->address = origin->address;
-	peer->port = origin->port;
-	return true;
+	for (int back = 0; services && back < SOCKET_SERVICES; back++) {
+		struct socket_service *row = socket_row(services, back);
+
+		if (row->given_port == peer->port && address_equal(&row->given, &peer->address)) {
+			peer->address = row->asked;
+			peer->port = row->asked_port;
+			return true;
+		}
+	}
+	return false;
 }

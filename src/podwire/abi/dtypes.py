@@ -204,21 +204,3 @@ REV_NAT = np.dtype(
         "itemsize": 20,
     }
 )
-
-SOCKET_KEY = np.dtype(
-    {
-        "names": ["cookie", "address", "port", "protocol", "scope"],
-        "formats": ["=u8", "(16,)u1", ">u2", "=u1", "=u1"],
-        "offsets": [0, 8, 24, 26, 27],
-        "itemsize": 32,
-    }
-)
-
-SOCKET_ORIGIN = np.dtype(
-    {
-        "names": ["address", "port", "backend"],
-        "formats": ["(16,)u1", ">u2", "=u4"],
-        "offsets": [0, 16, 20],
-        "itemsize": 24,
-    }
-)

@@ -199,11 +199,6 @@ class BackendFlags(IntFlag):
     LOCAL = 2  # on this node
 
 
-class SocketScope(IntEnum):
-    BACKEND = 0  # by backend: what the socket had asked for
-    FRONTEND = 1  # by frontend: what an unconnected socket was given
-
-
 # Text of each drop reason, as tables, metrics and docs show it.
 DROP_TEXT = {
     DropReason.INVALID_SOURCE_MAC: "Invalid source mac",

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from podwire.base.errors import PodwireError
+from podwire.model.flow import DEFAULT_LAST
 
-DEFAULT_LAST = 20
-ALL = (1 << 64) - 1
 # name, short form, help; a flag that takes no value has a help that begins with *.
 FILTERS = (
     ("not", "", "*reverse the next filter: leave out what it matches"),

@@ -10,12 +10,11 @@ from typing import Any
 
 from podwire.api import flow_pb2, observer_pb2
 from podwire.base.errors import UsageError
-from podwire.cli.hubble import ALL, DEFAULT_LAST
 from podwire.cli.hubble_filters import FilterFlags
 from podwire.cli.hubble_print import FORMS, Printer
 from podwire.cli.hubble_text import TIME_FORMATS, Style, as_json
 from podwire.client.hubble import Connection
-from podwire.model.flow import PRINTED_FIELDS
+from podwire.model.flow import ALL, DEFAULT_LAST, PRINTED_FIELDS
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")

@@ -16,6 +16,7 @@ from podwire.abi.enums import DROP_TEXT
 from podwire.api import flow_pb2, relay_pb2
 from podwire.cli.hubble_drops import DROP_TEXTS
 from podwire.cli.hubble_filters import TRACE_POINTS
+from podwire.model.flow import CLAUSE_LABEL, DEFAULT_DENY_LABEL
 from podwire.model.identity import RESERVED_NAMES
 
 DROP, CAPTURE, TRACE, POLICY_VERDICT, SOCKET = 1, 3, 4, 5, 7
@@ -24,7 +25,6 @@ SOCKET_POINTS = {1: "pre-xlate-fwd", 2: "post-xlate-fwd", 3: "pre-xlate-rev", 4:
 DROP_REASONS = DROP_TEXTS | {int(reason): text for reason, text in DROP_TEXT.items() if reason >= 220}
 RED, GREEN, YELLOW, MAGENTA, CYAN = 31, 32, 33, 35, 36
 VERDICT_COLOURS = {1: GREEN, 5: GREEN, 2: RED, 3: RED, 4: YELLOW, 6: YELLOW, 7: YELLOW}
-CLAUSE, DEFAULT_DENY = "podwire:clause=", "podwire:default-deny"
 TIME_FORMATS = {
     "StampMilli": "",
     "YearMonthDay": "%Y-%m-%d",
@@ -195,9 +195,9 @@ def because(flow: Any) -> str:
     found = []
     for policy in policies:
         name = f"{policy.namespace}/{policy.name}" if policy.namespace else policy.name
-        clause = next((label.removeprefix(CLAUSE) for label in policy.labels if label.startswith(CLAUSE)), "")
-        found.append(escape(f"{name} {clause}".strip()))
-    if any(DEFAULT_DENY in policy.labels for policy in policies):
+        clause = next((label for label in policy.labels if label.startswith(CLAUSE_LABEL)), "")
+        found.append(escape(f"{name} {clause.removeprefix(CLAUSE_LABEL)}".strip()))
+    if any(DEFAULT_DENY_LABEL in policy.labels for policy in policies):
         return f"default deny ({', '.join(found)})"
     return ", ".join(found) or "-"
 

@@ -113,11 +113,7 @@ _SPECS = (
         "programs",
     ),
     MapSpec(
-        "podwire_socket_origins",
-        structs.SocketKey,
-        structs.SocketOrigin,
-        "what a socket asked for",
-        "programs",
+        "podwire_socket_services", raw(4), raw(168), "with each socket: what Services it asked", "programs"
     ),
     MapSpec(
         "podwire_metrics", structs.MetricKey, structs.MetricValue, "packets and bytes by outcome", "programs"

@@ -21,7 +21,7 @@ from podwire.hubble.decode import address_bytes
 from podwire.hubble.filter_fields import FLAG_BITS
 from podwire.hubble.flows import Flows
 from podwire.hubble.summary import summary
-from podwire.model.flow import PRINTED_FIELDS, Decision, Reply, Verdict
+from podwire.model.flow import CLAUSE_LABEL, DEFAULT_DENY_LABEL, PRINTED_FIELDS, Decision, Reply, Verdict
 from podwire.model.protocol import ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, VRRP, WITH_PORTS, WITH_TYPES
 from podwire.model.rule import Direction, Origin
 
@@ -40,8 +40,6 @@ PROTOCOL_FIELDS = {
     VRRP: "VRRP",
     IGMP: "IGMP",
 }
-CLAUSE_LABEL = "podwire:clause="
-DEFAULT_DENY_LABEL = "podwire:default-deny"
 
 
 # What hubble's CLI asks for when it prints text.

@@ -27,9 +27,9 @@ from podwire.hubble.decode import Columns
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
 from podwire.hubble.read import LossReason
+from podwire.model.flow import ALL
 
 Rows = NDArray[np.int64]
-ALL = (1 << 64) - 1
 LOSS_INTERVAL = 1.0
 # Hubble's words for where events are lost; it has none for why.
 SOURCES = {

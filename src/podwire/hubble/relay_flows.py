@@ -23,8 +23,8 @@ from typing import Any
 
 from podwire.api import observer_pb2
 from podwire.base.aio import Backoff, Channel, Supervised, cancelling
-from podwire.hubble.query import ALL
 from podwire.hubble.relay_nodes import Away, Node, Nodes, State
+from podwire.model.flow import ALL
 
 # How long the next stored flow of a node may take.
 PATIENCE = 5.0

@@ -38,6 +38,13 @@ PRINTED_FIELDS = (
     "ip_trace_id",
 )
 
+# `number` of a request for all flows, and how many are asked for where nothing is said.
+ALL = (1 << 64) - 1
+DEFAULT_LAST = 20
+# Labels of a flow's policies: the clause that decided, or that none did.
+CLAUSE_LABEL = "podwire:clause="
+DEFAULT_DENY_LABEL = "podwire:default-deny"
+
 
 class Verdict(IntEnum):
     UNKNOWN = 0

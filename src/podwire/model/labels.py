@@ -136,11 +136,6 @@ def volatile(key: str) -> bool:
     return key in VOLATILE
 
 
-def ours(key: str) -> bool:
-    """Whether a label key says something that is not the pod's to say."""
-    return key == NAMESPACE or key.startswith("io.cilium.k8s.")
-
-
 def claimed(key: str) -> bool:
     """Whether only podwire itself gives labels with this key: namespace, service account, cluster."""
     return key == NAMESPACE or key.startswith(OURS)

@@ -26,8 +26,6 @@ from podwire.abi.structs import (
     MetricValue,
     RevNat,
     SlotKey,
-    SocketKey,
-    SocketOrigin,
 )
 from podwire.base.addresses import pack
 from podwire.bpf import probe
@@ -64,7 +62,6 @@ class Sockets:
             "slots": (SlotKey, U32),
             "backends": (U32, Backend),
             "rev_nat": (U32, RevNat),
-            "socket_origins": (SocketKey, SocketOrigin),
             "metrics": (MetricKey, MetricValue),
             "event_stats": (U32, EventStats),
         }
@@ -226,7 +223,6 @@ def test_what_is_no_service_is_left_alone(sockets: Sockets, way: Addresses) -> N
         client.connect((way.shown, port))
         assert client.getpeername()[:2] == (way.shown, port)
     assert not sockets.ring.read().size
-    assert not len(sockets.maps["socket_origins"])
 
 
 def test_new_connections_avoid_a_terminating_backend(sockets: Sockets, way: Addresses) -> None:
@@ -251,6 +247,48 @@ def test_a_datagram_socket_leaves_a_backend_that_is_gone(sockets: Sockets, way: 
         assert gone.recv(10) == b"1"
         sockets.maps["backends"].delete(100)
         sockets.service(way.service, 53, 17, (way.local, new.getsockname()[1]), number=2)
+        client.sendto(b"2", (way.asked, 53))
+        assert new.recv(10) == b"2"
+
+
+def test_a_socket_that_asks_several_services_by_turns(sockets: Sockets, way: Addresses) -> None:
+    """Each answer shows the Service that was asked; of more than four the oldest is forgotten."""
+    asked = [way.asked[:-2] + f"{number}" for number in range(11, 16)]
+    services = [way.service[:-2] + f"{number}" for number in range(11, 16)]
+    with ExitStack() as stack:
+        client = stack.enter_context(sockets.open(way.family, socket.SOCK_DGRAM))
+        servers = [stack.enter_context(listening(sockets, way, socket.SOCK_DGRAM)) for _ in services]
+        for number, (service, server) in enumerate(zip(services, servers, strict=True), 1):
+            sockets.service(service, 53, 17, (way.local, server.getsockname()[1]), number=number)
+
+        def ask(number: int) -> str:
+            client.sendto(b"?", (asked[number], 53))
+            _, peer = servers[number].recvfrom(100)
+            servers[number].sendto(b"!", peer)
+            return str(client.recvfrom(100)[1][0])
+
+        for _ in range(3):
+            assert [ask(number) for number in range(4)] == asked[:4]
+        _, peer = (client.sendto(b"?", (asked[0], 53)), servers[0].recvfrom(100)[1])
+        assert ask(4) == asked[4]
+        servers[0].sendto(b"late", peer)
+        assert client.recvfrom(100)[1][0] == way.shown, "forgotten, so the backend shows"
+        assert ask(1) == asked[1]
+
+
+def test_what_a_freed_number_was_given_to_is_not_believed(sockets: Sockets, way: Addresses) -> None:
+    """The number of a backend that went may be a stranger's by now."""
+    with (
+        listening(sockets, way, socket.SOCK_DGRAM) as gone,
+        listening(sockets, way, socket.SOCK_DGRAM) as stranger,
+        listening(sockets, way, socket.SOCK_DGRAM) as new,
+        sockets.open(way.family, socket.SOCK_DGRAM) as client,
+    ):
+        sockets.service(way.service, 53, 17, (way.local, gone.getsockname()[1]))
+        client.sendto(b"1", (way.asked, 53))
+        assert gone.recv(10) == b"1"
+        sockets.service(way.service, 53, 17, (way.local, new.getsockname()[1]), number=2)
+        sockets.maps["backends"][100] = Backend(pack(way.local), stranger.getsockname()[1], 17)
         client.sendto(b"2", (way.asked, 53))
         assert new.recv(10) == b"2"
 

@@ -26,9 +26,10 @@ from podwire.hubble.cgroups import Cgroups
 from podwire.hubble.explain import explain_row
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
-from podwire.hubble.query import ALL, Query, _Losses
+from podwire.hubble.query import Query, _Losses
 from podwire.hubble.read import LossReason, Reader
 from podwire.hubble.rpc import Address
+from podwire.model.flow import ALL
 from podwire.testing import flows
 
 GET_FLOWS = "/observer.Observer/GetFlows"

@@ -13,8 +13,9 @@ from podwire.base.errors import InvalidObject
 from podwire.hubble import message
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
-from podwire.hubble.query import ALL, Query
+from podwire.hubble.query import Query
 from podwire.hubble.read import Loss
+from podwire.model.flow import ALL
 from podwire.testing import flows
 
 SECOND = 1_000_000_000
