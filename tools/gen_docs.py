@@ -235,7 +235,7 @@ def kernels() -> str:
             table(["", *names], facts),
             "*packets* are the tests of `tests/packets`: packets through the programs, plumbing, maps; "
             "*takeover* those of `tests/cluster/datapath`: an agent that starts anew while packets flow. "
-            "What is empty was not tried.",
+            "What is empty is not tried by `make test-kernels`.",
             "## Objects\n\nEach program is compiled twice from the same source (`bpf/kernel`): *modern* "
             f"objects need {', '.join(objects.MODERN)}; where one is missing the agent loads *legacy* ones. "
             "They do the same, but a connection to a Service without backends fails with EPERM instead of "
