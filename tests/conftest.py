@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from podwire.bpf import probe
 from podwire.testing import leaks, whose
 
 NEEDS_ROOT = ("kernel", "cluster", "compat")
@@ -54,6 +56,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if not any(fnmatch.fnmatchcase(reason, pattern) for pattern in listed):
             reporter.write_line(f"unexpected skip: {report.nodeid}: {reason}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A BPF file system of this run's own: the machine may have none, and need not change."""
+    path = probe.bpffs(str(tmp_path_factory.mktemp("bpf")))
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cgroup2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where the machine has mounted it nowhere, `probe.cgroup2` finds this run's own mount."""
+    if os.geteuid() != 0 or probe.mounts("cgroup2"):
+        yield
+        return
+    path = tmp_path_factory.mktemp("cgroup2")
+    subprocess.run(["mount", "-t", "cgroup2", "none", path], check=True)
+    yield
+    subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def _place(item: pytest.Item) -> int:
