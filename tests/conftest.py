@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from podwire.bpf import probe
 from podwire.testing import leaks, whose
@@ -29,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     whose.begin()
+    # No test asserts a time, an example of a property neither: the machine may be busy.
+    settings.register_profile("podwire", deadline=None)
+    settings.load_profile("podwire")
     if config.getoption("--update"):
         os.environ["PODWIRE_UPDATE"] = "1"
 
@@ -40,6 +44,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if needing:
             config.hook.pytest_deselected(items=needing)
             items[:] = [item for item in items if item not in needing]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went, folder by folder: set up, run and removed."""
+    took: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = "/".join(report.nodeid.partition("::")[0].split("/")[:-1])
+                took[folder] = took.get(folder, 0.0) + report.duration
+    if len(took) > 1:
+        terminalreporter.section("time by folder")
+        for folder, seconds in sorted(took.items(), key=lambda one: -one[1]):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {folder}")
 
 
 @pytest.hookimpl(trylast=True)
