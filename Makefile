@@ -7,6 +7,8 @@ PY         := $(VENV)/bin/python
 CLANG      ?= clang-16
 LLVM_STRIP ?= llvm-strip-16
 BUILD      := build
+# Plain `su` leaves out where bpftool and dpkg's tools are.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 APT := clang-16 clang-format-16 llvm-16 gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev bpftool iproute2 iptables nftables \
        iputils-ping curl socat python3-venv python3-dev

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,8 @@ import hypothesis
 import pytest
 from tests.patience import within
 
+from podwire.bpf import probe
 from podwire.testing import leaks, whose
-
-# A slow machine is no fault of what is tested.
-hypothesis.settings.register_profile("podwire", deadline=None)
-hypothesis.settings.load_profile("podwire")
 
 NEEDS_ROOT = ("kernel", "cluster", "compat", "kernels")
 SKIPS = Path(__file__).parent / "expected-skips.txt"
@@ -46,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     whose.begin()
+    # No test asserts a time, an example of a property neither: the machine may be busy.
+    hypothesis.settings.register_profile("podwire", deadline=None)
+    hypothesis.settings.load_profile("podwire")
     if config.getoption("--update"):
         os.environ["PODWIRE_UPDATE"] = "1"
 
@@ -67,6 +68,20 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: list[p
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if item not in unwanted]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went, folder by folder: set up, run and removed."""
+    took: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                folder = "/".join(report.nodeid.partition("::")[0].split("/")[:-1])
+                took[folder] = took.get(folder, 0.0) + report.duration
+    if len(took) > 1:
+        terminalreporter.section("time by folder")
+        for folder, seconds in sorted(took.items(), key=lambda one: -one[1]):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {folder}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -99,6 +114,26 @@ def _all_skipped(reporter: Any, folder: str) -> bool:
         for outcomes in (("skipped",), ("passed", "failed", "error"))
     )
     return skipped and not ran
+
+
+@pytest.fixture(scope="session")
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A BPF file system of this run's own: the machine may have none, and need not change."""
+    path = probe.bpffs(str(tmp_path_factory.mktemp("bpf")))
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cgroup2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where the machine has mounted it nowhere, `probe.cgroup2` finds this run's own mount."""
+    if os.geteuid() != 0 or probe.mounts("cgroup2"):
+        yield
+        return
+    path = tmp_path_factory.mktemp("cgroup2")
+    subprocess.run(["mount", "-t", "cgroup2", "none", path], check=True)
+    yield
+    subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def _place(item: pytest.Item) -> int:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from podwire.base.errors import NotFound, NotPermitted, NotSupported, StorageError
+from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import RUN
 
 ROOM = 16 << 20  # bytes below which nothing is begun
@@ -34,6 +35,12 @@ def machine() -> None:
         raise StorageError(
             f"{RUN} has only {free >> 20} MiB left", hint="make room on its disk and try again"
         )
+
+
+def families(lab: Lab) -> None:
+    """The kernel has the IP families of the lab."""
+    if lab.ipv6 and not Path("/proc/sys/net/ipv6/conf").is_dir():
+        raise NotSupported("IPv6", hint="use --ip-family ipv4, or a kernel that has it (see ipv6.disable)")
 
 
 def init_program() -> Path:

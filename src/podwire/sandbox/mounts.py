@@ -22,6 +22,7 @@ from pathlib import Path
 from podwire.base.errors import KernelError, NotPermitted, NotSupported
 
 OWN = Path("/run/podwire")
+SYSTEM = Path("/sys/fs/cgroup")  # where the machine mounts cgroup2: there, or beside version 1 below it
 BPF = OWN / "bpf"
 CGROUP = OWN / "cgroup"
 _TYPES = {BPF: ("bpf", "mode=0700"), CGROUP: ("cgroup2", None)}
@@ -32,8 +33,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def cgroup2() -> Path:
-    """Where cgroup2 is mounted and can be written; podwire's own place, mounted or not, if nowhere."""
-    return next((path for path in mounted("cgroup2") if os.access(path, os.W_OK)), CGROUP)
+    """Where the machine has cgroup2 mounted and it can be written; podwire's own place if nowhere.
+
+    Mounts elsewhere are somebody's, and may go while a sandbox still needs them.
+    """
+    found = (path for path in mounted("cgroup2") if path.is_relative_to(SYSTEM))
+    return next((path for path in found if os.access(path, os.W_OK)), CGROUP)
 
 
 def mounted(kind: str) -> list[Path]:

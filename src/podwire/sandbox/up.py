@@ -39,6 +39,7 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
     Raises Conflict if it runs already, and whatever kept it from coming up, with nothing left.
     """
     checks.machine()
+    checks.families(lab)
     checks.init_program()
     places = Places(check_name(name), cgroup2_mount())
     with _locked(places):

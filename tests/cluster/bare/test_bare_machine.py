@@ -158,6 +158,16 @@ def test_cgroup2_that_cannot_be_written_is_mounted_again(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+NO_IPV6 = ("unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /proc/sys/net/ipv6; exec "$@"', "sh")
+
+
+def test_a_kernel_without_ipv6_is_told_where_a_lab_wants_it(name: str) -> None:
+    command = [*NO_IPV6, *CLI, "sandbox", "up", "--name", name, "--ip-family", "dual"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert done.stderr.startswith("Error: IPv6 is not supported here\n  use --ip-family ipv4"), done.stderr
+
+
 # What a shell may lack: words in front of the command.
 SHELLS = {
     "no variables": ("env", "-i"),
@@ -166,6 +176,7 @@ SHELLS = {
     "a locale without Unicode": ("env", "LC_ALL=C", "LANG=C"),
     "umask 077": ("sh", "-c", 'umask 077; exec "$@"', "sh"),
     "little locked memory": ("prlimit", "--memlock=65536:65536"),
+    "no settings of IPv6": NO_IPV6,
     "a read-only /sys": ("unshare", "--mount", "sh", "-ec", 'mount -o remount,bind,ro /sys; exec "$@"', "sh"),
 }  # fmt: skip
 

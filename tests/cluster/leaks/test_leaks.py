@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from podwire.bpf import library, probe
 from podwire.bpf.map import MapType
 from podwire.net import namespaces
-from podwire.sandbox.places import RUN, cgroup2_mount
+from podwire.sandbox.places import RUN
 from podwire.testing import leaks, whose
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -98,8 +99,22 @@ def new_program() -> int:
 
 @contextmanager
 def pin(place: str) -> Iterator[None]:
-    """A map that is pinned there and held by no process."""
-    folder = Path(probe.bpffs(), place)
+    """A map that is pinned there, in a file system that is mounted for it, and held by no process."""
+    with TemporaryDirectory(prefix="podwire") as root, mounted(root), pinned(Path(root, place)):
+        yield
+
+
+@contextmanager
+def mounted(root: str) -> Iterator[None]:
+    probe.bpffs(root)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+@contextmanager
+def pinned(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True)
     try:
         with opened(new_map) as descriptor:
@@ -107,14 +122,11 @@ def pin(place: str) -> Iterator[None]:
         yield
     finally:
         (folder / "map").unlink()
-        folder.rmdir()
-        if folder.parent.name == "podwire" and not os.listdir(folder.parent):
-            folder.parent.rmdir()
 
 
 @contextmanager
 def cgroup(name: str) -> Iterator[None]:
-    root = cgroup2_mount() / "podwire"
+    root = Path(probe.cgroup2(), "podwire")
     with directory(root / name):
         yield
     if not [one for one in root.iterdir() if one.is_dir()]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from tests.packets.doors.node import plan
 
-from podwire.bpf import probe
 from podwire.datapath.programs import Programs
 from podwire.net import namespaces
 
@@ -39,9 +38,9 @@ def compile_bpf(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def pins() -> Iterator[str]:
+def pins(bpffs: str) -> Iterator[str]:
     """An empty directory on a bpf filesystem, gone afterwards with all that is pinned in it."""
-    path = os.path.join(probe.bpffs(), f"podwire-test-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    path = os.path.join(bpffs, f"podwire-test-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     os.mkdir(path)
     yield path
     shutil.rmtree(path)
