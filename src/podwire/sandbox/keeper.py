@@ -93,13 +93,17 @@ class Keeper:
         """Until SIGTERM. Conflict if this sandbox has a keeper."""
         self.held = children.claim(self.places, KEEPER)
         self._listen()
+        if self.progress is None:
+            # A successor, before it imports: until there is a guard, a second kill could be the last.
+            self._add(GUARD, self._guard)
         self.work.common()
         if children.claimed(self.places, CONTROL) is None:
             self._open_api()
+        if GUARD not in self.children:
+            self._add(GUARD, self._guard)
         wake = self._catch_signals()
         self._add(CONTROL, self._control)
         self.work.warm()
-        self._add(GUARD, self._guard)
         later = self._later()
         while not self.ending:
             if later and self._kubeconfigs():

@@ -91,7 +91,7 @@ class Chaos:
 
     async def run(self, seconds: float) -> None:
         """For so long; what was stopped goes on at the end."""
-        deeds = [self.kill, self.kill, self.stop, self.stop, self.stutter, self.set_clock]
+        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind]
         async with Supervised("chaos") as group:
             group.once("a long stop", self._hold(self.chance.choice(["control", "agent n2"]), LONG))
             try:
@@ -124,6 +124,14 @@ class Chaos:
         one.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)  # for as long as it is stopped
         one.signal(signal.SIGCONT)
+
+    async def blind(self) -> None:
+        """Nobody runs pods for a while, and nobody starts who does: what dies meanwhile is found later."""
+        control = self.victims().get("control")
+        if control is not None:
+            self.say("kill control, and")
+            control.signal(signal.SIGKILL)
+            await self._hold("keeper", self.chance.uniform(2.0, 15.0))
 
     async def stutter(self) -> None:
         """A process that gets little of the processor."""
