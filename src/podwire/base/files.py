@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -16,7 +17,8 @@ def replace_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     try:
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)  # one that a crash left may have another, and so may the umask
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                os.fchmod(handle, mode)  # one that a crash left may have another, and so may the umask
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

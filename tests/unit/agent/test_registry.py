@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
 def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
     files = Registry(tmp_path)
     files.save(row(1))
-    (tmp_path / "1.tmp").symlink_to("/dev/full")  # a disk without room
+    (tmp_path / "1.json.tmp").symlink_to("/dev/full")  # a disk without room
     with pytest.raises(StorageError, match="endpoint 1"):
         files.save(msgspec.structs.replace(row(1), identity=5))
     assert files.load() == [row(1)]
