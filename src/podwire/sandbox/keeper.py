@@ -55,7 +55,7 @@ class Work(msgspec.Struct, frozen=True):
     control: Callable[[Plan, Places, list[socket.socket], int | None], None]
     warm: Callable[[], None]
     agent: Callable[[Path], None]
-    relay: Callable[[list[tuple[str, str]], Path], None]
+    relay: Callable[[list[tuple[str, str]], Places, list[socket.socket]], None]
     guard: Callable[[Places, Process, list[socket.socket]], None]
     renew: Callable[[Places, list[socket.socket], str], None]
     outdated: Callable[[], bool]
@@ -222,7 +222,7 @@ class Keeper:
             (f"{self.plan.name}/{node.name}", f"unix://{self.places.node(node.name)}/hubble.sock")
             for node in self.plan.nodes
         ]
-        self.work.relay(nodes, self.places.hubble)
+        self.work.relay(nodes, self.places, self.sockets)
 
     def _world(self, outside: Outside) -> None:
         """A host outside answers on its ports."""
