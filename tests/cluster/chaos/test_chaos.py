@@ -26,6 +26,7 @@ from podwire.base.aio import Supervised, cancelling
 from podwire.base.errors import PodwireError
 from podwire.sandbox import children, view
 from podwire.sandbox.runner.process import Process
+from podwire.testing import leaks
 from podwire.testing.cluster import Cluster, run
 
 SECONDS = float(os.environ.get("PODWIRE_CHAOS_SECONDS", "90"))
@@ -308,5 +309,7 @@ def test_whatever_is_killed_stopped_or_late_comes_back(tmp_path: Path) -> None:
     seed = int(os.environ.get("PODWIRE_CHAOS_SEED") or random.randrange(1 << 32))
     print("seed", seed, "seconds", SECONDS)
 
+    before = leaks.snapshot()
     asyncio.run(scenario(tmp_path, random.Random(seed)))
-    assert not Path(f"/run/podwire/sandboxes/chaos{os.getpid()}").exists()
+    left = leaks.difference(before, leaks.snapshot())
+    assert not [one for one in left if f"chaos{os.getpid()}" in one], left
