@@ -55,7 +55,7 @@ class Work(msgspec.Struct, frozen=True):
     control: Callable[[Plan, Places, list[socket.socket], int | None], None]
     warm: Callable[[], None]
     agent: Callable[[Path], None]
-    relay: Callable[[list[tuple[str, str]], Path], None]
+    relay: Callable[[list[tuple[str, str]], Places, list[socket.socket]], None]
     guard: Callable[[Places, Process, list[socket.socket]], None]
     renew: Callable[[Places, list[socket.socket], str], None]
     outdated: Callable[[], bool]
@@ -94,13 +94,17 @@ class Keeper:
         os.umask(0o022)  # whatever the shell's is: users in pods read what is written for them
         self.held = children.claim(self.places, KEEPER)
         self._listen()
+        if self.progress is None:
+            # A successor, before it imports: until there is a guard, a second kill could be the last.
+            self._add(GUARD, self._guard)
         self.work.common()
         if children.claimed(self.places, CONTROL) is None:
             self._open_api()
+        if GUARD not in self.children:
+            self._add(GUARD, self._guard)
         wake = self._catch_signals()
         self._add(CONTROL, self._control)
         self.work.warm()
-        self._add(GUARD, self._guard)
         later = self._later()
         while not self.ending:
             if later and self._kubeconfigs():
@@ -219,7 +223,7 @@ class Keeper:
             (f"{self.plan.name}/{node.name}", f"unix://{self.places.node(node.name)}/hubble.sock")
             for node in self.plan.nodes
         ]
-        self.work.relay(nodes, self.places.hubble)
+        self.work.relay(nodes, self.places, self.sockets)
 
     def _world(self, outside: Outside) -> None:
         """A host outside answers on its ports."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
+from podwire.base.aio import Supervised
 from podwire.sandbox.keeper import Work
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Plan
@@ -41,12 +44,24 @@ def _agent(config: Path) -> None:
     importlib.import_module(AGENT).main(["--config", str(config)])
 
 
-def _relay(nodes: list[tuple[str, str]], listen: Path) -> None:
+def _relay(nodes: list[tuple[str, str]], places: Places, sockets: list[socket.socket]) -> None:
     from podwire.hubble.relay import Peer, Relay
     from podwire.hubble.rpc import Address
 
-    relay = Relay([Peer(name, target) for name, target in nodes], Address(socket=str(listen)))
-    asyncio.run(relay.run())
+    relay = Relay([Peer(name, target) for name, target in nodes], Address(socket=str(places.hubble)))
+    asyncio.run(_beside_keeper(relay.run(), places, sockets))
+
+
+async def _beside_keeper(
+    work: Coroutine[Any, Any, None], places: Places, sockets: list[socket.socket]
+) -> None:
+    """`work`, and the third look after the keeper; it holds the API's sockets for that alone."""
+    from podwire.sandbox import succession
+
+    async with Supervised("relay") as group:
+        group.start("relay", work)
+        group.start("watch the keeper", succession.watch(places, sockets))
+        await group.wait()
 
 
 def _guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:

@@ -1,9 +1,10 @@
-"""Who starts a keeper when there is none: the guard, the control process, the next command.
+"""Who starts a keeper when there is none: the guard, the control process, the relay, the next command.
 
 The *guard* is a fork of the keeper that waits for the keeper's end and then becomes the next one. The
-control process looks too, should both be killed; and `podwire sandbox up` and `restart-agent`, should all
-be. The next keeper is a new interpreter, so that it runs the code that is there now; it finds what
-still runs by its claims (`children`). The API's listening sockets are handed on where somebody has them.
+control process and the relay look too, should both be killed; and `podwire sandbox up` and
+`restart-agent`, should all be. The next keeper is a new interpreter, so that it runs the code that is
+there now; it finds what still runs by its claims (`children`). The API's listening sockets are handed on
+where somebody has them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from podwire.sandbox.plan import load
 from podwire.sandbox.runner.process import Process, ended
 
 _STARTED = time.time()  # when this process loaded its code
-# s the control process leaves the guard to start the next keeper: it has the sockets already.
+# s that others leave the guard to start the next keeper: it has the sockets already.
 SECOND = 1.0
 PATIENCE = 20.0  # s a command waits for a keeper that it started
 

@@ -26,6 +26,7 @@ from podwire.base.aio import Supervised, cancelling
 from podwire.base.errors import PodwireError
 from podwire.sandbox import children, view
 from podwire.sandbox.runner.process import Process
+from podwire.testing import leaks
 from podwire.testing.cluster import Cluster, run
 
 SECONDS = float(os.environ.get("PODWIRE_CHAOS_SECONDS", "90"))
@@ -34,6 +35,7 @@ Object = dict[str, Any]
 
 WITHIN = 30.0  # s until all is well again
 LONG = 45.0  # s of a stop that is longer than a node may be silent, and an agent away
+LOOKING = {"guard", "control", "relay"}
 LAB = "nodes: 2\nmanifests: [pods.yaml]\n"
 PODS = {"web-1": "n1", "web-2": "n2", "friend-1": "n1", "friend-2": "n2", "stranger": "n2"}
 POLICY = """
@@ -91,7 +93,7 @@ class Chaos:
 
     async def run(self, seconds: float) -> None:
         """For so long; what was stopped goes on at the end."""
-        deeds = [self.kill, self.kill, self.stop, self.stop, self.stutter, self.set_clock]
+        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind]
         async with Supervised("chaos") as group:
             group.once("a long stop", self._hold(self.chance.choice(["control", "agent n2"]), LONG))
             try:
@@ -106,8 +108,12 @@ class Chaos:
         found = sorted(self.victims().items())
         return self.chance.choice(found) if found else None
 
+    def spared(self, name: str) -> bool:
+        """Whether it is the last of those that start a keeper: without any, only a command would."""
+        return {name} == LOOKING & set(self.victims())
+
     async def kill(self) -> None:
-        if (picked := self.pick()) is not None:
+        if (picked := self.pick()) is not None and not self.spared(picked[0]):
             self.say(f"kill {picked[0]}")
             picked[1].signal(signal.SIGKILL)
 
@@ -124,6 +130,14 @@ class Chaos:
         one.signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)  # for as long as it is stopped
         one.signal(signal.SIGCONT)
+
+    async def blind(self) -> None:
+        """Nobody runs pods for a while, and nobody starts who does: what dies meanwhile is found later."""
+        control = self.victims().get("control")
+        if control is not None and not self.spared("control"):
+            self.say("kill control, and")
+            control.signal(signal.SIGKILL)
+            await self._hold("keeper", self.chance.uniform(2.0, 15.0))
 
     async def stutter(self) -> None:
         """A process that gets little of the processor."""
@@ -295,5 +309,7 @@ def test_whatever_is_killed_stopped_or_late_comes_back(tmp_path: Path) -> None:
     seed = int(os.environ.get("PODWIRE_CHAOS_SEED") or random.randrange(1 << 32))
     print("seed", seed, "seconds", SECONDS)
 
+    before = leaks.snapshot()
     asyncio.run(scenario(tmp_path, random.Random(seed)))
-    assert not Path(f"/run/podwire/sandboxes/chaos{os.getpid()}").exists()
+    left = leaks.difference(before, leaks.snapshot())
+    assert not [one for one in left if f"chaos{os.getpid()}" in one], left

@@ -89,12 +89,13 @@ def test_a_killed_keeper_is_succeeded_and_what_ran_is_kept(places: Places) -> No
     assert pods_first_process(places) == first
 
 
-def test_keeper_and_guard_killed_together_leave_the_control_process_to_start_the_next(places: Places) -> None:
+@pytest.mark.parametrize("left", ["control", "relay"])
+def test_whoever_is_left_starts_the_next_keeper(places: Places, left: str) -> None:
     killed = known(places, "keeper")
-    for one in (known(places, "guard"), killed):
-        one.signal(signal.SIGSTOP)  # so that neither sees the other go
-    for one in (known(places, "guard"), killed):
-        one.signal(signal.SIGKILL)
+    gone = [known(places, name) for name in ("guard", "control", "relay") if name != left] + [killed]
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another go
+        for one in gone:
+            one.signal(number)
     wait_for(lambda: another(places, "keeper", killed) and running(places), "another keeper")
 
 
