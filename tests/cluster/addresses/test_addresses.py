@@ -159,9 +159,26 @@ def in_kernel(lab: Cluster, address: str) -> int | None:
 async def test_the_node_is_the_node_and_nobody_is_nobody(sandbox: Callable[..., Cluster], setup: str) -> None:
     async with sandbox(setup) as lab:
         await odd_addresses(lab)
+        no_pod_is_given_the_nodes(lab)
         await the_node_is_not_the_world(lab)
         await what_nobody_has_ends_with_a_reason(lab)
         await a_pod_that_is_down_is_told_of(lab)
+
+
+def no_pod_is_given_the_nodes(lab: Cluster) -> None:
+    """Whatever asks for it: what is for the node would go to the pod."""
+    places, _ = view.open_sandbox(lab.name)
+    saved = next(one for one in view.pods(places) if one.name == "n1p1")
+    for family, address in (("ipv4", "100.64.8.1"), ("ipv6", "fd00:89::1")):
+        with pytest.raises(PodwireError, match=f"{address} is an address of this node itself"):
+            agent(lab, "n1").attach(
+                container_id="thief",
+                netns=str(saved.netns),
+                namespace="default",
+                pod="n1p1",
+                interface="eth9",
+                **{family: address},
+            )
 
 
 async def the_node_is_not_the_world(lab: Cluster) -> None:
