@@ -269,8 +269,6 @@ async def a_pod_that_is_down_is_told_of(lab: Cluster) -> None:
         await lost(False)
 
 
-# Until the programs drop these from pods before policy is asked.
-@pytest.mark.xfail(strict=False, reason="the node is asked about as the world under these")
 async def test_no_pod_reaches_the_node_by_an_address_of_nobody(sandbox: Callable[..., Cluster]) -> None:
     """Also not by loopback, where route_localnet lets it in (CVE-2020-8558), whatever policy says."""
     async with sandbox("native.yaml") as lab:
