@@ -37,7 +37,7 @@ def flow_of(message: Any) -> Flow:
     return Flow(
         uuid=message.uuid,
         verdict=flow_pb2.Verdict.Name(message.verdict),
-        drop_reason=flow_pb2.DropReason.Name(message.drop_reason_desc) if dropped else "",
+        drop_reason=_reason(message.drop_reason_desc) if dropped else "",
         source=_end(message.source, message.IP.source),
         destination=_end(message.destination, message.IP.destination),
         protocol=kind,
@@ -46,6 +46,16 @@ def flow_of(message: Any) -> Flow:
         because=connectivity.because(message),
         message=message,
     )
+
+
+def _reason(number: int) -> str:
+    """The API's name; podwire's own reasons have numbers that it does not list."""
+    from podwire.abi.enums import DropReason
+    from podwire.api import flow_pb2
+
+    if number in flow_pb2.DropReason.values():
+        return flow_pb2.DropReason.Name(number)
+    return DropReason(number).name
 
 
 def _end(endpoint: Any, address: str) -> str:

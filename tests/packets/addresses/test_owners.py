@@ -253,8 +253,6 @@ def test_the_node_reaches_its_pods_by_every_address_and_nobody_else_has_one(
         assert (forged.verdict, reasons(forged)) == (DROPPED, [DropReason.INVALID_SOURCE_IP]), owner
 
 
-# Until the programs drop these from pods before policy is asked.
-@pytest.mark.xfail(strict=False, reason="the node is asked about as the world under these")
 @pytest.mark.parametrize("address", SPECIAL)
 def test_an_address_of_nobody_in_particular_is_no_way_to_the_node(
     case: tuple[Case, Host, random.Random], address: str
