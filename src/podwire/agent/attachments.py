@@ -18,7 +18,7 @@ import msgspec
 from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
-from podwire.base.aio import Backoff, Turns, eventually, unbroken
+from podwire.base.aio import Turns, eventually, unbroken
 from podwire.base.errors import Conflict, NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
@@ -34,7 +34,6 @@ POD_KNOWN_WITHIN = 10.0  # s until the API has told of a pod that is to be attac
 REALIZED_WITHIN = 10.0  # s until the kernel has its rows
 GONE_WITHIN = 2.0
 SAVE_AGAIN = 5.0
-SETTLING = Backoff(0.01, 0.5)
 
 
 class Attachments:
@@ -125,12 +124,10 @@ class Attachments:
         with Watch(tables.endpoints, tables.endpoint_policies, tables.policy_failures) as watch:
             while True:
                 await watch.next()
-                rounds = 0
                 while waiting := [row for row in tables.endpoints if row.state != "ready" or self._kept(row)]:
                     for row in waiting:
                         self._advance(row.id)
-                    rounds += 1
-                    await asyncio.sleep(SETTLING.after(rounds))
+                    await self._writer.round()  # what an endpoint waits for is written by it, or told to it
 
     def _kept(self, row: EndpointRow) -> bool:
         """Whether it is kept on the policy it had, because the one it is to obey is not whole."""
@@ -252,9 +249,9 @@ class Attachments:
 
     async def _realized(self, number: int) -> EndpointRow:
         try:
-            await eventually(
-                lambda: self._advance(number), timeout=REALIZED_WITHIN, what="the kernel", interval=0.002
-            )
+            async with asyncio.timeout(REALIZED_WITHIN):
+                while not self._advance(number):
+                    await self._writer.round()
         except TimeoutError as error:
             row = self._tables.endpoints.get(number)
             raise Unreachable(
