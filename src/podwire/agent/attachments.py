@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import msgspec
 
@@ -17,7 +19,7 @@ from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
 from podwire.base.addresses import exact
-from podwire.base.aio import Backoff, Turns, eventually
+from podwire.base.aio import Turns, eventually, unbroken
 from podwire.base.errors import Conflict, NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
@@ -33,7 +35,6 @@ POD_KNOWN_WITHIN = 10.0  # s until the API has told of a pod that is to be attac
 REALIZED_WITHIN = 10.0  # s until the kernel has its rows
 GONE_WITHIN = 2.0
 SAVE_AGAIN = 5.0
-SETTLING = Backoff(0.01, 0.5)
 
 
 class Attachments:
@@ -57,6 +58,7 @@ class Attachments:
         self._registry = registry
         self._labeling = labeling
         self._turns: Turns[str] = Turns()  # one call per container at a time
+        self._claimed: dict[str, str] = {}  # address → pod that is being attached with it
         self._numbers = Numbers(tables.endpoints)
 
     def restore(self) -> int:
@@ -123,12 +125,10 @@ class Attachments:
         with Watch(tables.endpoints, tables.endpoint_policies, tables.policy_failures) as watch:
             while True:
                 await watch.next()
-                rounds = 0
                 while waiting := [row for row in tables.endpoints if row.state != "ready" or self._kept(row)]:
                     for row in waiting:
                         self._advance(row.id)
-                    rounds += 1
-                    await asyncio.sleep(SETTLING.after(rounds))
+                    await self._writer.round()  # what an endpoint waits for is written by it, or told to it
 
     def _kept(self, row: EndpointRow) -> bool:
         """Whether it is kept on the policy it had, because the one it is to obey is not whole."""
@@ -160,28 +160,63 @@ class Attachments:
     async def _make(self, request: EndpointRequest) -> EndpointRow:
         await self._pod_known(request)
         addresses = [address for address in (request.ipv4, request.ipv6) if address]
+        with self._claim(request, addresses):
+            attached = await self._plumb(request, addresses)
+            row = self._row(request, attached)
+            try:
+                self._registry.save(row)
+            except BaseException:
+                self._plumbing.detach(attached.interface)
+                raise
+            for address in addresses:
+                self._pools.attached(address)
+            self._tables.endpoints.put(row)
+        self._labeling.update(row.id)
+        return row
+
+    @contextmanager
+    def _claim(self, request: EndpointRequest, addresses: list[str]) -> Iterator[None]:
+        """No other call may use these addresses until the table has them: plumbing takes its time."""
         for address in addresses:
-            if others := self._tables.endpoints.by("address", address):
-                raise Conflict(f"{address} is the address of pod {others[0].namespace}/{others[0].pod}")
+            others = [f"{row.namespace}/{row.pod}" for row in self._tables.endpoints.by("address", address)]
+            if other := next(iter(others), self._claimed.get(address)):
+                raise Conflict(f"{address} is the address of pod {other}")
             if exact(address) in self._tables.local_addresses:
                 raise Conflict(
                     f"{address} is an address of this node itself",
                     hint="`ip address` shows on which device; take it away, or give the pod another one",
                 )
-        number = self._numbers.next()
-        if request.host_interface:
-            attached = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)
-            await asyncio.to_thread(self._plumbing.adopt, attached, addresses)
-        else:
-            attached = await asyncio.to_thread(
-                self._plumbing.attach,
-                request.netns,
-                request.container_id,
-                addresses,
-                interface=request.interface,
-            )
-        row = EndpointRow(
-            id=number,
+        self._claimed |= dict.fromkeys(addresses, f"{request.namespace}/{request.pod}")
+        try:
+            yield
+        finally:
+            for address in addresses:
+                del self._claimed[address]
+
+    async def _plumb(self, request: EndpointRequest, addresses: list[str]) -> Attached:
+        """In a thread; given up meanwhile, what it made is taken away again."""
+        made: list[Attached] = []
+
+        def work() -> None:
+            if request.host_interface:
+                adopted = Attached(request.host_interface, request.ifindex, request.mac, request.host_mac)
+                self._plumbing.adopt(adopted, addresses)
+                made.append(adopted)
+                return
+            owner, interface = request.container_id, request.interface
+            made.append(self._plumbing.attach(request.netns, owner, addresses, interface=interface))
+
+        try:
+            await unbroken(work)
+        except asyncio.CancelledError:
+            for one in made:
+                self._plumbing.detach(one.interface)
+            raise
+        return made[0]
+
+    def _row(self, request: EndpointRequest, attached: Attached) -> EndpointRow:
+        return EndpointRow(
+            id=self._numbers.next(),
             namespace=request.namespace,
             pod=request.pod,
             uid=request.uid,
@@ -199,16 +234,6 @@ class Attachments:
             state="waiting-for-identity",
             created=time.time(),
         )
-        try:
-            self._registry.save(row)
-        except BaseException:
-            self._plumbing.detach(attached.interface)
-            raise
-        for address in addresses:
-            self._pools.attached(address)
-        self._tables.endpoints.put(row)
-        self._labeling.update(row.id)
-        return row
 
     async def _pod_known(self, request: EndpointRequest) -> None:
         def known() -> bool:
@@ -230,9 +255,9 @@ class Attachments:
 
     async def _realized(self, number: int) -> EndpointRow:
         try:
-            await eventually(
-                lambda: self._advance(number), timeout=REALIZED_WITHIN, what="the kernel", interval=0.002
-            )
+            async with asyncio.timeout(REALIZED_WITHIN):
+                while not self._advance(number):
+                    await self._writer.round()
         except TimeoutError as error:
             row = self._tables.endpoints.get(number)
             raise Unreachable(
@@ -272,9 +297,9 @@ class Attachments:
             )
         except TimeoutError:
             log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
-        await asyncio.to_thread(self._plumbing.detach, row.interface)
+        await unbroken(partial(self._plumbing.detach, row.interface))
         # Before another pod can get these addresses: it must not inherit connections.
-        await asyncio.to_thread(conntrack.Conntrack.of(self._maps).forget, row.addresses)
+        await unbroken(partial(conntrack.Conntrack.of(self._maps).forget, row.addresses))
         for address in row.addresses:
             with suppress(NotFound):  # of a pod CIDR that the node has no more
                 self._pools.release(address)

@@ -18,7 +18,7 @@ from hashlib import blake2b
 import msgspec
 
 from podwire.base.aio import Backoff, Supervised
-from podwire.base.errors import ApiError, PodwireError, Unreachable
+from podwire.base.errors import PodwireError
 from podwire.identity.prefixes import Prefixes
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED, Identity
 from podwire.model.labels import Labels
@@ -120,7 +120,7 @@ class Allocator:
                         continue
                     stale.discard(event.number)
                     self.apply(event)
-            except (ApiError, Unreachable) as error:
+            except PodwireError as error:
                 failures += 1
                 log.warning("following the cluster's identities: %s; trying on", error)
             await asyncio.sleep(self._backoff.after(failures))
@@ -154,6 +154,9 @@ class Allocator:
                     except PodwireError as error:
                         self.errors[labels] = str(error)
                         log.warning("no identity yet for %s: %s", ", ".join(labels), error)
+                    except Exception as error:  # other endpoints get their identities all the same
+                        self.errors[labels] = repr(error)
+                        log.exception("no identity yet for %s", ", ".join(labels))
                 unfinished = set(self.step(self._rows(concerned)))
                 concerned = {row.id: None for row in self._rows(concerned) if row.labels in unfinished}
                 failures = failures + 1 if self.errors else 0

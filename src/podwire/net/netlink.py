@@ -31,6 +31,11 @@ SOL_NETLINK = 270
 NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 11, 12
 BATCH = 128  # messages per system call: their acknowledgements must fit the socket's buffer
 BUFFER = 1 << 20
+PATIENCE = (
+    5  # s for an answer; the kernel gives them at once, but for one that is lost we would wait for ever
+)
+DUMP_INTERRUPTED = 0x10  # what is listed changed while it was listed: some may be missing
+DUMP_TRIES = 8
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -52,6 +57,10 @@ class Failure(NetworkError):
             f"{what}: {os.strerror(number)}{said}", hint="run as root" if number == errno.EPERM else None
         )
         self.errno = number
+
+
+class Interrupted(Exception):
+    """A list changed while the kernel gave it."""
 
 
 def attribute(kind: int, value: bytes | int | str) -> bytes:
@@ -92,6 +101,7 @@ class Socket:
         )
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        self._socket.settimeout(PATIENCE)
         for option in (NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._sequence = 0
@@ -126,7 +136,7 @@ class Socket:
         self._send([(message, REQUEST | ACK | message.flags) for message in messages])
         results: dict[int, Failure | None] = {}
         while len(results) < len(messages):
-            for kind, _, sequence, body in self._receive():
+            for kind, _, sequence, body in self._receive(messages[0].what):
                 if kind != ERROR or sequence < first:
                     continue  # an echo, or the rest of an earlier request
                 message = messages[sequence - first]
@@ -136,8 +146,13 @@ class Socket:
         return [results[first + index] for index in range(len(messages))]
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
-        """(type, body) of everything the kernel lists."""
-        return list(self._answers(message, REQUEST | DUMP | message.flags))
+        """(type, body) of everything the kernel lists; asked again where it changed meanwhile."""
+        for _ in range(DUMP_TRIES):
+            try:
+                return list(self._answers(message, REQUEST | DUMP | message.flags))
+            except Interrupted:
+                continue
+        raise Failure(message.what, errno.EINTR, "it changes all the time")
 
     def get(self, message: Message) -> bytes | None:
         """The body of the one answer; None if the kernel tolerably has none."""
@@ -146,11 +161,15 @@ class Socket:
 
     def _answers(self, message: Message, flags: int) -> Iterator[tuple[int, bytes]]:
         self._send([(message, flags)])
+        interrupted = False
         while True:
-            for kind, _, sequence, body in self._receive():
+            for kind, flagged, sequence, body in self._receive(message.what):
                 if sequence != self._sequence:
                     continue
+                interrupted |= bool(flagged & DUMP_INTERRUPTED)
                 if kind == DONE:
+                    if interrupted:
+                        raise Interrupted
                     return
                 if kind == ERROR:
                     number = -struct.unpack_from("=i", body)[0]
@@ -166,11 +185,21 @@ class Socket:
             length = HEADER.size + len(message.body)
             packed += HEADER.pack(length, message.type, flags, self._sequence, 0) + message.body
             packed += bytes(-length % 4)
-        self._socket.send(packed)
+        try:
+            self._socket.send(packed)
+        except OSError as error:
+            raise Failure(messages[0][0].what, error.errno or errno.EIO, "asking the kernel") from error
 
-    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """(type, flags, sequence, body) of each message of one datagram."""
-        data = self._socket.recv(BUFFER)
+    def _receive(self, what: str) -> Iterator[tuple[int, int, int, bytes]]:
+        """(type, flags, sequence, body) of each message of one datagram.
+
+        Failure if there is none: ENOBUFS says that an answer did not fit and is lost.
+        """
+        try:
+            data = self._socket.recv(BUFFER)
+        except OSError as error:
+            number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
+            raise Failure(what, number, "reading the kernel's answer") from error
         offset = 0
         while offset + HEADER.size <= len(data):
             length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)

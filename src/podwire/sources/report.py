@@ -145,6 +145,11 @@ class Reporter:
                     log.warning("telling the API about %s: %s; trying on", key, error)
                 if isinstance(error, Unreachable):
                     break
+            except Exception as error:  # a fault over one object must not end telling of the others
+                failed = True
+                if repr(error) != self.error:
+                    self.error = repr(error)
+                    log.exception("telling the API about %s", key)
             else:
                 if self.due.get(key) is work:
                     del self.due[key]

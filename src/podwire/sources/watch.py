@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from podwire.base.aio import Backoff
-from podwire.base.errors import ApiError, InvalidObject
+from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
 from podwire.kube.resources import Resource
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
@@ -53,8 +53,11 @@ class Family(Generic[Row]):
     _known: set[tuple[str, str]] = field(default_factory=set)
 
     def apply(self, item: Object) -> None:
-        """An object that is new or has changed."""
-        name = name_of(item)
+        """An object that is new or has changed. Whatever is wrong with it, the others go on."""
+        name = _name_or_none(item)
+        if name is None:
+            log.warning("a %s without a usable name is ignored", self.resource.kind)
+            return
         self._known.add(name)
         try:
             if not name[1]:
@@ -64,6 +67,10 @@ class Family(Generic[Row]):
             if self.malformed.get(name) != str(error):
                 log.warning("%s %s is ignored: %s", self.resource.kind, "/".join(filter(None, name)), error)
             self.malformed[name] = str(error)
+            return
+        except Exception as error:  # a fault of ours over one object must not end the watch
+            log.exception("%s %s is ignored", self.resource.kind, "/".join(filter(None, name)))
+            self.malformed[name] = f"it cannot be read: {error!r}"
             return
         self.malformed.pop(name, None)
         if row is None:
@@ -86,7 +93,8 @@ class Family(Generic[Row]):
                     case "ADDED" | "MODIFIED":
                         self.apply(event.object)
                     case "DELETED":
-                        self.remove(name_of(event.object))
+                        if (gone := _name_or_none(event.object)) is not None:
+                            self.remove(gone)
                     case "SYNCED":
                         for name in before - self._known:  # vanished between two streams
                             self.remove(name)
@@ -136,7 +144,7 @@ class Sources:
                     failures = 0
                     if all(one.synced for one in self.families if one.table is family.table):
                         family.table.mark_ready()
-            except ApiError as error:
+            except (ApiError, Unreachable, InvalidObject) as error:
                 failures += 1
                 if family.error != str(error):
                     log.warning("watching %s: %s; trying on", family.resource.plural, error)
@@ -178,6 +186,13 @@ POLICIES = (
     resources.CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
     resources.NETWORK_POLICIES,
 )
+
+
+def _name_or_none(item: Object) -> tuple[str, str] | None:
+    try:
+        return name_of(item)
+    except InvalidObject:
+        return None
 
 
 async def _until_ready(table: Table[Any]) -> None:

@@ -146,7 +146,8 @@ class EndpointPolicyRow(msgspec.Struct, frozen=True):
 
 class PolicyFailureRow(msgspec.Struct, frozen=True):
     """A policy of which `rows` rows (or addresses of its peers) could not be written: no endpoint is
-    switched to it. Endpoints that obeyed it before (a peer was added) go on without those rows.
+    switched to it. Endpoints that obeyed it before (a peer was added) go on with the rows there are, and are
+    denied whom those do not name (table endpoint_failures).
     """
 
     policy: int

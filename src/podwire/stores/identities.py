@@ -13,13 +13,14 @@ from typing import Any, Protocol
 import msgspec
 
 from podwire.base.aio import Channel
-from podwire.base.errors import ApiError
+from podwire.base.errors import ApiError, Unreachable
 from podwire.kube import Client
 from podwire.kube.resources import CILIUM_IDENTITIES
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
 from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
 
 NOT_OF_PODS = ("cidr", "reserved")  # sources of labels that an object of the API cannot give
+CREATE_TRIES = 5
 log = logging.getLogger(__name__)
 
 
@@ -65,20 +66,23 @@ class KubeIdentities:
         self._client = client
 
     async def create(self, number: int, labels: Labels) -> Labels | None:
-        try:
-            await self._client.create(CILIUM_IDENTITIES, document(number, labels))
-        except ApiError as error:
-            if error.code != 409:
-                raise
+        for _ in range(CREATE_TRIES):
+            try:
+                await self._client.create(CILIUM_IDENTITIES, document(number, labels))
+            except ApiError as error:
+                if error.code != 409:
+                    raise
+            else:
+                return None
             try:
                 existing = await self._client.get(CILIUM_IDENTITIES, str(number))
             except ApiError as gone:
-                if gone.code == 404:  # deleted between the two: the next try decides
-                    return await self.create(number, labels)
-                raise
+                if gone.code != 404:
+                    raise
+                continue  # deleted between the two: the next try decides
             known = read(existing)
             return () if known is None else known.labels
-        return None
+        raise Unreachable(f"identity {number} is there and is not, each time it is asked for")
 
     async def watch(self) -> AsyncIterator[Event]:
         async for event in self._client.watch(CILIUM_IDENTITIES):
@@ -89,7 +93,7 @@ class KubeIdentities:
                 if name.isascii() and name.isdigit():
                     yield Gone(int(name))
             elif event.kind in ("ADDED", "MODIFIED"):
-                known = read(event.object)
+                known = _read_or_name(event.object)
                 if known is not None:
                     yield known
 
@@ -122,6 +126,14 @@ def read(body: Any) -> Known | None:
         log.warning("CiliumIdentity %s is ignored: no pod has the label %s", name, claims[0])
         return None
     return Known(number, canonical(found))
+
+
+def _read_or_name(body: Any) -> Known | None:
+    try:
+        return read(body)
+    except Exception:  # a fault of ours over one object must not end the watch of all others
+        log.exception("a CiliumIdentity is ignored, it cannot be read")
+        return None
 
 
 class MemoryIdentities:
