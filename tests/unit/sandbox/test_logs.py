@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.sandbox.runner import logs
+from podwire.sandbox.runner.terminal import LINE_MAX, Input
 
 
 def write(path: Path, count: int) -> None:
@@ -76,3 +79,26 @@ def test_following_ends_with_the_container(tmp_path: Path) -> None:
 
     path.write_text("t stdout F one\n")
     assert asyncio.run(follow()) == ["one\n", "two\n"]
+
+
+def test_a_line_without_an_end_is_written_in_parts(tmp_path: Path) -> None:
+    """What a terminal shows may never hold a newline: it is neither kept for ever nor lost."""
+
+    async def main() -> None:
+        terminal = Input(tty=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print('x' * 40000, end='')"],
+            stdin=terminal.theirs,
+            stdout=terminal.theirs,
+            stderr=terminal.theirs,
+        )
+        terminal.started()
+        async with asyncio.timeout(20):
+            await terminal.keep_log(tmp_path / "log")
+        assert child.wait(20) == 0
+        assert len(terminal._line) <= LINE_MAX
+
+    asyncio.run(main())
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert len(lines) >= 1 and all(b" stdout P x" in line for line in lines)
+    assert 40000 - LINE_MAX <= sum(line.count(b"x") for line in lines) <= 40000
