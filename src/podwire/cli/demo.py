@@ -14,7 +14,14 @@ FLOWS = 15
 
 @click.command()
 @click.option("--keep", is_flag=True, help="leave the cluster up")
-def demo(keep: bool) -> None:
+@click.option(
+    "--timeout",
+    envvar="PODWIRE_UP_TIMEOUT",
+    default=60.0,
+    show_default=True,
+    help="seconds to wait until nodes and pods are ready",
+)
+def demo(keep: bool, timeout: float) -> None:
     """Bring up a cluster, try a policy and a service in it, show the flows, remove everything.
 
     Exits with 1 if any connection did not come out as the policy says.
@@ -30,7 +37,7 @@ def demo(keep: bool) -> None:
     name = plan.name()
     folder = plan.lab()
     click.echo(f"Bringing up two nodes and the pods of {folder.name}: a cluster without containers or a VM")
-    up(labs.read(folder), name, processes.work(), tell=_step)
+    up(labs.read(folder), name, processes.work(), timeout=timeout, tell=_step)
     left: list[str] = []
     try:
         click.echo(f"  up in {time.monotonic() - began:.1f} s\n")

@@ -32,7 +32,11 @@ def sandbox() -> None:
     "-f", "--file", "lab_file", type=click.Path(path_type=Path), help="a lab.yaml, or a folder with one"
 )
 @click.option(
-    "--timeout", default=60.0, show_default=True, help="seconds to wait until nodes and pods are ready"
+    "--timeout",
+    envvar="PODWIRE_UP_TIMEOUT",
+    default=60.0,
+    show_default=True,
+    help="seconds to wait until nodes and pods are ready",
 )
 def up(
     name: str | None,
