@@ -11,12 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
 from podwire.abi import enums, structs
 from podwire.base import addresses
+from podwire.base.aio import unbroken
 from podwire.bpf.map import Map
 from podwire.datapath.maps import Maps
 from podwire.model.rule import Direction
@@ -196,7 +198,7 @@ async def run(connections: Conntrack, *, interval: float = INTERVAL) -> None:
     pause = interval
     while True:
         await asyncio.sleep(pause)
-        removed, left = await asyncio.to_thread(connections.sweep, now())
+        removed, left = await unbroken(partial(connections.sweep, now()))
         busy = removed + left > connections.table.capacity // 8
         pause = min(interval, BUSY_INTERVAL) if busy else interval
         if removed:
