@@ -181,7 +181,9 @@ def test_numbers_that_collide_change_nothing_but_numbers(monkeypatch: pytest.Mon
     few = SimpleNamespace(of=lambda content, salt=0: number.of(content, salt) & 31 or 1, digest=number.digest)
     monkeypatch.setattr(resolve, "number", few)
     collisions = 0
-    for one in range(60):
+    for one in range(600):
+        if one >= 60 and collisions > 20:
+            break  # how often they collide is a matter of chance
         story = Story(SEED + one)
         for _ in range(STEPS):
             story.step()

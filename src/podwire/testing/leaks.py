@@ -19,7 +19,7 @@ from podwire.testing import whose
 
 Snapshot = frozenset[str]
 
-PATIENCE = 3.0  # s that the kernel may take to free what nobody uses
+PATIENCE = 20.0  # s that the kernel may take to free what nobody uses; a busy machine makes it wait
 OWN = "podwire"
 _SANDBOXES = Path("/run/podwire/sandboxes")
 _HASHED = re.compile(r"lxc[0-9a-f]{12}|podwire_\w+")  # a pod's device, the tunnel's

@@ -137,10 +137,12 @@ def test_no_full_map_lets_more_through(small: kernel.World) -> None:
                 await writer.round()
         reasons.update(node.reasons)
 
-    for number in range(STORIES):
+    limited = small.maps["podwire_conntrack"].capacity > 16  # else the maps of tables have room
+    for number in range(10 * STORIES):
+        if number >= STORIES and (full > 2 or not limited):
+            break  # how often maps are full is a matter of chance
         asyncio.run(asyncio.wait_for(tell(SEED + number), 120))
-    sizes = {name: table.capacity for name, table in small.maps.items()}
-    if sizes["podwire_conntrack"] > 16:
+    if limited:
         assert full > 2, "the maps were hardly ever full"
     if min(sizes["podwire_ipcache"], sizes["podwire_ipcache_prefixes"]) < 10:
         assert reasons[DropReason.PEER_UNKNOWN], "nobody was denied for not being known"
