@@ -28,6 +28,10 @@ static __always_inline int deliver_hop(struct __sk_buff *skb, const struct flow 
 		return DROP_TTL_EXCEEDED;
 	if (flow_is_ipv6(flow)) {
 		ip[IPV6_HOP_LIMIT]--;
+		/* No checksum in the header takes up the change: where the NIC has summed the
+		 * packet (CHECKSUM_COMPLETE) its sum does.
+		 */
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
 	} else {
 		__u16 *checksum = (__u16 *)(ip + IPV4_CHECKSUM);
 		__u32 sum = *checksum + bpf_htons(0x0100);
@@ -99,7 +103,7 @@ static __always_inline bool deliver_fits_tunnel(struct __sk_buff *skb, const str
 
 	if (skb->gso_size)
 		length = flow->transport - ETH_HLEN + skb->gso_size +
-			 (flow->protocol == IPPROTO_TCP ? TCP_HEADER_MIN : PORTS_HEADER_MIN);
+			 (flow->protocol == IPPROTO_TCP ? flow->tcp_header : PORTS_HEADER_MIN);
 	return length <= config_tunnel_mtu;
 }
 

@@ -65,8 +65,8 @@ struct flow {
 	__u8 time_to_live;
 	__u8 direction; /* enum direction: the half of the walk we are in */
 	__u8 match;
-	__u8 state; /* enum trace_reason: what conntrack knew */
-	__u8 pad2;
+	__u8 state;      /* enum trace_reason: what conntrack knew */
+	__u8 tcp_header; /* bytes, options included */
 };
 
 static __always_inline bool flow_is_ipv6(const struct flow *flow)

@@ -243,7 +243,8 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
 		return DROP_CT_INVALID_HEADER;
 	parse_ports(flow, header);
 	flow->tcp_flags = header[TCP_FLAGS_OFFSET];
-	return header[TCP_DATA_OFFSET] >> 4 < TCP_HEADER_MIN / 4 ? DROP_CT_INVALID_HEADER : 0;
+	flow->tcp_header = (header[TCP_DATA_OFFSET] >> 4) * 4;
+	return flow->tcp_header < TCP_HEADER_MIN ? DROP_CT_INVALID_HEADER : 0;
 }
 
 static __always_inline int parse_udp(struct __sk_buff *skb, struct flow *flow)

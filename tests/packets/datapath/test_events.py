@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import TCP
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags, EventFlags, EventKind
 from podwire.base.addresses import pack
@@ -130,6 +131,14 @@ def test_the_tunnel(kit: Any, family: Any) -> None:
         segments = bytes(family.tcp(pod, family.remote, 4000, 80, "A", b"x" * 2600))
         assert world.from_pod(pod, segments, gso_size=1300).verdict == REDIRECTED
         assert world.from_pod(pod, segments, gso_size=1390).verdict == PASS
+        # Their headers count with all options.
+        just = 1400 - (40 if family.ipv6 else 20) - 20
+        assert world.from_pod(pod, segments, gso_size=just).verdict == REDIRECTED
+        timed = family.tcp(pod, family.remote, 4001, 80, "A", b"x" * 2600)
+        timed[TCP].options = [("NOP", None), ("NOP", None), ("Timestamp", (1, 0))]
+        timed = bytes(kit.fresh(timed))
+        assert world.from_pod(pod, timed, gso_size=just).verdict == PASS
+        assert world.from_pod(pod, timed, gso_size=just - 12).verdict == REDIRECTED
         # Around the tunnel nobody has that name; and what has no key did not come through it.
         lie = bytes(family.udp(family.remote, pod, 53, 4000))
         assert kit.drops(world.from_network(lie)) == [DropReason.INVALID_SOURCE_IP]
