@@ -28,8 +28,12 @@ CLI = (sys.executable, "-m", "podwire.cli")
 _numbers = count(1)
 
 Done = subprocess.CompletedProcess[str]
-# `unshare` alone would leave shared mounts shared, and unmount the machine's as well.
-BARE = "umount -a -t bpf,cgroup2; mount --make-r{kind} /; echo made; exec sleep infinity"
+# `unshare` alone would leave shared mounts shared, and unmount the machine's as well. With a /run of its
+# own, for sandboxes that somebody has beside us use the mounts that are to be taken away here.
+BARE = (
+    "umount -a -t bpf,cgroup2; mount -t tmpfs -o mode=755 run /run; "
+    "mount --make-r{kind} /; echo made; exec sleep infinity"
+)
 
 
 class Machine:
@@ -62,6 +66,11 @@ class Machine:
         table = Path(f"/proc/{self.holder}/mountinfo").read_text()
         return {Path(path) for path in re.findall(r"^(?:\S+ ){4}(\S+) .* - (?:bpf|cgroup2) ", table, re.M)}
 
+    def left(self) -> list[str]:
+        """Sandboxes and network namespaces that its /run still knows."""
+        run = Path(f"/proc/{self.holder}/root/run")
+        return [str(path) for place in ("podwire/sandboxes", "netns") for path in (run / place).glob("*")]
+
 
 @pytest.fixture(params=["private", "shared"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
@@ -72,9 +81,10 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         made = Machine(holder.pid)
         assert made.mounted() == set()
         yield made
-        left = made.mounted()
+        left, known = made.mounted(), made.left()
         holder.kill()
     assert not left, "mounts of ours that are left"
+    assert not known, "what is left in /run"
 
 
 @pytest.fixture
