@@ -45,6 +45,29 @@ static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, 
 	return start + length <= packet_end(skb) ? start : NULL;
 }
 
+/* The offset as verifiers up to Linux 6.1 must see it: clang-16 knows a bound of it already, leaves
+ * the mask out and keeps the number on the stack, where they forget its bound. So it is masked anew
+ * for each use.
+ */
+static __always_inline __u32 packet_offset(__u32 offset)
+{
+	barrier_var(offset);
+	return offset & TRANSPORT_MASK;
+}
+
+/* packet_header for an offset that is not constant, at most TRANSPORT_MASK. */
+static __always_inline void *packet_at(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *start = packet_begin(skb) + packet_offset(offset);
+
+	if (start + length <= packet_end(skb))
+		return start;
+	if (bpf_skb_pull_data(skb, packet_offset(offset) + length))
+		return NULL;
+	start = packet_begin(skb) + packet_offset(offset);
+	return start + length <= packet_end(skb) ? start : NULL;
+}
+
 /* An Internet checksum after the 32 bits `from` became `to` (RFC 1624, equation 3). */
 static __always_inline __u16 checksum_after(__u16 checksum, __be32 from, __be32 to)
 {

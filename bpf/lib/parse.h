@@ -184,7 +184,7 @@ static __always_inline void *parse_header(struct __sk_buff *skb, const struct fl
 {
 	if (flow->transport + length > flow->end)
 		return NULL;
-	return packet_header(skb, flow->transport & TRANSPORT_MASK, length);
+	return packet_at(skb, flow->transport, length);
 }
 
 static __always_inline bool icmp_is_error(bool ipv6, __u8 type)

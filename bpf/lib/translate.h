@@ -93,12 +93,12 @@ static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct fl
 static __always_inline int translate_port(struct __sk_buff *skb, const struct flow *flow,
 					  enum translate_side side, __be16 from, __be16 to)
 {
-	__u32 at = (flow->transport + (side == TRANSLATE_SOURCE ? 0 : 2)) & TRANSPORT_MASK;
+	__u32 at = flow->transport + (side == TRANSLATE_SOURCE ? 0 : 2);
 	__be16 *place;
 
 	if (from == to || !flow_has_ports(flow) || flow->flags & FLOW_FRAGMENT)
 		return 0;
-	place = packet_header(skb, at, sizeof(to));
+	place = packet_at(skb, at, sizeof(to));
 	if (!place)
 		return DROP_WRITE_ERROR;
 	*place = to;
