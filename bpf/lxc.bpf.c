@@ -4,6 +4,7 @@
  */
 #include "lib/balance.h"
 #include "lib/deliver.h"
+#include "lib/neighbour.h"
 
 /* ICMPv6 with a source that is valid on this link only: none yet, or the one that goes with the
  * pod's hardware address. The node learns who asks, and one table of neighbours serves the whole
@@ -88,14 +89,27 @@ static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *fl
 
 /* Beyond this node, if there is anybody. */
 static __always_inline int send_away(struct __sk_buff *skb, struct flow *flow,
-				     const struct ipcache_entry *there)
+				     const struct ipcache_entry *there, bool settled)
 {
+	int reason;
+
 	if (ipcache_is_nobody(there, IPCACHE_PODS | IPCACHE_SERVICES))
 		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
 	if (config_tunnel_device && there && !address_is_zero(&there->tunnel) &&
 	    deliver_fits_tunnel(skb, flow))
 		return deliver_to_tunnel(skb, flow, &there->tunnel);
-	return deliver_to_stack(skb, flow, TRACE_TO_STACK);
+	reason = settled ? 0 : neighbour_admit(skb, flow);
+	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_STACK);
+}
+
+/* Where no pod may send to, whatever its policy says. 0 or the reason to drop. */
+static __always_inline int check_destination(const struct flow *flow)
+{
+	/* The node's own address would make it a node's word where somebody masquerades. */
+	if (config_tunnel_device && flow->protocol == IPPROTO_UDP &&
+	    flow->destination_port == bpf_htons(config_tunnel_port))
+		return DROP_ENCAP_PROHIBITED;
+	return address_is_special(&flow->destination) ? DROP_UNKNOWN_L3_TARGET : 0;
 }
 
 static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
@@ -106,21 +120,27 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	struct endpoint *receiver;
 	int reason = 0;
 	__u16 service;
+	bool settled;
 
 	connection_find(&connection, flow, DIRECTION_EGRESS);
 	if (!connection_is_settled(&connection, flow)) {
 		reason = balance(skb, flow, connection.memory);
 		if (reason)
 			return drop(skb, flow, reason);
-		if (flow->rev_nat)
+		if (flow->rev_nat) {
+			reason = check_destination(flow); /* nor by way of a Service */
+			if (reason)
+				return drop(skb, flow, reason);
 			connection_find(&connection, flow, DIRECTION_EGRESS);
+		}
 	}
 	service = flow->rev_nat;
+	settled = connection_is_settled(&connection, flow);
 	receiver = endpoint_at(&flow->destination);
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
 		flow->destination_endpoint = receiver->id;
-	} else if (config_tunnel_device || !connection_is_settled(&connection, flow)) {
+	} else if (config_tunnel_device || !settled) {
 		/* Without a tunnel only to know whether somebody is there: who answered, is. */
 		there = ipcache_find(&flow->destination);
 		flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
@@ -132,7 +152,7 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	if (flow->flags & FLOW_CHOSEN)
 		balance_remember(flow, service);
 	if (!receiver)
-		return send_away(skb, flow, there);
+		return send_away(skb, flow, there, settled);
 	if (endpoint_is_host(receiver))
 		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
 	metrics_count(0, DIRECTION_EGRESS, flow->length);
@@ -155,16 +175,6 @@ static __always_inline int check_arp(struct __sk_buff *skb, const struct endpoin
 		return DROP_INVALID_PACKET;
 	address = *(__be32 *)(arp + ARP_SENDER);
 	return !address || address == sender->ipv4.words[3] ? 0 : DROP_INVALID_SOURCE_IP;
-}
-
-/* Where no pod may send to, whatever its policy says. 0 or the reason to drop. */
-static __always_inline int check_destination(const struct flow *flow)
-{
-	/* The node's own address would make it a node's word where somebody masquerades. */
-	if (config_tunnel_device && flow->protocol == IPPROTO_UDP &&
-	    flow->destination_port == bpf_htons(config_tunnel_port))
-		return DROP_ENCAP_PROHIBITED;
-	return address_is_special(&flow->destination) ? DROP_UNKNOWN_L3_TARGET : 0;
 }
 
 SEC("tc")

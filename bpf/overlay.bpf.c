@@ -91,6 +91,7 @@ int podwire_from_overlay(struct __sk_buff *skb)
 static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *flow)
 {
 	struct endpoint *pod = endpoint_at(&flow->source);
+	int reason;
 
 	if (pod && !endpoint_is_host(pod)) {
 		/* One of our pods sends from its own device, and from nowhere else. */
@@ -106,7 +107,10 @@ static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *f
 	}
 	if (pod)
 		return DROP_INVALID_SOURCE_IP;
-	return identify_received(flow, skb->ingress_ifindex);
+	reason = identify_received(flow, skb->ingress_ifindex);
+	if (flow->flags & FLOW_ELSEWHERE)
+		flow->source_identity = IDENTITY_WORLD;
+	return reason;
 }
 
 /* A pod's packets come with their tunnel key. What the node's stack sends this way gets

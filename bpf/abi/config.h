@@ -32,6 +32,9 @@ CONFIG(__u32, ct_tcp_established, 8000, "s an open TCP connection is remembered 
 CONFIG(__u32, ct_tcp_syn, 60, "s a TCP connection is remembered before its first reply");
 CONFIG(__u32, ct_tcp_closing, 10, "s a TCP connection is remembered after both sides closed it");
 CONFIG(__u32, ct_tcp_reset, 120, "s a TCP connection is remembered after a reset");
+CONFIG(__u32, ct_table, 65536, "connections the table has room for");
+CONFIG(__u32, neighbour_share, 16,
+       "packets a second of one endpoint that make the node ask for a neighbour; 0 = no limit");
 CONFIG(__u32, ct_share, 16384,
        "connections one endpoint may open, or be sent from afar, that are never forgotten before "
        "they expire; 0 = all");

@@ -79,10 +79,11 @@ struct ct_memory {
 
 /* An endpoint has two shares of the table: of what it opens itself, and of what comes to it from
  * afar. So neither its own flood nor one from outside takes anything from others, nor from what it
- * does otherwise. Index 0 counts what was put into the overflow.
+ * does otherwise. Index 0 counts what was put into the overflow, 1 all that comes from afar.
  */
 enum ct_share {
 	CT_SHARE_OVERFLOW = 0,
+	CT_SHARE_AFAR = 1,
 	CT_SHARE_OUT = 0, /* endpoint id * 2 + this: opened by a pod of this node */
 	CT_SHARE_IN = 1,  /* the same: from elsewhere to the endpoint */
 };

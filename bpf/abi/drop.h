@@ -37,5 +37,6 @@ enum drop_reason {
 	DROP_FRAGMENT_INSERT_FAILED = 220,   /* Fragment: Map insertion failed */
 	DROP_TOO_BIG = 221,                  /* Packet is larger than the path allows */
 	DROP_REDIRECT_FAILED = 222,          /* Redirect to the endpoint failed */
+	DROP_NEIGHBOURS = 223,               /* Too many neighbours to ask for */
 	DROP_PEER_UNKNOWN = 225, /* Policy denied: a map is full, the peer is not known */
 };

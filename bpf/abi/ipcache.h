@@ -23,6 +23,7 @@ struct ipcache_entry {
 	__u32 pad;
 };
 
+#define IDENTITY_RESERVED_MAX 255 /* above it are pods' */
 #define IDENTITY_CLUSTER_MAX                                                                       \
 	0xffffff /* above it are those of one node alone: prefixes of the world */
 

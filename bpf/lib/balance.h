@@ -105,17 +105,18 @@ __function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memor
 			memory = NULL;
 			backend = balance_choose(flow, frontend);
 		}
-		flow->original = key.remote;
-		flow->original_port = key.remote_port;
-		if (!backend)
+		if (!backend) {
+			flow->original = key.remote;
+			flow->original_port = key.remote_port;
 			return DROP_NO_BACKEND;
+		}
 		address = backend->address;
 		port = backend->port;
 	}
 	flow->original = key.remote;
 	flow->original_port = key.remote_port;
 	if (memory)
-		memory_touch(flow, memory);
+		memory_touch(flow, memory, DIRECTION_EGRESS);
 	return balance_to(skb, flow, &address, port);
 }
 

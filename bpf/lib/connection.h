@@ -95,6 +95,8 @@ __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 
 	if (!flow || !endpoint || !key)
 		return DROP_POLICY_DENIED;
+	if (flow->flags & FLOW_ELSEWHERE)
+		flow->source_identity = IDENTITY_WORLD;
 	/* The epoch before the policy: a change in between is asked about again. */
 	entry.epoch = policy_epoch();
 	entry.policy = endpoint->policy;
@@ -132,6 +134,8 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 		return DROP_POLICY_DENIED;
 	side = flow->direction;
 	flow->direction = entry->direction;
+	if (flow->flags & FLOW_ELSEWHERE && flow->direction == DIRECTION_INGRESS)
+		flow->source_identity = IDENTITY_WORLD;
 	if (policy_is_asked(endpoint, flow->direction)) {
 		flow->peer = connection_peer(flow, key);
 		reason = connection_ask(skb, flow, endpoint, key);
@@ -157,7 +161,9 @@ static __always_inline bool connection_is_stale(const struct ct_entry *entry,
 	return entry->policy != endpoint->policy || entry->epoch != policy_epoch();
 }
 
-/* An error about a connection nobody here knows: policy decides about its ICMP type. */
+/* An error about a connection that this side does not know: policy decides about its ICMP type,
+ * each time anew. The other side may know it, so the flow stays an error.
+ */
 __function int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
 				    const struct endpoint *endpoint, __u32 side)
 {
@@ -165,11 +171,15 @@ __function int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
 
 	if (!flow || !endpoint)
 		return DROP_POLICY_DENIED;
-	flow->flags &= ~FLOW_ERROR;
 	flow->flags |= FLOW_REPORT;
+	if (flow->flags & FLOW_ELSEWHERE)
+		flow->source_identity = IDENTITY_WORLD;
 	if (connection_is_free(flow, side) || !policy_is_asked(endpoint, side))
 		return 0;
-	connection_key(&key, flow, side);
+	if (side == DIRECTION_EGRESS)
+		key = flow->tuple;
+	else
+		ct_key_turn(&key, &flow->tuple);
 	flow->peer = connection_peer(flow, &key);
 	return connection_ask(skb, flow, endpoint, &key);
 }

@@ -97,20 +97,36 @@ static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 
 	return entry && entry->expires >= now ? entry : NULL;
 }
 
+/* What comes from afar has half of the table in all, with what the node itself opens three
+ * quarters: whatever floods from there, the pods' own connections find room.
+ */
+static __always_inline bool ct_has_room(const struct ct_entry *entry)
+{
+	if (!config_ct_share)
+		return true;
+	if (entry->flags & CT_NODE_ORIGIN)
+		return ct_in_use(CT_SHARE_AFAR) < config_ct_table / 4 * 3;
+	if (entry->share & CT_SHARE_IN && ct_in_use(CT_SHARE_AFAR) >= config_ct_table / 2)
+		return false;
+	return ct_in_use(entry->share) < config_ct_share;
+}
+
 /* Into the table while the share lasts and there is room, else into the overflow. What the key had
  * before is replaced. 0 or the kernel's error.
  */
 static __always_inline long ct_put(const struct ct_key *key, struct ct_entry *entry)
 {
-	bool within = !config_ct_share || entry->flags & CT_NODE_ORIGIN ||
-		      ct_in_use(entry->share) < config_ct_share;
+	bool within = ct_has_room(entry);
 	struct ct_key copy = *key;
 	long error;
 
 	error = bpf_map_update_elem(&podwire_conntrack, &copy, entry,
 				    within ? BPF_NOEXIST : BPF_EXIST);
-	if (!error && within)
+	if (!error && within) {
 		ct_charge(entry->share);
+		if (entry->share & CT_SHARE_IN)
+			ct_charge(CT_SHARE_AFAR);
+	}
 	if (error == -ERR_EXIST)
 		error = bpf_map_update_elem(&podwire_conntrack, &copy, entry, BPF_ANY);
 	if (!error)
@@ -201,8 +217,10 @@ static __always_inline void ct_touch(struct ct_entry *entry, struct flow *flow, 
 		ct_note_tcp(entry, flow, sent);
 	ct_count(entry, flow, sent);
 	expires = flow->now + ct_timeout(entry, flow->protocol);
-	if (entry->expires != expires)
+	if (entry->expires != expires) {
 		entry->expires = expires;
+		flow->flags |= FLOW_REFRESH;
+	}
 	/* Signed: another CPU may be a jiffy ahead. */
 	if ((__s32)(flow->now - entry->reported) >= (__s32)config_trace_interval)
 		flow->flags |= FLOW_REPORT;

@@ -70,8 +70,9 @@ static __always_inline int deliver_admit(struct __sk_buff *skb, struct flow *flo
 	reason = connection_admit(skb, flow, endpoint, &connection);
 	if (!reason && flow->rev_nat) {
 		reason = answer_client(skb, flow);
-		if (!reason && flow->tcp_flags & (TCP_FIN | TCP_RST))
-			memory_closes(flow);
+		if (!reason &&
+		    (flow->flags & FLOW_REFRESH || flow->tcp_flags & (TCP_FIN | TCP_RST)))
+			memory_answers(flow);
 	}
 	/* The kernel would free it after we had told of its arrival. */
 	if (!reason && endpoint->flags & ENDPOINT_DOWN)

@@ -19,10 +19,12 @@ enum flow_flags {
 	FLOW_ERROR = 1 << 3,   /* an ICMP error; `inner` is what it is about */
 	FLOW_HAIRPIN = 1 << 4, /* a pod and itself, by way of a Service */
 	FLOW_TRUNCATED = 1 << 5,
-	FLOW_REPORT = 1 << 6,    /* conntrack found something worth a trace event */
-	FLOW_NEIGHBOUR = 1 << 7, /* link-local upkeep, not a flow */
-	FLOW_OUTSIDE = 1 << 8,   /* from the network: nothing of ours comes from there */
-	FLOW_CHOSEN = 1 << 9,    /* a Service has just given it a backend */
+	FLOW_REPORT = 1 << 6,     /* conntrack found something worth a trace event */
+	FLOW_NEIGHBOUR = 1 << 7,  /* link-local upkeep, not a flow */
+	FLOW_OUTSIDE = 1 << 8,    /* from the network: nothing of ours comes from there */
+	FLOW_CHOSEN = 1 << 9,     /* a Service has just given it a backend */
+	FLOW_ELSEWHERE = 1 << 10, /* a node's by its address, but not by its way */
+	FLOW_REFRESH = 1 << 11,   /* the first packet of its connection in this second */
 };
 
 struct flow {

@@ -37,6 +37,12 @@ static __always_inline int fragment_remember(struct flow *flow)
 		.asks = flow->tuple.asks,
 	};
 
+	/* What follows of an error has no header that would say so: it is asked about by its kind.
+	 */
+	if (flow->flags & FLOW_ERROR) {
+		ports.source_port = ICMP_NO_ECHO;
+		ports.destination_port = bpf_htons(flow->icmp_type << 8 | flow->icmp_code);
+	}
 	if (bpf_map_update_elem(&podwire_fragments, &key, &ports, BPF_ANY))
 		return DROP_FRAGMENT_INSERT_FAILED;
 	return 0;

@@ -85,9 +85,10 @@ static __always_inline bool identity_is_of_cluster(__u32 identity)
 }
 
 /* Who sent what the node's stack received on `device` and forwards. An address proves nothing by
- * itself: a pod of another node is behind the tunnel and comes from nowhere else, nobody of the
- * cluster comes from a device that is not the cluster's, and the node itself from none. 0 or the
- * reason to drop.
+ * itself: a pod of another node is behind the tunnel and comes from nowhere else, no pod comes from
+ * a device that is not the cluster's, and the node itself from none. Another node or the API server
+ * may well come by another network: it may answer what was asked of it, but call only as
+ * anybody of the world. 0 or the reason to drop.
  */
 static __always_inline int identify_received(struct flow *flow, __u32 device)
 {
@@ -98,9 +99,12 @@ static __always_inline int identify_received(struct flow *flow, __u32 device)
 		return DROP_INVALID_SOURCE_IP;
 	if (config_tunnel_device && there && !address_is_zero(&there->tunnel))
 		return DROP_INVALID_SOURCE_IP;
-	if (config_network_device && device != config_network_device &&
-	    identity_is_of_cluster(flow->source_identity))
+	if (!config_network_device || device == config_network_device ||
+	    !identity_is_of_cluster(flow->source_identity))
+		return 0;
+	if (flow->source_identity > IDENTITY_RESERVED_MAX)
 		return DROP_INVALID_SOURCE_IP;
+	flow->flags |= FLOW_ELSEWHERE;
 	return 0;
 }
 

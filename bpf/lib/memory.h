@@ -6,18 +6,28 @@
 
 #include "conntrack.h"
 
-/* What the flow remembers lives as long as its connection, and is to be forgotten soon after. */
-static __always_inline void memory_touch(const struct flow *flow, struct ct_memory *memory)
+/* A packet of the flow, `side` says who sent it (EGRESS: the client): what is remembered lives as
+ * long as the connection's own entries, whose times are the same.
+ */
+static __always_inline void memory_touch(const struct flow *flow, struct ct_memory *memory,
+					 __u8 side)
 {
 	__u32 expires = flow->now + config_ct_any;
 
 	if (flow->flags & FLOW_ERROR) /* is no packet of it */
 		return;
-	if (flow->tcp_flags & (TCP_FIN | TCP_RST))
-		memory->flags |= CT_CLOSING;
-	if (flow->protocol == IPPROTO_TCP)
-		expires = flow->now + (memory->flags & CT_CLOSING ? config_ct_tcp_syn
-								  : config_ct_tcp_established);
+	if (flow->tcp_flags & TCP_RST)
+		memory->flags |= CT_CLOSING | CT_RESET;
+	else if (flow->tcp_flags & TCP_FIN)
+		memory->flags |= side == DIRECTION_EGRESS ? CT_CLOSING_LOCAL : CT_CLOSING_REMOTE;
+	if (flow->protocol == IPPROTO_TCP) {
+		if (memory->flags & CT_RESET)
+			expires = flow->now + config_ct_tcp_reset;
+		else if ((memory->flags & CT_CLOSING) == CT_CLOSING)
+			expires = flow->now + config_ct_tcp_syn;
+		else
+			expires = flow->now + config_ct_tcp_established;
+	}
 	if (memory->expires != expires)
 		memory->expires = expires;
 }
@@ -33,24 +43,19 @@ static __always_inline void memory_key(struct ct_key *key, const union address *
 	key->protocol = flow->protocol;
 }
 
-/* The backend closes: its client may not send anything any more that would say so. `flow` shows the
- * Service again.
+/* The backend answers: what it closes, and that the flow goes on, its client may say nothing of.
+ * `flow` shows the Service again.
  */
-__function int memory_closes(struct flow *flow)
+__function int memory_answers(struct flow *flow)
 {
 	struct ct_key key = {};
 	struct ct_entry *memory;
-	__u32 expires;
 
 	if (!flow)
 		return 0;
 	memory_key(&key, &flow->destination, flow->destination_port, flow);
 	memory = ct_find(&key, flow->now);
-	if (!memory || !(memory->flags & CT_MEMORY))
-		return 0;
-	memory->flags |= CT_CLOSING;
-	expires = flow->now + config_ct_tcp_syn;
-	if (memory->expires > expires)
-		memory->expires = expires;
+	if (memory && memory->flags & CT_MEMORY)
+		memory_touch(flow, (struct ct_memory *)memory, DIRECTION_INGRESS);
 	return 0;
 }

@@ -33,9 +33,10 @@ class CtFlags(IntFlag):
 class CtShare(IntEnum):
     """An endpoint has two shares of the table: of what it opens itself, and of what comes to it from afar.
     So neither its own flood nor one from outside takes anything from others, nor from what it does
-    otherwise. Index 0 counts what was put into the overflow."""
+    otherwise. Index 0 counts what was put into the overflow, 1 all that comes from afar."""
 
     OVERFLOW = 0
+    AFAR = 1
     OUT = 0  # endpoint id * 2 + this: opened by a pod of this node
     IN = 1  # the same: from elsewhere to the endpoint
 
@@ -70,6 +71,7 @@ class DropReason(IntEnum):
     FRAGMENT_INSERT_FAILED = 220  # Fragment: Map insertion failed
     TOO_BIG = 221  # Packet is larger than the path allows
     REDIRECT_FAILED = 222  # Redirect to the endpoint failed
+    NEIGHBOURS = 223  # Too many neighbours to ask for
     PEER_UNKNOWN = 225  # Policy denied: a map is full, the peer is not known
 
 
@@ -230,5 +232,6 @@ DROP_TEXT = {
     DropReason.FRAGMENT_INSERT_FAILED: "Fragment: Map insertion failed",
     DropReason.TOO_BIG: "Packet is larger than the path allows",
     DropReason.REDIRECT_FAILED: "Redirect to the endpoint failed",
+    DropReason.NEIGHBOURS: "Too many neighbours to ask for",
     DropReason.PEER_UNKNOWN: "Policy denied: a map is full, the peer is not known",
 }

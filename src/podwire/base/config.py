@@ -77,6 +77,13 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ge=0,
         ),
     ] = 0
+    neighbour_share: Annotated[
+        int,
+        Meta(
+            description="packets a second of one endpoint that make the node ask for a neighbour; 0 = all",
+            ge=0,
+        ),
+    ] = 16
     event_share: Annotated[
         int,
         Meta(

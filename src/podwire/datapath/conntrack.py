@@ -89,6 +89,7 @@ class Conntrack:
         removed_beside, left_beside = _sweep(self.overflow, at)
         used = np.bincount(shares, minlength=len(made))[: len(made)].astype(np.uint32)
         used[enums.CtShare.OVERFLOW] = len(left_beside)  # not 0 = it is looked at
+        used[enums.CtShare.AFAR] = int((shares & enums.CtShare.IN).sum())
         self._settle(made - used)
         return removed + removed_beside, len(shares) + len(left_beside)
 
@@ -100,7 +101,7 @@ class Conntrack:
     def used(self) -> dict[int, int]:
         """Share → entries in the table, as the programs count them."""
         used = self._counts(self._made) - self._counts(self._gone)
-        return {int(share): int(used[share]) for share in used.nonzero()[0] if share}
+        return {int(share): int(used[share]) for share in used.nonzero()[0] if share > enums.CtShare.AFAR}
 
     def dump(self, at: int) -> Iterator[Connection]:
         """Every connection, expired ones that were not swept yet as well."""

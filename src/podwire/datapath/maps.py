@@ -120,6 +120,9 @@ _SPECS = (
     ),
     MapSpec("podwire_events", raw(0), raw(0), "ring of events", "programs"),
     MapSpec("podwire_event_stats", U32, structs.EventStats, "events emitted and lost", "programs"),
+    MapSpec(
+        "podwire_neighbour_shares", U32, raw(8), "neighbours that endpoints make the node ask for", "programs"
+    ),
     MapSpec("podwire_event_shares", U32, structs.EventShare, "records of one endpoint or cgroup", "programs"),
 )
 

@@ -90,6 +90,8 @@ def plan(
             "config_trace_interval": config.monitor_aggregation_interval,
             "config_policy_audit": int(config.policy_audit_mode),
             "config_event_share": config.event_share,
+            "config_neighbour_share": config.neighbour_share,
+            "config_ct_table": config.ct_max,
             "config_ct_share": config.ct_endpoint_max or config.ct_max // 4,
         },
         sizes=sizes(config),

@@ -178,6 +178,7 @@ class World:
         shares = range(2 * self._highest + 2)
         for name in ("podwire_ct_made", "podwire_ct_gone"):
             self._untyped[name].put_many((U32.pack(share), bytes(4)) for share in shares)
+        self._untyped["podwire_neighbour_shares"].put_many((U32.pack(share), bytes(8)) for share in shares)
         self._untyped["podwire_event_shares"].put_many((U32.pack(share), bytes(16)) for share in shares)
         for key in list(self.counted()):
             self.metrics[MetricKey(*key)] = MetricValue(0, 0)

@@ -40,17 +40,45 @@ def third(family: Any) -> str:
     return "fd00:10:3::9" if family.ipv6 else "10.0.3.9"
 
 
-@pytest.mark.parametrize("identity", [2002, REMOTE_NODE])
-def test_nobody_of_the_cluster_comes_from_another_device(
-    node: World, tunnel: bool, family: Any, kit: Any, identity: int
+def test_no_pod_of_the_cluster_comes_from_another_device(
+    node: World, tunnel: bool, family: Any, kit: Any
 ) -> None:
     server = node.pod(2, 1002, policy=3, flags=IN)
-    node.known(family.remote, identity, "192.168.7.2" if tunnel and identity > 10 else "")
-    node.peer(3, identity, Direction.INGRESS, 8)
+    node.known(family.remote, 2002, "192.168.7.2" if tunnel else "")
+    node.peer(3, 2002, Direction.INGRESS, 8)
     node.rule(3, Direction.INGRESS, peer_class=8)
     packet = bytes(family.tcp(family.remote, server, 5000, 80))
     strange = node.to_pod(server, packet, received_on=node.device("pw4"))
     assert kit.drops(strange) == [DropReason.INVALID_SOURCE_IP]
+
+
+@pytest.mark.parametrize("identity", [REMOTE_NODE, 7])
+def test_a_node_from_another_device_may_answer_and_calls_as_the_world(
+    node: World, family: Any, kit: Any, identity: int
+) -> None:
+    """A second network, where the API server is: its answers come from there."""
+    client = node.pod(2, 1002, policy=3, flags=IN | OUT)
+    node.known(family.node[:-1] + "9", identity)
+    for direction in (Direction.INGRESS, Direction.EGRESS):
+        node.peer(3, identity, direction, 8)
+        node.rule(3, direction, peer_class=8)
+    there, elsewhere = family.node[:-1] + "9", {"received_on": node.device("pw4")}
+    call = node.to_pod(client, bytes(family.tcp(there, client, 5000, 80)), **elsewhere)
+    assert kit.drops(call) == [DropReason.POLICY_DENIED]
+    assert node.from_pod(client, bytes(family.tcp(client, there, 4000, 443))).verdict == PASS
+    for changed in (False, True):
+        if changed:
+            node.bump()
+        answer = bytes(family.tcp(there, client, 443, 4000, "SA"))
+        assert node.to_pod(client, answer, **elsewhere).verdict == PASS, changed
+    node.peer(3, WORLD, Direction.INGRESS, 9)
+    node.rule(3, Direction.INGRESS, peer_class=9)
+    call = node.to_pod(client, bytes(family.tcp(there, client, 5001, 80)), **elsewhere)
+    assert call.verdict == PASS
+    node.maps["podwire_policy_peers"].clear()
+    node.bump()
+    again = node.to_pod(client, bytes(family.tcp(there, client, 5001, 80, "A")), **elsewhere)
+    assert kit.drops(again) == [DropReason.POLICY_DENIED]
 
 
 def test_the_world_may_come_from_any_device(node: World, family: Any) -> None:
@@ -125,4 +153,7 @@ def test_a_pod_does_not_speak_to_the_tunnels_port(node: World, tunnel: bool, fam
         there = node.from_pod(pod, bytes(family.udp(pod, target, 4000, 8472)))
         assert kit.drops(there) == ([DropReason.ENCAP_PROHIBITED] if tunnel else []), target
     assert not kit.drops(node.from_pod(pod, bytes(family.udp(pod, other, 4000, 8473))))
+    node.service(family.service, 80, 17, {31: (family.node[:-1] + "2", 8472)})
+    hidden = node.from_pod(pod, bytes(family.udp(pod, family.service, 4000, 80)))
+    assert kit.drops(hidden) == ([DropReason.ENCAP_PROHIBITED] if tunnel else [])
     assert not kit.drops(node.from_pod(pod, bytes(family.tcp(pod, other, 4000, 8472))))

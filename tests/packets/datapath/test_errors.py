@@ -9,6 +9,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
@@ -131,3 +132,53 @@ def test_an_error_is_read_no_further_than_its_packet_goes(world: World, kit: Any
     assert world.from_network(bytes(error)).verdict == REDIRECTED
     error[place] = length.to_bytes(2, "big")
     assert kit.drops(world.from_network(bytes(error))) == [DropReason.POLICY_DENIED]
+
+
+@pytest.mark.parametrize("readable", [False, True])
+def test_one_kind_of_error_opens_no_way_for_another(
+    world: World, family: Any, kit: Any, readable: bool
+) -> None:
+    client = world.pod(1, 1001)
+    server = world.pod(2, 1002, policy=77, flags=IN)
+    allowed = (1 << 8 | 4) if family.ipv6 else (3 << 8 | 3)
+    world.rule(77, Direction.INGRESS, protocol=family.icmp_protocol, port=allowed)
+
+    def error(kind: Packet) -> bytes:
+        inner = bytes(family.udp(server, client, 4000, 53).payload) if readable else bytes(b"x" * 28)
+        return bytes(family.frame(client, server, kind / Raw(inner)))
+
+    fine = ICMPv6DestUnreach(code=4) if family.ipv6 else ICMP(type=3, code=3)
+    other = ICMPv6ParamProblem() if family.ipv6 else ICMP(type=12)
+    if not readable:  # nobody complains about what it was never sent
+        assert kit.drops(world.from_pod(client, error(fine))) == [DropReason.INVALID_SOURCE_IP]
+        return
+    for _ in range(2):
+        assert kit.drops(world.from_pod(client, error(other))) == [DropReason.POLICY_DENIED]
+        assert world.from_pod(client, error(fine)).verdict == REDIRECTED
+    assert not world.connections()
+
+
+def test_an_error_is_about_a_connection_that_only_the_receiver_knows(world: World, family: Any) -> None:
+    client = world.pod(1, 1001, policy=77, flags=IN)
+    server = world.pod(2, 1002)
+    assert world.from_pod(client, bytes(family.udp(client, server, 4000, 53))).verdict == REDIRECTED
+    table = world.maps["podwire_conntrack"]
+    for key in list(world.connections()):
+        if key.local_port == 53:
+            del table[key]
+    about = family.udp(client, server, 4000, 53)
+    assert world.from_pod(server, bytes(family.unreachable(server, client, about))).verdict == REDIRECTED
+
+
+def test_a_later_fragment_of_an_error_is_asked_about_by_its_kind(world: World, kit: Any) -> None:
+    """It has no header: with echo replies allowed (type 0) it passed as one."""
+    family = kit.Family(False)
+    client = world.pod(1, 1001)
+    server = world.pod(2, 1002, policy=77, flags=IN)
+    world.rule(77, Direction.INGRESS, protocol=1, port=0)
+    inner = bytes(family.udp(server, client, 4000, 53).payload)
+    whole = bytes(ICMP(type=3, code=3) / Raw(inner + b"x" * 20))
+    first = family.frame(client, server, Raw(whole[:40]), id=9, flags="MF", proto=1)
+    later = family.frame(client, server, Raw(whole[40:]), id=9, frag=5, proto=1)
+    for fragment in (first, later):
+        assert kit.drops(world.from_pod(client, bytes(fragment))) == [DropReason.POLICY_DENIED]

@@ -134,3 +134,20 @@ def test_a_pod_does_not_fill_the_nodes_table_of_neighbours(lab: Lab, kind: str) 
 
 def _mac(namespace: str) -> str:
     return run(namespace, "ip", "-o", "link", "show", "u0").split("link/ether ")[1].split()[0]
+
+
+def test_a_pod_that_tries_address_after_address_fills_no_neighbours(lab: Lab, ipv6: bool) -> None:
+    """Nobody has them, so the node asks for each: only so many, in whatever time it takes."""
+    node = lab.nodes[1]
+    namespace, _ = node.pods[1]
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    assert lab.talks((1, 1), (2, 0), ipv6)
+    lab.drops()
+    with namespaces.open_socket(namespace, family, socket.SOCK_DGRAM) as client:
+        for number in range(100, 250):
+            client.sendto(b"?", (f"fd00:7::{number:x}" if ipv6 else f"192.168.7.{number}", 9))
+        told = [reason for _, reason in drops_soon(lab, 100)]
+        assert set(told) == {DropReason.NEIGHBOURS}
+        asked = run(node.name, "ip", "-6" if ipv6 else "-4", "neigh", "show", "dev", "u0", "nud", "all")
+        assert sum("INCOMPLETE" in line or "FAILED" in line for line in asked.splitlines()) <= 48
+    assert lab.talks((1, 1), (2, 0), ipv6), "who is known is reached all the same"

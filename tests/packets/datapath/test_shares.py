@@ -25,7 +25,9 @@ FLOOD = 2500
 @pytest.fixture
 def node() -> Iterator[World]:
     sizes = {"podwire_conntrack": TABLE, "podwire_ct_overflow": OVERFLOW}
-    with World(Path(objects.directory()), {"config_ct_share": SHARE}, sizes) as world:
+    with World(
+        Path(objects.directory()), {"config_ct_share": SHARE, "config_ct_table": TABLE}, sizes
+    ) as world:
         yield world
 
 
@@ -91,6 +93,46 @@ def test_a_flood_from_afar_leaves_the_pods_own_connections(node: World, kit: Any
     used = connections_of(node).used()
     assert used[talk.server.id * 2 + CtShare.IN] == SHARE
     assert talk.goes_on(4000) and talk.opens(4001)
+
+
+def test_a_flood_from_afar_to_many_leaves_room_for_what_pods_open(node: World, kit: Any) -> None:
+    family = kit.Family(False)
+    talk = Talk(node, family)
+    others = [node.pod(number, 1000 + number) for number in (3, 4)]
+    for target in (talk.server, talk.client, *others):
+        flood(
+            node,
+            family.udp(family.remote, target, 1024, 53),
+            lambda f, repeat: node.from_network(f, repeat=repeat),
+        )
+    used = connections_of(node).used()
+    assert sum(count for share, count in used.items() if share & 1) == TABLE // 2
+    assert talk.opens(4000)
+    flood(
+        node,
+        family.udp(family.remote, others[0], 1024, 54),
+        lambda f, repeat: node.from_network(f, repeat=repeat),
+    )
+    assert talk.goes_on(4000)
+
+
+def test_a_flood_of_the_node_itself_leaves_room_for_what_pods_open(node: World, kit: Any) -> None:
+    family = kit.Family(False)
+    talk = Talk(node, family)
+    target = node.pod(3, 1003)
+    for port in (53, 54):
+        flood(
+            node,
+            family.udp(family.node, target, 1024, port),
+            lambda f, repeat: node.to_pod(target, f, repeat=repeat),
+        )
+    assert talk.opens(4000)
+    flood(
+        node,
+        family.udp(family.node, target, 1024, 55),
+        lambda f, repeat: node.to_pod(target, f, repeat=repeat),
+    )
+    assert talk.goes_on(4000)
 
 
 def test_the_nodes_own_probes_are_never_beyond_a_share(node: World, kit: Any) -> None:
@@ -187,14 +229,32 @@ def opened(world: World, family: Any) -> tuple[Pod, Pod]:
 
 
 @pytest.mark.parametrize("closer", ["client", "server", "both", "client resets", "server resets"])
-def test_a_memory_goes_soon_after_its_connection(world: World, family: Any, closer: str) -> None:
+def test_a_memory_lives_as_long_as_its_connection(world: World, family: Any, closer: str) -> None:
     client, server = opened(world, family)
     flags = "R" if closer.endswith("resets") else "FA"
     if not closer.startswith("server"):
         world.from_pod(client, bytes(family.tcp(client, family.service, 4000, 80, flags)))
     if not closer.startswith("client"):
         world.from_pod(server, bytes(family.tcp(server, client, 8080, 4000, flags)))
-    assert seconds_left(world)["memory"] <= 60
+    left = seconds_left(world)["memory"]
+    if closer == "both":
+        assert left <= 60
+    elif closer.endswith("resets"):
+        assert 60 < left <= 120
+    else:
+        assert left > 7000, "the other side may go on"
+
+
+def test_a_memory_lives_while_only_the_backend_sends(world: World, family: Any) -> None:
+    client, server = world.pod(1, 1001), world.pod(2, 1002)
+    world.service(family.service, 53, 17, {31: (family.of(server), 5353)})
+    world.from_pod(client, bytes(family.udp(client, family.service, 4000, 53)))
+    table = world.maps["podwire_conntrack"]
+    for key, entry in list(table.items()):
+        table[key] = msgspec.structs.replace(entry, expires=entry.expires - 30)
+    assert seconds_left(world)["memory"] <= 30
+    world.from_pod(server, bytes(family.udp(server, client, 5353, 4000)))
+    assert seconds_left(world)["memory"] > 50
 
 
 def test_an_error_neither_keeps_nor_shortens_a_memory(world: World, family: Any) -> None:
