@@ -22,6 +22,18 @@ static __always_inline int receive(struct __sk_buff *skb, struct flow *flow,
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, receiver);
 }
 
+/* The node's stack takes the tunnel's packets from any device, and its own check of who may come
+ * from where is off. So those from here are told by their hash, which the way through the stack
+ * keeps and nobody outside can choose.
+ */
+static __always_inline void note_tunnel(struct __sk_buff *skb, struct flow *flow)
+{
+	if (!config_tunnel_token || flow->protocol != IPPROTO_UDP || flow->flags & FLOW_FRAGMENT)
+		return;
+	if (!parse_udp(skb, flow) && flow->destination_port == bpf_htons(config_tunnel_port))
+		bpf_set_hash(skb, config_tunnel_token);
+}
+
 /* What is not for a pod is the stack's, also what we cannot read: it knows more protocols. */
 SEC("tc")
 int podwire_from_network(struct __sk_buff *skb)
@@ -45,8 +57,11 @@ int podwire_from_network(struct __sk_buff *skb)
 	/* A pod that is gone, or never was: the way in must not become the way out again. */
 	if (!receiver && ipcache_is_nobody(ipcache_find(&flow->destination), IPCACHE_PODS))
 		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
-	if (!receiver || endpoint_is_host(receiver))
+	if (!receiver || endpoint_is_host(receiver)) {
+		if (!reason)
+			note_tunnel(skb, flow);
 		return TC_ACT_OK;
+	}
 	return reason ? drop(skb, flow, reason) : receive(skb, flow, receiver);
 }
 

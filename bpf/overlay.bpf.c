@@ -24,11 +24,14 @@ static __always_inline void tell_outer(struct flow *flow, const union address *s
 	flow->flags = ipv4 ? 0 : FLOW_IPV6;
 }
 
-/* Only nodes may tell identities, and none may claim to be this one. 0 or the reason to drop. */
+/* Only nodes may tell identities, from the cluster's own network, and none may claim to be this
+ * one. 0 or the reason to drop.
+ */
 static __always_inline int identify_tunnel(struct __sk_buff *skb, struct flow *flow)
 {
 	struct bpf_tunnel_key key = {};
 	union address node = {};
+	__u32 hash = skb->hash;
 
 	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, 0)) {
 		address_set_ipv4(&node, bpf_htonl(key.remote_ipv4));
@@ -37,7 +40,9 @@ static __always_inline int identify_tunnel(struct __sk_buff *skb, struct flow *f
 	} else {
 		return DROP_NO_TUNNEL_KEY;
 	}
-	if (key.tunnel_id == IDENTITY_UNKNOWN || key.tunnel_id > IDENTITY_CLUSTER_MAX ||
+	bpf_set_hash_invalid(skb); /* what follows wants the inner packet's */
+	if ((config_tunnel_token && hash != config_tunnel_token) ||
+	    key.tunnel_id == IDENTITY_UNKNOWN || key.tunnel_id > IDENTITY_CLUSTER_MAX ||
 	    !is_node_identity(ipcache_identity(&node))) {
 		tell_outer(flow, &node);
 		return DROP_INVALID_IDENTITY;

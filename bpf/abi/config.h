@@ -19,6 +19,9 @@ CONFIG(__u32, network_device, 0,
        "any");
 CONFIG(__u32, tunnel_device, 0, "ifindex of the tunnel device; 0 = native routing");
 CONFIG(__u32, tunnel_port, 8472, "UDP port of the tunnel, which no pod may send to");
+CONFIG(__u32, tunnel_token, 0,
+       "what tells the tunnel's packets from the network device from those of any other; 0 = any "
+       "may be");
 CONFIG(__u32, tunnel_mtu, 1450, "largest IP packet that fits into the tunnel, bytes");
 CONFIG(__u32, trace_interval, 5, "s between trace events of one connection");
 CONFIG(__u32, trace_events, 1, "1 = emit trace events");

@@ -11,7 +11,7 @@
 /* Nothing of any Service has changed since: no other row need be asked. */
 static __always_inline bool balance_knows(const struct flow *flow, const struct ct_memory *memory)
 {
-	return memory && memory->epoch == service_epoch() &&
+	return memory && memory->epoch == flow->service_epoch &&
 	       !(ct_opens(flow) && memory->flags & CT_CLOSING);
 }
 
@@ -29,7 +29,7 @@ static __always_inline struct backend *balance_recall(struct flow *flow, struct 
 	if (!backend || !address_equal(&backend->address, &memory->address) ||
 	    backend->port != memory->port)
 		return NULL;
-	memory->epoch = service_epoch();
+	memory->epoch = flow->service_epoch;
 	flow->backend = memory->backend;
 	return backend;
 }
@@ -90,6 +90,7 @@ __function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memor
 	if (!flow)
 		return DROP_INVALID_PACKET;
 	key = flow->flags & FLOW_ERROR ? flow->inner : flow->tuple;
+	flow->service_epoch = service_epoch();
 	if (memory && balance_knows(flow, memory)) {
 		address = memory->address;
 		port = memory->port;
@@ -136,7 +137,7 @@ __function int balance_remember(struct flow *flow, __u32 rev_nat)
 		   flow->source_port, flow);
 	memory->expires = flow->now + ct_timeout(&entry, flow->protocol);
 	memory->share = flow_share(flow);
-	memory->epoch = service_epoch();
+	memory->epoch = flow->service_epoch;
 	memory->rev_nat = rev_nat;
 	memory->direction = DIRECTION_EGRESS;
 	memory->flags = CT_MEMORY;

@@ -34,8 +34,7 @@ static __always_inline void connection_find(struct connection *connection, const
 	connection->entry = ct_find(&connection->key, flow->now);
 	connection->memory = NULL;
 	if (connection->entry && connection->entry->flags & CT_MEMORY) {
-		if (side == DIRECTION_EGRESS)
-			connection->memory = (struct ct_memory *)connection->entry;
+		connection->memory = (struct ct_memory *)connection->entry;
 		connection->entry = NULL;
 	}
 }
@@ -207,6 +206,10 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 	flow->policy = 0;
 	if (endpoint->flags & ENDPOINT_NOT_READY)
 		return DROP_ENDPOINT_NOT_READY;
+	/* Answers come from backends: under the Service's own address nobody sends to its client.
+	 */
+	if (connection->memory && side == DIRECTION_INGRESS)
+		return DROP_INVALID_SOURCE_IP;
 	if (!entry || (!(flow->flags & FLOW_ERROR) && ct_reopens(flow, entry, side))) {
 		flow->state = entry ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
 		reason = flow->flags & FLOW_ERROR

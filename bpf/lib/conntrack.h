@@ -104,7 +104,8 @@ static __always_inline bool ct_has_room(const struct ct_entry *entry)
 {
 	if (!config_ct_share)
 		return true;
-	if (entry->flags & CT_NODE_ORIGIN)
+	/* Not a pod's to itself, which nobody is asked about either. */
+	if (entry->flags & CT_NODE_ORIGIN && entry->share & CT_SHARE_IN)
 		return ct_in_use(CT_SHARE_AFAR) < config_ct_table / 4 * 3;
 	if (entry->share & CT_SHARE_IN && ct_in_use(CT_SHARE_AFAR) >= config_ct_table / 2)
 		return false;

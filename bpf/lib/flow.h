@@ -59,6 +59,7 @@ struct flow {
 	__u16 flags;
 	__u16 rev_nat; /* the Service this packet was translated for */
 	__u32 backend;
+	__u32 service_epoch;   /* read before its Service was looked at */
 	__u16 error;           /* errno of the kernel call that failed */
 	__u16 inner_transport; /* FLOW_ERROR: offset of the inner transport header */
 	__u8 tcp_flags;

@@ -21,6 +21,8 @@ import logging
 import os
 import shutil
 import threading
+from hashlib import blake2b
+from pathlib import Path
 
 import msgspec
 
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 PODS = ("podwire_from_pod", "podwire_to_pod")
 NETWORK = ("podwire_from_network", "podwire_to_network")
 OVERLAY = ("podwire_from_overlay", "podwire_to_overlay")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HOOKS = (("ingress", Hook.TC_INGRESS), ("egress", Hook.TC_EGRESS))
 
 
@@ -86,6 +89,7 @@ def plan(
             "config_network_device": network_device,
             "config_tunnel_device": tunnel_device,
             "config_tunnel_port": config.tunnel_port,
+            "config_tunnel_token": _tunnel_token(config) if tunnel_device else 0,
             "config_tunnel_mtu": tunnel_mtu,
             "config_trace_interval": config.monitor_aggregation_interval,
             "config_policy_audit": int(config.policy_audit_mode),
@@ -97,6 +101,13 @@ def plan(
         sizes=sizes(config),
         growth_max=config.map_growth_max,
     )
+
+
+def _tunnel_token(config: AgentConfig) -> int:
+    """Known to this node alone, and to each of its agents until the machine starts anew: programs of two
+    agents stand side by side while one takes over from the other."""
+    seed = BOOT_ID.read_text() + config.node_name + config.bpf_dir
+    return int.from_bytes(blake2b(seed.encode(), digest_size=4).digest()) or 1
 
 
 class Programs:

@@ -77,6 +77,7 @@ class Node:
             "config_tunnel_device": devices["pwvx"] if self.tunnel else 0,
             "config_tunnel_mtu": TUNNEL_MTU,
             "config_tunnel_port": TUNNEL_PORT,
+            "config_tunnel_token": 0x5EED0000 + self.number if self.tunnel else 0,
             "config_network_device": devices["u0"],
         }
         self.world = self._stack.enter_context(World(Path(objects.directory()), constants, pods=0))

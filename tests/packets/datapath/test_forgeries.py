@@ -16,7 +16,7 @@ from scapy.layers.inet6 import ICMPv6ND_RS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
-from tests.packets.datapath.lab import TUNNEL_PORT, Lab
+from tests.packets.datapath.lab import TUNNEL_PORT, Lab, ip
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags, EventKind
 from podwire.base.addresses import unpack
@@ -93,6 +93,27 @@ def test_a_pod_behind_masquerading_does_not_speak_as_a_node(tunnels: Lab) -> Non
     with namespaces.open_socket(namespace, socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(bytes(forged), ("192.168.7.2", TUNNEL_PORT))
     assert drops_soon(tunnels) == [(1, DropReason.ENCAP_PROHIBITED)]
+
+
+@pytest.mark.parametrize("outer6", [False, True], ids=["over-ipv4", "over-ipv6"])
+def test_a_tunnel_from_another_device_is_none(tunnels: Lab, outer6: bool) -> None:
+    """A stranger on a second network, under a node's address: the kernel would not have asked."""
+    node, victim = tunnels.nodes[2], victim_of(tunnels)
+    outside = f"{node.name}out"
+    namespaces.create(outside)
+    try:
+        ip(node.name, f"link add nic2 type veth peer name eth0 netns {outside}", "link set nic2 up")
+        ip(outside, "link set eth0 up")
+        mac = run(node.name, "ip", "-o", "link", "show", "nic2").split("link/ether ")[1].split()[0]
+        inner = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(src="10.0.3.9", dst=victim.ipv4)
+        outer = IPv6(src="fd00:7::1", dst="fd00:7::2") if outer6 else IP(src="192.168.7.1", dst="192.168.7.2")
+        tunnel = UDP(sport=5555, dport=TUNNEL_PORT, chksum=0) / VXLAN(vni=PARTNER, flags=8) / inner
+        frame = Ether(src=STRANGER_MAC, dst=mac) / outer / tunnel / UDP(sport=1, dport=9999) / Raw(b"forged")
+        tunnels.drops()
+        send(outside, "eth0", frame)
+        assert drops_soon(tunnels) == [(2, DropReason.INVALID_IDENTITY)]
+    finally:
+        namespaces.delete(outside)
 
 
 def test_what_a_stranger_says_inside_a_tunnel_is_not_told(tunnels: Lab) -> None:

@@ -81,6 +81,20 @@ def test_a_pods_flood_forgets_nobodys_connections(node: World, kit: Any, target:
     assert connections_of(node).used()[noisy.id * 2 + CtShare.OUT] == SHARE
 
 
+def test_a_pods_flood_to_itself_takes_its_own_share(node: World, kit: Any) -> None:
+    """By way of its own Service; nobody is asked about it, as about the node's own."""
+    family = kit.Family(False)
+    talk = Talk(node, family)
+    noisy = node.pod(3, 1003)
+    node.service(family.service, 80, 6, {31: (noisy.ipv4, 8080)})
+    assert talk.opens(4000)
+    frame = family.tcp(noisy, family.service, 1024, 80)
+    for _ in range(2):
+        flood(node, frame, lambda f, repeat: node.from_pod(noisy, f, repeat=repeat), packets=1)
+    assert connections_of(node).used()[noisy.id * 2 + CtShare.OUT] == SHARE
+    assert talk.goes_on(4000) and talk.opens(4001)
+
+
 def test_a_flood_from_afar_leaves_the_pods_own_connections(node: World, kit: Any) -> None:
     family = kit.Family(False)
     talk = Talk(node, family)
@@ -333,3 +347,11 @@ def test_a_denied_flow_does_not_block_the_other_direction_for_ever(
     assert world.connections()[key].expires > half, "what is sent does: else its answers would pass as calls"
     world.maps["podwire_conntrack"][key] = msgspec.structs.replace(world.connections()[key], expires=1)
     assert world.from_pod(two, bytes(family.udp(two, one, 123, 123))).verdict == REDIRECTED
+
+
+def test_nobody_takes_a_memory_away_from_outside(world: World, family: Any, kit: Any) -> None:
+    """Under the Service's own address, which only translation may show to a client."""
+    client, _ = opened(world, family)
+    lie = family.tcp(family.service, client, 80, 4000, "A")
+    assert kit.drops(world.from_network(bytes(lie))) == [DropReason.INVALID_SOURCE_IP]
+    assert seconds_left(world)["memory"] > 7000
