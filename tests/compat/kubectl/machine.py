@@ -1,7 +1,8 @@
 """A machine that runs pods as plain local processes: what the API server needs behind it, and no more.
 
 It stands where a kubelet stands: pods of its nodes become processes with a log, ready at once; a deleted
-pod is ended and then removed, one that is removed by force is ended after it. exec starts another process, port-forward connects to the machine itself.
+pod is ended and then removed, one that is removed by force is ended after it. exec starts another process,
+port-forward connects to the machine itself.
 """
 
 from __future__ import annotations
