@@ -35,6 +35,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def literal(text: str) -> str:
+    """A string of C as it is: its parts stand one behind the other."""
+    return "".join(re.findall(r'"(.*?)"', text))
+
+
 def options() -> str:
     """Each field of the agent's configuration, and each constant the programs are loaded with."""
     rows = []
@@ -45,7 +50,7 @@ def options() -> str:
         default = "required" if field.required else f"`{json.dumps(field.default)}`".replace('`""`', "empty")
         rows.append([f"`{field.encode_name}`", kind, default, schema.get("description", "")])
     constants = re.findall(
-        r'^CONFIG\(([\w ]+), (\w+), ([^,]+),\s*"(.*?)"\);',
+        r'^CONFIG\(([\w ]+), (\w+), ([^,]+),\s*(".*?")\);',
         (ROOT / "bpf/abi/config.h").read_text(),
         re.M | re.S,
     )
@@ -58,7 +63,7 @@ def options() -> str:
             "is off is removed by the verifier and costs nothing (`bpf/abi/config.h`).",
             table(
                 ["constant", "type", "default", "what"],
-                ([f"`{name}`", kind, f"`{value}`", help] for kind, name, value, help in constants),
+                ([f"`{name}`", kind, f"`{value}`", literal(help)] for kind, name, value, help in constants),
             ),
         ]
     )

@@ -82,3 +82,16 @@ def test_generated_pages_are_as_the_code_says() -> None:
 )
 def test_reference_pages_exist(page: str) -> None:
     assert (REFERENCE / page).stat().st_size > 0
+
+
+def test_a_constants_help_is_one_text() -> None:
+    """However many literals it is written in."""
+    rows = (
+        (REFERENCE / "options.md")
+        .read_text()
+        .partition("## Constants")[2]
+        .split("| --- | --- | --- | --- |")[1]
+    )
+    for line in rows.strip().splitlines():
+        assert line.count(" | ") == 3 and line.endswith(" |"), line
+        assert '"' not in line, line

@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,6 +123,11 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ConfigError(f"configuration {path}: {error}") from error
         if not (found.enable_ipv4 or found.enable_ipv6):
             raise ConfigError(f"configuration {path}: enable-ipv4 and enable-ipv6 are both off")
+        for prefix in found.service_cidrs:
+            try:
+                ip_network(prefix)
+            except ValueError as error:
+                raise ConfigError(f"configuration {path}: service-cidrs: {error}") from error
         return found
 
     def as_mapping(self) -> dict[str, Any]:

@@ -75,6 +75,13 @@ class NotPermitted(PodwireError):
     """Root or a capability is missing."""
 
 
+def lacking(capability: str) -> str:
+    """A hint where the kernel said EPERM. Root in a container may still be without the capability."""
+    if os.geteuid() != 0:
+        return "run as root"
+    return f"podwire needs {capability}; a container may have to be started with it"
+
+
 class NotSupported(PodwireError):
     """This kernel does not have `feature`; kernels from `since` on do."""
 

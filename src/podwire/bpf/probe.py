@@ -19,7 +19,7 @@ from struct import Struct
 
 import msgspec
 
-from podwire.base.errors import KernelError, NotPermitted, NotSupported
+from podwire.base.errors import KernelError, NotPermitted, NotSupported, lacking
 from podwire.bpf import library
 from podwire.bpf.map import MapType
 
@@ -63,12 +63,13 @@ FETCH_ADD = (
 )
 
 
-def _load_trivial(program_type: int, attach_type: int) -> int:
+def load_trivial(program_type: int, attach_type: int) -> int:
+    """A descriptor of the shortest program of this type, or a negative errno."""
     return library.load_instructions(program_type, attach_type, RETURN_1)
 
 
 def _link(program_type: int, attach_type: int) -> bool:
-    fd = _load_trivial(program_type, attach_type if program_type != SCHED_CLS else 0)
+    fd = load_trivial(program_type, attach_type if program_type != SCHED_CLS else 0)
     if fd < 0:
         return False
     try:
@@ -82,7 +83,7 @@ def _xdp_link() -> bool:
 
     A device that does not exist would not tell: the answer is EINVAL with and without XDP links.
     """
-    fd = _load_trivial(XDP, XDP_ATTACH)
+    fd = load_trivial(XDP, XDP_ATTACH)
     if fd < 0:
         return False
     results: list[int] = []
@@ -115,7 +116,7 @@ def _batches() -> bool:
 
 
 def _cgroup(attach_type: int) -> Callable[[], bool]:
-    return lambda: _loaded(_load_trivial(CGROUP_SOCK_ADDR, attach_type))
+    return lambda: _loaded(load_trivial(CGROUP_SOCK_ADDR, attach_type))
 
 
 _PROBES: dict[str, _Probe] = {
@@ -229,5 +230,5 @@ def bpffs(path: str = BPFFS) -> str:
         raise NotSupported("pinning", hint=f"cannot make {path}: {error.strerror}") from error
     if libc.mount(b"bpf", path.encode(), b"bpf", 0, b"mode=0700"):
         number = ctypes.get_errno()
-        raise KernelError(f"mount a bpf filesystem at {path}", number, hint="run as root")
+        raise KernelError(f"mount a bpf filesystem at {path}", number, hint=lacking("CAP_SYS_ADMIN"))
     return path

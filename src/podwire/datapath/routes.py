@@ -91,7 +91,11 @@ class RouteTarget:
 
     def load(self) -> Mapping[Hashable, Any]:
         """Prefix → route, of those podwire made."""
-        return {route.prefix: _wanted(route) for route in self._stack.routes(protocol=PROTOCOL_NODES)}
+        found: dict[Hashable, Any] = {}
+        for route in self._stack.routes(protocol=PROTOCOL_NODES):
+            # None, which nobody wants, where there are two beside each other: they are written anew.
+            found[route.prefix] = None if route.prefix in found else _wanted(route)
+        return found
 
     def items(self, row: NodeRow) -> Mapping[Hashable, Any]:
         if row.local:
@@ -107,7 +111,15 @@ class RouteTarget:
         return found
 
     def write(self, items: Mapping[Hashable, Any]) -> Mapping[Hashable, PodwireError]:
-        return self._apply({prefix: messages.route(route) for prefix, route in items.items()})
+        failed = self._apply({prefix: messages.route(route) for prefix, route in items.items()})
+        # Of a CIDR that has come to this node, or left it, the old route has another priority and stays.
+        stale = [
+            route
+            for route in self._stack.routes(protocol=PROTOCOL_NODES)
+            if route.prefix in items and route.prefix not in failed and route.type != items[route.prefix].type
+        ]
+        removed = self._apply({route.prefix: messages.route(route, delete=True) for route in stale})
+        return {**failed, **removed}
 
     def remove(self, keys: Iterable[Hashable]) -> Mapping[Hashable, PodwireError]:
         gone = {key: Route(str(key), protocol=PROTOCOL_NODES) for key in keys}

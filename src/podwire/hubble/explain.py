@@ -22,6 +22,7 @@ from podwire.model.rule import Direction
 MOST_MISSES = 20
 _REASONS = frozenset(map(int, DropReason))
 _BY_POLICY = (DropReason.POLICY_DENIED, DropReason.POLICY_DENY)
+_PEER_UNKNOWN = "Denied because a map is full: the kernel may not know this peer, or what policy says of it."
 
 
 def explain_row(flows: Flows, number: int) -> dict[str, Any]:
@@ -100,6 +101,8 @@ def because(found: dict[str, Any]) -> str:
         return f"Allowed {rule}."
     if found["reason"] in _BY_POLICY:
         return f"Denied {rule}."
+    if found["reason"] == DropReason.PEER_UNKNOWN:
+        return f"{_PEER_UNKNOWN} It would be decided {rule}."
     # The rule let it pass, and then something else stood in the way.
     return f"Allowed {rule}, and dropped afterwards: {drop_text(found['reason'])}."
 
@@ -112,6 +115,8 @@ def _undecided(found: dict[str, Any]) -> str:
         return "No policy was asked."
     if found["reason"] in _BY_POLICY:
         return f"Dropped by policy, and the record names no rule: {drop_text(found['reason'])}."
+    if found["reason"] == DropReason.PEER_UNKNOWN:
+        return _PEER_UNKNOWN
     return f"Dropped, but not by a policy: {drop_text(found['reason'])}."
 
 

@@ -204,14 +204,15 @@ class Ipcache:
                 gone = self._claimed[prefix].pop(claimant)
                 self._touched.add(prefix)
                 if _is_ground(gone):
-                    self._ground(prefix, None)
+                    self._ground(prefix)
         for prefix, row in wanted.items():
             claims = self._claimed.setdefault(prefix, {})
-            if claims.get(claimant) != row:
+            before = claims.get(claimant)
+            if before != row:
                 claims[claimant] = row
                 self._touched.add(prefix)
-                if _is_ground(row):
-                    self._ground(prefix, row)
+                if _is_ground(row) or (before is not None and _is_ground(before)):
+                    self._ground(prefix)
         if wanted:
             self._claims[claimant] = tuple(wanted)
 
@@ -228,10 +229,12 @@ class Ipcache:
             return msgspec.structs.replace(row, identity=ground.identity, source=ground.source)
         return msgspec.structs.replace(row, holds=ground.holds)
 
-    def _ground(self, prefix: str, row: IpcacheRow | None) -> None:
-        """Note that all of `prefix` is the node's or holds only what other tables name, or (None) does
-        no more. Concerns what rules name in it."""
+    def _ground(self, prefix: str) -> None:
+        """Note whether all of `prefix` is the node's or holds only what other tables name, as the first of
+        those says who say so. Concerns what rules name in it."""
         network = ipaddress.ip_network(prefix)
+        grounds = filter(_is_ground, self._claimed[prefix].values())
+        row = min(grounds, key=lambda one: (PLACE[one.source], one.identity), default=None)
         if self._grounds.get(network) == row:
             return
         if row is None:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from podwire.base.errors import Conflict, NetworkError, NotFound
+from podwire.base.errors import Conflict, NetworkError, NotFound, lacking
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def _check(result: int, action: str) -> None:
 
 
 def _fail(action: str, number: int) -> NoReturn:
-    hint = "run as root" if number == errno.EPERM else None
+    hint = lacking("CAP_SYS_ADMIN") if number == errno.EPERM else None
     raise NetworkError(f"{action}: {os.strerror(number)}", hint=hint)
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 import msgspec
 
-from podwire.base.errors import NetworkError
+from podwire.base.errors import NetworkError, lacking
 from podwire.net import namespaces
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
@@ -54,7 +54,8 @@ class Failure(NetworkError):
     def __init__(self, what: str, number: int, detail: str = "") -> None:
         said = f" ({detail})" if detail else ""
         super().__init__(
-            f"{what}: {os.strerror(number)}{said}", hint="run as root" if number == errno.EPERM else None
+            f"{what}: {os.strerror(number)}{said}",
+            hint=lacking("CAP_NET_ADMIN") if number == errno.EPERM else None,
         )
         self.errno = number
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from podwire.base.errors import NetworkError, NotPermitted
+from podwire.base.errors import NetworkError, NotPermitted, lacking
 
 ROOT = Path("/proc/sys/net")
 
@@ -34,7 +34,9 @@ def ensure(wanted: Mapping[str, str | int]) -> None:
         try:
             (ROOT / name).write_text(str(value))
         except PermissionError as error:
-            raise NotPermitted(f"change setting {name}: not permitted", hint="run as root") from error
+            raise NotPermitted(
+                f"change setting {name}: not permitted", hint=lacking("CAP_NET_ADMIN")
+            ) from error
         except OSError as error:
             raise NetworkError(f"set {name} to {value}: {error.strerror}") from error
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podwire.base.errors import KernelError, NotPermitted, NotSupported
+from podwire.base.errors import KernelError, NotPermitted, NotSupported, lacking
 
 OWN = Path("/run/podwire")
 SYSTEM = Path("/sys/fs/cgroup")  # where the machine mounts cgroup2: there, or beside version 1 below it
@@ -78,7 +78,7 @@ def make(place: Path) -> None:
     if number in (errno.EPERM, errno.EACCES):
         raise NotPermitted(
             f"{kind} cannot be mounted at {place}: {os.strerror(number)}",
-            hint="podwire needs CAP_SYS_ADMIN; a container may have to be started with it",
+            hint=lacking("CAP_SYS_ADMIN"),
         )
     raise KernelError(f"mount {kind} at {place}", number)
 

@@ -63,10 +63,10 @@ def guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:
     become(places, sockets)
 
 
-def spawn(places: Places, sockets: list[socket.socket]) -> None:
-    """Start a keeper; where another is first, it ends by itself."""
+def spawn(places: Places, sockets: list[socket.socket]) -> subprocess.Popen[bytes]:
+    """Start a keeper; where another is first, it ends by itself; unpolled, as a zombie."""
     null = subprocess.DEVNULL
-    subprocess.Popen(
+    return subprocess.Popen(
         words(places, sockets),
         stdin=null,
         stdout=null,
@@ -78,14 +78,16 @@ def spawn(places: Places, sockets: list[socket.socket]) -> None:
 
 async def watch(places: Places, sockets: list[socket.socket]) -> None:
     """Start a keeper whenever there is none, for ever."""
+    spawned: list[subprocess.Popen[bytes]] = []
     while True:
         with boundary("looking after the keeper"):
+            spawned = [one for one in spawned if one.poll() is None]
             known = children.claimed(places, KEEPER)
             if known is not None:
                 await ended(known)
                 await asyncio.sleep(SECOND)
             if children.claimed(places, KEEPER) is None:
-                spawn(places, sockets)
+                spawned.append(spawn(places, sockets))
         await asyncio.sleep(SECOND)
 
 

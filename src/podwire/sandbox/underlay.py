@@ -55,7 +55,7 @@ def make(plan: Plan, places: Places, record: Record) -> None:
 
 def _bridge(plan: Plan, places: Places) -> list[str]:
     lines = ["link set lo up", f"link add {BRIDGE} mtu {plan.lab.mtu} type bridge"]
-    lines += [f"addr add {address}/{_bits(address)} dev {BRIDGE}" for address in plan.bridge]
+    lines += [_address(f"{address}/{_bits(address)}", BRIDGE) for address in plan.bridge]
     lines.append(f"link set {BRIDGE} up")
     for member in [*(node.name for node in plan.nodes), *(outside.world.name for outside in plan.worlds)]:
         port = f"to-{member}"[:15]
@@ -69,10 +69,16 @@ def _bridge(plan: Plan, places: Places) -> list[str]:
 
 def _member(plan: Plan, addresses: Iterable[str], own: Iterable[str]) -> list[str]:
     lines = ["link set lo up", f"link set {DEVICE} up"]
-    lines += [f"addr add {address}/{_bits(address)} dev {DEVICE}" for address in addresses]
-    lines += [f"addr add {address}/{128 if ':' in address else 32} dev lo" for address in own]
+    lines += [_address(f"{address}/{_bits(address)}", DEVICE) for address in addresses]
+    lines += [_address(f"{address}/{128 if ':' in address else 32}", "lo") for address in own]
     lines += [f"route add default via {address} dev {DEVICE}" for address in plan.bridge]
     return lines
+
+
+def _address(prefix: str, device: str) -> str:
+    # Without `nodad` an IPv6 address is tentative until a worker of the kernel has been at it, also where
+    # accept_dad is 0: on a busy machine that is later than the first bind(), which then fails.
+    return f"addr add {prefix} dev {device}{' nodad' if ':' in prefix else ''}"
 
 
 def _to_worlds(plan: Plan) -> list[str]:

@@ -26,8 +26,8 @@ SOMEBODY = "somebody-" + str(os.getpid()).translate(str.maketrans("0123456789", 
 # Holds a map and a program of podwire's until its input ends.
 HOLDER = """
 import sys
-from podwire.bpf import library
-held = library.map_create(1, "podwire_stranger", 4, 4, 1, 0), library.load_trivial(3, 0)
+from podwire.bpf import library, probe
+held = library.map_create(1, "podwire_stranger", 4, 4, 1, 0), probe.load_trivial(3, 0)
 print(*held, flush=True)
 sys.stdin.read()
 """
@@ -94,7 +94,7 @@ def new_map() -> int:
 
 
 def new_program() -> int:
-    return library.load_trivial(probe.SCHED_CLS, 0)
+    return probe.load_trivial(probe.SCHED_CLS, 0)
 
 
 @contextmanager

@@ -49,6 +49,20 @@ def kubectl(places: Places, *words: str) -> str:
     return done.stdout
 
 
+def addresses(namespace: str) -> list[dict[str, object]]:
+    words = ["ip", "-n", namespace, "-json", "-6", "address", "show", "scope", "global"]
+    listed = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    # ip leaves an empty object for each device that has no such address.
+    return [one for device in listed for one in device.get("addr_info", []) if one]
+
+
+def test_an_address_can_be_listened_on_from_the_first_moment(places: Places) -> None:
+    """No IPv6 address waits for the kernel to look for duplicates: until it has, bind() fails."""
+    for member in ("net", "n1"):
+        found = addresses(places.netns(member).name)
+        assert found and all(one.get("nodad") for one in found), found
+
+
 def known(places: Places, name: str) -> Process:
     found = children.claimed(places, name)
     assert found is not None, f"there is no {name}"

@@ -1,7 +1,8 @@
 """A machine that runs pods as plain local processes: what the API server needs behind it, and no more.
 
 It stands where a kubelet stands: pods of its nodes become processes with a log, ready at once; a deleted
-pod is ended and then removed. exec starts another process, port-forward connects to the machine itself.
+pod is ended and then removed, one that is removed by force is ended after it. exec starts another process,
+port-forward connects to the machine itself.
 """
 
 from __future__ import annotations
@@ -46,17 +47,25 @@ class Machine:
         server.store.listeners.append(self._hear)
 
     def close(self) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        for uid in list(self.processes):
+            self._end(uid)
 
     def _hear(self, change: Change) -> None:
-        if (
-            change.resource == "pods"
-            and change.kind != "DELETED"
-            and change.stored.object["spec"].get("nodeName")
-        ):
-            asyncio.get_running_loop().call_soon(self._run, change.stored.namespace, change.stored.name)
+        if change.resource != "pods":
+            return
+        loop = asyncio.get_running_loop()
+        if change.kind == "DELETED":
+            loop.call_soon(self._end, change.stored.object["metadata"]["uid"])
+        elif change.stored.object["spec"].get("nodeName"):
+            loop.call_soon(self._run, change.stored.namespace, change.stored.name)
+
+    def _end(self, uid: str) -> None:
+        """The pod's process and those it started: they are a session."""
+        process = self.processes.pop(uid, None)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _run(self, namespace: str, name: str) -> None:
         assert self._server is not None
@@ -66,10 +75,7 @@ class Machine:
             return
         uid = pod["metadata"]["uid"]
         if pod["metadata"].get("deletionTimestamp"):
-            process = self.processes.pop(uid, None)
-            if process is not None:
-                process.kill()
-                process.wait()
+            self._end(uid)
             objects.delete(objects.kind("pods"), namespace, name, DeleteOptions(grace=0))
         elif uid not in self.processes:
             self._start(pod)

@@ -99,6 +99,28 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
     follow(node, netns, "native", work)
 
 
+def test_a_cidr_that_moves_between_nodes_has_one_route(node: Callable[..., Any], netns: str) -> None:
+    with_cidrs = msgspec.structs.replace
+
+    def routed() -> list[tuple[str, int]]:
+        with Stack(netns) as stack:
+            return sorted((one.prefix, one.type) for one in stack.routes(protocol=PROTOCOL_NODES))
+
+    async def work(tables: Tables, *_: Any) -> None:
+        cidrs = ("10.0.2.0/24", "fd00:2::/64")
+        there = [(cidr, messages.UNICAST) for cidr in cidrs]
+        here = [(cidr, UNREACHABLE) for cidr in cidrs]
+        for _ in range(2):
+            tables.nodes.put(with_cidrs(ME, pod_cidrs=()))
+            tables.nodes.put(with_cidrs(OTHER, pod_cidrs=cidrs))
+            await eventually(lambda: routed() == there, timeout=within(5), what="routes to the other node")
+            tables.nodes.put(with_cidrs(OTHER, pod_cidrs=()))
+            tables.nodes.put(with_cidrs(ME, pod_cidrs=cidrs))
+            await eventually(lambda: routed() == here, timeout=within(5), what="routes of this node's own")
+
+    follow(node, netns, "native", work)
+
+
 @pytest.mark.parametrize("mode", ["native", "tunnel"])
 def test_what_no_pod_has_goes_nowhere_and_a_pod_or_another_route_comes_first(
     node: Callable[..., Any], netns: str, mode: str

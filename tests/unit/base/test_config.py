@@ -23,6 +23,8 @@ def test_options_have_kebab_names(tmp_path: Path) -> None:
         ('{"node-name": "n1", "routing-mode": "pigeon"}', "routing-mode"),
         ("{}", "node-name"),
         ('{"node-name": "n1", "enable-ipv4": false}', "both off"),
+        ('{"node-name": "n1", "service-cidrs": ["10.96.0.0/33"]}', "service-cidrs: .*10.96.0.0/33"),
+        ('{"node-name": "n1", "service-cidrs": ["10.96.0.1/16"]}', "service-cidrs: .*10.96.0.1/16"),
         ("not json", "agent.json"),
     ],
 )

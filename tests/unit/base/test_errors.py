@@ -2,8 +2,12 @@
 
 import errno
 import inspect
+import os
+
+import pytest
 
 from podwire.base import errors
+from podwire.base.errors import lacking
 
 EXAMPLES = {
     "InvalidObject": lambda: errors.InvalidObject("spec.ingress[0]", "is wrong"),
@@ -40,3 +44,10 @@ def test_a_wrong_object_names_its_path() -> None:
 
 def test_a_missing_feature_names_the_kernel_that_has_it() -> None:
     assert "6.6" in str(errors.NotSupported("tcx", since="6.6"))
+
+
+def test_root_is_told_which_capability_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert lacking("CAP_NET_ADMIN") == "run as root"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "CAP_NET_ADMIN" in lacking("CAP_NET_ADMIN") and "root" not in lacking("CAP_NET_ADMIN")

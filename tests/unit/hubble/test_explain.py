@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from tests.unit.hubble.conftest import Make
 
+from podwire.abi.enums import DROP_TEXT, DropReason
+from podwire.hubble.explain import because
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
@@ -230,3 +233,11 @@ def test_no_policy_asked(sampled: Pipeline) -> None:
 def test_a_flow_that_is_not_there(sampled: Pipeline) -> None:
     assert sampled.explain_json("00000000-0000-8000-8000-000000000000") is None
     assert sampled.explain_json("nonsense") is None
+
+
+@pytest.mark.parametrize("reason", [one for one in DropReason if DROP_TEXT[one].startswith("Policy denied")])
+def test_what_is_called_denied_by_policy_is_explained_as_that(reason: DropReason) -> None:
+    found = {"decision": None, "rule": 0, "verdict": "DROPPED", "reason": reason}
+    assert "not by a policy" not in because(found)
+    decision = {"policies": [], "clause": "", "direction": "egress", "default_deny": False}
+    assert "afterwards" not in because({**found, "decision": decision})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from podwire.identity.ipcache import Ipcache
 from podwire.model import identity
-from podwire.state.tables import IpcacheRow, LocalAddressRow, NodeRow, PodRow, RemoteEndpointRow
+from podwire.state.tables import IpcacheRow, LocalAddressRow, NodeRow, PodRow, RemoteEndpointRow, Tables
 from podwire.stores.identities import Known
 from podwire.testing.walk import Walk
 
@@ -195,3 +196,17 @@ def to_cidr(prefix: str) -> dict[str, Any]:
         "metadata": {"name": "to-cidr"},
         "spec": {"endpointSelector": {}, "egress": [{"toCIDR": [prefix]}]},
     }
+
+
+def test_a_ground_stays_while_one_of_two_claims_it() -> None:
+    """The local prefix of the node may be a Service prefix as well: the first to go takes only its own."""
+    tables = Tables()
+    cache = Ipcache(tables, tunnel=False, ipv4=True, ipv6=False)
+    services = IpcacheRow("10.96.0.0/16", identity.WORLD, "service-cidr", holds="services")
+    part = IpcacheRow("10.96.1.0/24", 1 << 24, "cidr")
+    cache._claim("one", [services])
+    cache._claim("two", [services])
+    cache._claim("one", [])
+    assert cache._within(part).holds == "services"
+    cache._claim("two", [])
+    assert cache._within(part).holds == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from podwire.base.errors import lacking
 from podwire.net import messages
 from podwire.net.messages import Route
 from podwire.net.netlink import Failure, attribute, attributes, nested
@@ -38,4 +39,4 @@ def test_routes_say_family_length_and_scope() -> None:
 def test_a_failure_says_what_why_and_how() -> None:
     failure = Failure("route 10.0.0.0/8", 1, "denied by policy")
     assert str(failure) == "route 10.0.0.0/8: Operation not permitted (denied by policy)"
-    assert failure.hint == "run as root"
+    assert failure.hint == lacking("CAP_NET_ADMIN")
