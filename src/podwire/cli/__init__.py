@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 
@@ -54,10 +55,11 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(podwire.__version__, message="podwire %(version)s")
 @click.option("-v", "--verbose", is_flag=True, help="show what caused an error")
+@click.option("--debug", is_flag=True, help="show the trace of a failure nobody foresaw")
 @click.pass_context
-def cli(context: click.Context, verbose: bool) -> None:
+def cli(context: click.Context, verbose: bool, debug: bool) -> None:
     """eBPF networking, security and observability for containers."""
-    context.obj = {"verbose": verbose}
+    context.obj = {"verbose": verbose, "debug": debug}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,7 +82,23 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader (head, less) has left. Nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        # The outermost boundary: a mistake of podwire's own is one sentence too, its trace for who asks.
+        if "--debug" in itertools.takewhile(lambda word: word.startswith("-"), arguments):
+            raise
+        _tell(_unforeseen(error, arguments), verbose=False)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception, arguments: list[str]) -> PodwireError:
+    said = (str(error).splitlines() or [""])[0][:200]
+    return PodwireError(
+        f"podwire failed unexpectedly: {type(error).__name__}{': ' if said else ''}{said}",
+        hint="this is a mistake in podwire; `podwire --debug "
+        + " ".join(arguments[:2])
+        + " …` shows where it happened",
+    )
 
 
 def _tell(error: PodwireError, *, verbose: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from podwire.base.errors import PodwireError
-from podwire.model.flow import DEFAULT_LAST
+from podwire.model.flow import ALL, DEFAULT_LAST
 
 # name, short form, help; a flag that takes no value has a help that begins with *.
 FILTERS = (
@@ -75,6 +75,7 @@ FILTERS = (
     ("encrypted", "", "*only encrypted"),
     ("unencrypted", "", "*only not encrypted"),
 )
+COUNT = click.IntRange(0, ALL)  # of flows: what the request can say
 FILTER_NAMES = {name.replace("-", "_"): name for name, _, _ in FILTERS}
 
 
@@ -169,8 +170,8 @@ def hubble() -> None:
 @click.option("--denylist", multiple=True, envvar="HUBBLE_DENYLIST", help="the same, to leave out")
 @click.option("-f", "--follow", is_flag=True, help="go on with what comes")
 @click.option("--all", "everything", is_flag=True, help="all flows stored")
-@click.option("--last", type=click.IntRange(0), default=0, help=f"the last N flows (default {DEFAULT_LAST})")
-@click.option("--first", type=click.IntRange(0), default=0, help="the first N flows stored")
+@click.option("--last", type=COUNT, default=0, help=f"the last N flows (default {DEFAULT_LAST})")
+@click.option("--first", type=COUNT, default=0, help="the first N flows stored")
 @click.option("--since", default="", help="since a time (5m, 2026-11-23T16:00:00Z)")
 @click.option("--until", default="", help="until a time")
 @click.option(

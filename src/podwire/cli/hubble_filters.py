@@ -99,8 +99,11 @@ def _tcp_flags(value: str) -> list[Any]:
 
 
 def _ip_version(value: str) -> list[Any]:
-    versions = {"4": flow_pb2.IPv4, "6": flow_pb2.IPv6}
-    return [versions.get(value.lower().removeprefix("ip").removeprefix("v"), flow_pb2.IP_NOT_USED)]
+    versions = {"4": flow_pb2.IPv4, "6": flow_pb2.IPv6, "none": flow_pb2.IP_NOT_USED}
+    name = value.lower().removeprefix("ip").removeprefix("v")
+    if name not in versions:
+        raise UsageError(f"invalid --ip-version value: {value}", hint="one of none, v4, v6")
+    return [versions[name]]
 
 
 def _direction(value: str) -> list[Any]:
@@ -234,6 +237,10 @@ class _Pair:
         self._namespaces: dict[str, list[str]] = {"": [], "from-": [], "to-": []}
 
     def add(self, flag: str, value: str) -> None:
+        if not value.isprintable():
+            raise UsageError(
+                f"invalid --{flag} value: {value[:60]!r}", hint="it must be text that can be printed"
+            )
         self._given.add(flag)
         for group in CONFLICTS:
             both = [name for name in group if name in self._given]
@@ -242,7 +249,7 @@ class _Pair:
         if flag in PLAIN:
             field, convert = PLAIN[flag]
             for each in (self._left, self._right):
-                getattr(each, field).extend(convert(value))
+                _extend(each, field, convert, flag, value)
             return
         side = next((side for side in ("from-", "to-") if flag.startswith(side)), "")
         noun = flag.removeprefix(side)
@@ -254,9 +261,9 @@ class _Pair:
         sources = {"from-": (self._left, self._right), "to-": (), "": (self._left,)}[side]
         destinations = {"from-": (), "to-": (self._left, self._right), "": (self._right,)}[side]
         for each in sources:
-            getattr(each, f"source_{field}").extend(convert(value))
+            _extend(each, f"source_{field}", convert, flag, value)
         for each in destinations:
-            getattr(each, f"destination_{field}").extend(convert(value))
+            _extend(each, f"destination_{field}", convert, flag, value)
 
     def filters(self) -> list[Any]:
         if not self._given:
@@ -267,6 +274,16 @@ class _Pair:
         _qualify(self._left, "source", self._namespaces[""])
         _qualify(self._right, "destination", self._namespaces[""])
         return [self._left] if self._left == self._right else [self._left, self._right]
+
+
+def _extend(wanted: Any, field: str, convert: Values, flag: str, value: str) -> None:
+    """Each field has a range of its own, which protobuf alone knows: what it refuses is the flag's fault."""
+    try:
+        getattr(wanted, field).extend(convert(value))
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"invalid --{flag} value: {value[:60]!r}", hint="the filter cannot hold it: too big, or no text"
+        ) from error
 
 
 def _qualify(wanted: Any, side: str, namespaces: list[str]) -> None:

@@ -16,6 +16,8 @@ from podwire.cli.hubble_text import TIME_FORMATS, Style, as_json
 from podwire.client.hubble import Connection
 from podwire.model.flow import ALL, DEFAULT_LAST, PRINTED_FIELDS
 
+FILTER = """for example '{"source_pod":["prod/web"]}'; --print-raw-filters shows the filters of flags"""
+LONGEST = 365 * 24 * 3600.0  # s: beyond it gRPC's clock and the kernel's have no time
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 TIMES = (
@@ -50,9 +52,9 @@ def flows_request(filters: list[tuple[str, str]], options: dict[str, Any]) -> An
             raise UsageError(f"cannot set both --{names.get(one, one)} and --{names.get(other, other)}")
     request = observer_pb2.GetFlowsRequest(number=first or last, first=bool(first), follow=follow)
     if options["since"]:
-        request.since.FromNanoseconds(moment(options["since"]))
+        _set_moment(request.since, "since", options["since"])
     if options["until"] and not follow:
-        request.until.FromNanoseconds(moment(options["until"]))
+        _set_moment(request.until, "until", options["until"])
     if not (request.HasField("since") or request.HasField("until") or first):
         if options["everything"]:
             request.number = ALL
@@ -68,11 +70,29 @@ def flows_request(filters: list[tuple[str, str]], options: dict[str, Any]) -> An
     return request
 
 
+def _set_moment(stamp: Any, flag: str, text: str) -> None:
+    """`stamp` as `text` says; what lies beyond the years that a Timestamp has is refused."""
+    try:
+        stamp.FromNanoseconds(moment(text))
+    except UsageError as error:
+        raise UsageError(f"--{flag}: {error}", hint=error.hint) from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"--{flag} {text[:60]} is beyond the years 1 to 9999",
+            hint="for example 5m or 2026-11-23T16:00:00Z",
+        ) from error
+
+
 def _mask(request: Any, options: dict[str, Any]) -> None:
     form = _form(options)
     chosen = [path for paths in options["field_mask"] for path in paths.split(",")]
     if form in ("json", "jsonpb"):
-        request.field_mask.paths.extend(chosen)
+        try:
+            request.field_mask.paths.extend(chosen)
+        except ValueError as error:
+            raise UsageError(
+                "invalid --field-mask value: it is no text", hint="for example time,verdict"
+            ) from error
     elif chosen:
         raise UsageError(f"{form} output format is not compatible with custom field mask")
     elif options["use_default_field_masks"]:
@@ -88,10 +108,15 @@ def _raw(name: str, texts: tuple[str, ...]) -> list[Any]:
         return []
     from google.protobuf.json_format import Parse, ParseError  # 50 ms that few need
 
+    if not all(text.lstrip().startswith("{") for text in texts):
+        raise UsageError(f"invalid --{name} flag: it is no JSON object", hint=FILTER)
     try:
         return [Parse(text, flow_pb2.FlowFilter()) for text in texts]
     except ParseError as error:
-        raise UsageError(f"invalid --{name} flag: {error}") from error
+        # The lines after the first list fields.
+        raise UsageError(f"invalid --{name} flag: {str(error).splitlines()[0]}", hint=FILTER) from error
+    except (TypeError, ValueError, RecursionError) as error:  # JSON, but not of a filter's values
+        raise UsageError(f"invalid --{name} flag: it takes a FlowFilter as JSON", hint=FILTER) from error
 
 
 def raw_filters(request: Any) -> str:
@@ -140,15 +165,17 @@ def connection(options: dict[str, Any]) -> Connection:
         certificate=options["tls_client_cert_file"],
         key=options["tls_client_key_file"],
         server_name=options["tls_server_name"],
-        timeout=_seconds(options["timeout"]),
-        request=_seconds(options["request_timeout"]),
+        timeout=_seconds("timeout", options["timeout"]),
+        request=_seconds("request-timeout", options["request_timeout"]),
     )
 
 
-def _seconds(text: str) -> float:
+def _seconds(flag: str, text: str) -> float:
     found = duration(text)
     if found is None:
-        raise UsageError(f"{text!r} is not a duration", hint="for example 500ms, 5s or 1m30s")
+        raise UsageError(f"--{flag}: {text[:60]!r} is not a duration", hint="for example 500ms, 5s or 1m30s")
+    if found > LONGEST:
+        raise UsageError(f"--{flag} {text[:60]} is longer than a year", hint="for example 500ms, 5s or 1m30s")
     return found
 
 

@@ -18,6 +18,7 @@ from podwire.base.errors import (
     NotPermitted,
     PodwireError,
     Unreachable,
+    UsageError,
 )
 
 HINT = "podwire-hint"  # header with what to do next, percent-encoded
@@ -30,7 +31,11 @@ class Head(NamedTuple):
 
 
 def part(text: str) -> str:
-    """`text` as one part of a path, whatever it holds."""
+    """`text` as one part of a path, whatever it holds. Nothing would be another path: UsageError."""
+    if not text:
+        raise UsageError(
+            "an empty name names nothing", hint="leave it out, or give the name that a list shows"
+        )
     return quote(text, safe=":@")
 
 

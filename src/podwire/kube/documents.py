@@ -33,14 +33,16 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def parse_yaml(text: str) -> Iterator[Document]:
-    """All documents that are not empty. InvalidObject names the line."""
+def parse_yaml(text: str, *, once: bool = False) -> Iterator[Document]:
+    """All documents that are not empty. InvalidObject names the line. `once`: no key may come twice."""
     try:
         _check(text)
         loader = _Loader(text)
         try:
             while loader.check_node():
                 node = loader.get_node()
+                if once:
+                    _check_once(node)
                 body = loader.construct_document(node)
                 if body is not None:
                     yield Document(_plain(body, node.start_mark.line + 1, 0), node.start_mark.line + 1)
@@ -64,6 +66,19 @@ def _check(text: str) -> None:
             depth -= 1
         if depth > _DEPTH:
             raise InvalidObject(_line(event), "is nested too deeply")
+
+
+def _check_once(node: yaml.Node) -> None:
+    """YAML's readers take the last of two in silence."""
+    seen: set[str] = set()
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        if isinstance(child, tuple):
+            key, child = child
+            if key.value in seen:
+                raise InvalidObject(f"line {key.start_mark.line + 1}", f"“{key.value}” is given twice")
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        _check_once(child)
 
 
 def _line(event: yaml.Event) -> str:

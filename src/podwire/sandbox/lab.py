@@ -33,6 +33,7 @@ from podwire.sandbox.places import check_name
 NODES_MAX = 16
 Family = Literal["ipv4", "ipv6", "dual"]
 Routing = Literal["native", "tunnel"]
+THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 RESERVED = ("net", "system")  # names of the sandbox's own namespace and cgroup
 
 
@@ -95,7 +96,7 @@ def read(path: Path) -> Lab:
     """The lab of a file, or of a folder that holds a ``lab.yaml``."""
     path = file_of(path)
     try:
-        documents = [one.body for one in parse_yaml(path.read_text())]
+        documents = [one.body for one in parse_yaml(path.read_text(), once=True)]
     except OSError as error:
         raise ConfigError(f"cannot read the lab {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -151,12 +152,29 @@ def _check_addresses(path: str, world: World, taken: set[str]) -> None:
         raise InvalidObject(f"{path}.addresses", "a world needs an address", hint="for example 203.0.113.53")
     for number, address in enumerate(world.addresses):
         where = f"{path}.addresses[{number}]"
+        _check_host(where, _address(where, address))
         if str(_address(where, address)) in taken:
             raise InvalidObject(where, f"{address} is used twice")
         taken.add(str(_address(where, address)))
     for number, port in enumerate(world.serve):
         if not 1 <= port <= 65535:
             raise InvalidObject(f"{path}.serve[{number}]", f"{port} is not a port")
+
+
+def _check_host(path: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """One host's address, that others reach by a route."""
+    reserved = str(address) == "255.255.255.255" or (address.version == 4 and address in THIS_NETWORK)
+    for what, so in (
+        ("multicast", address.is_multicast),
+        ("unspecified", address.is_unspecified),
+        ("a loopback address", address.is_loopback),
+        ("link-local", address.is_link_local),
+        ("reserved", reserved),
+    ):
+        if so:
+            raise InvalidObject(
+                path, f"{address} is {what}, no host's address", hint="for example 203.0.113.53"
+            )
 
 
 def _address(path: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

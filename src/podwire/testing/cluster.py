@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from podwire.base.errors import NotFound, PodwireError
+from podwire.base.errors import NotFound, PodwireError, UsageError
 from podwire.kube.client import Client
 from podwire.kube.manifests import Manifest, apply_manifests, delete_manifests, load, parse
 from podwire.sandbox import connectivity, view
@@ -28,6 +28,7 @@ from podwire.testing.observed import Flows
 
 Object = dict[str, Any]
 _numbers = count(1)
+PROTOCOLS = ("tcp", "udp")  # that a connection can be tried with
 POLICIES = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 
 
@@ -94,6 +95,12 @@ class Pod(msgspec.Struct, frozen=True):
         return tried[0].reached
 
     def _attempt(self, target: Pod | str, port: int, protocol: str, family: int) -> Attempt:
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"protocol {protocol!r} cannot be tried", hint=f"one of {', '.join(PROTOCOLS)}")
+        if not 1 <= port <= 65535:
+            raise UsageError(f"port {port} is not a port", hint="1 to 65535")
+        if family not in (0, 4, 6):
+            raise UsageError(f"family {family} is none", hint="4, 6, or 0 for either")
         if isinstance(target, str):
             return Attempt(self.namespace, self.name, target, port, protocol, shown=target)
         version = {4: ".", 6: ":"}.get(family, "")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from podwire.base.errors import UsageError
 from podwire.sandbox import connectivity
 
 
@@ -81,6 +82,7 @@ class Flows:
         port: int = 0,
     ) -> None:
         self._sandbox, self._since = sandbox, since
+        _check(verdict, drop_reason, protocol, port)
         wanted = {
             "source": _full(source),
             "destination": _full(destination),
@@ -113,6 +115,24 @@ class Flows:
 
     def _matches(self, flow: Flow) -> bool:
         return all(getattr(flow, name) == value for name, value in self._wanted.items())
+
+
+def _check(verdict: str, drop_reason: str, protocol: str, port: int) -> None:
+    """A name that no flow can have would match nothing, and a test that wants no flows would pass."""
+    from podwire.abi.enums import DropReason
+    from podwire.api import flow_pb2
+
+    layers = [field.name for field in flow_pb2.Layer4.DESCRIPTOR.oneofs_by_name["protocol"].fields]
+    reasons = [*flow_pb2.DropReason.keys(), *(one.name for one in DropReason)]
+    for what, given, known in (
+        ("verdict", verdict, flow_pb2.Verdict.keys()),
+        ("drop_reason", drop_reason, reasons),
+        ("protocol", protocol, layers),
+    ):
+        if given and given not in known:
+            raise UsageError(f"no flow has {what} {given!r}", hint=f"one of {', '.join(known)}")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port {port} is not a port", hint="1 to 65535, or 0 for any")
 
 
 def _full(name: str) -> str:

@@ -26,7 +26,8 @@ def sandbox(request: pytest.FixtureRequest) -> Callable[..., Cluster]:
     """``async with sandbox("two-nodes") as lab:``: a cluster for the time of the block.
 
     The lab is a folder with a lab.yaml, or such a file: relative to the test's folder, to pytest's
-    root, or the name of a folder in ``labs``. Without root the test is skipped.
+    root, or the name of a folder in ``labs`` there or of a lab that ships with podwire. Without root
+    the test is skipped.
     """
     if os.geteuid() != 0:
         pytest.skip("a sandbox needs root")
@@ -36,12 +37,25 @@ def sandbox(request: pytest.FixtureRequest) -> Callable[..., Cluster]:
     def bring_up(lab: str | Path, *, name: str = "") -> Cluster:
         from podwire.testing.cluster import Cluster
 
-        for candidate in (here / lab, root / lab, root / "labs" / lab, Path(lab)):
-            if (candidate / "lab.yaml").exists() or candidate.is_file():
-                return Cluster(candidate, name=name, base=here)
-        raise FileNotFoundError(f"there is no lab {lab} in {here}, {root} or {root / 'labs'}")
+        return Cluster(find_lab(lab, here, root), name=name, base=here)
 
     return bring_up
+
+
+def find_lab(lab: str | Path, here: Path, root: Path) -> Path:
+    """Where `lab` is; NotFound says where it was looked for."""
+    import podwire
+    from podwire.base.errors import NotFound
+
+    shipped = Path(podwire.__file__).parents[2] / "labs"  # beside the sources
+    places = list(dict.fromkeys((here, root, root / "labs", Path.cwd(), shipped)))
+    for candidate in (place / lab for place in places):
+        if (candidate / "lab.yaml").exists() or candidate.is_file():
+            return candidate
+    raise NotFound(
+        f"there is no lab {lab}: looked in {', '.join(map(str, places))}",
+        hint="a lab is a folder with a lab.yaml, or such a file; the sandbox guide tells the format",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

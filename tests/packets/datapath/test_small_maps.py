@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.packets.test_worlds import ETHERNET, OBJECTS, frame
+from tests.patience import cases
 from tests.property.full_maps import ALLOW, PORTS, Story
 from tests.unit.datapath.test_missing import pods
 
@@ -31,7 +32,7 @@ from podwire.testing import world as kernel
 pytestmark = pytest.mark.kernel
 
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
-STORIES, EARLIER, STEPS = 3, 12, 6  # EARLIER: steps before anything is asked
+STORIES, EARLIER, STEPS = cases(3), 12, 6  # EARLIER: steps before anything is asked
 SIZES: list[dict[str, int]] = [
     {"podwire_policy": 40},
     {"podwire_policy_peers": 12},

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from podwire.base.errors import InvalidObject, NotFound, Unreachable
+from podwire.base.errors import InvalidObject, NotFound, Unreachable, UsageError
+from podwire.cli.explain import _found
 from podwire.cli.monitor import line_of
+from podwire.client.agent import AgentClient
 
 Podwire = Callable[..., Result]
 FLOW = "11111111-2222-3333-4444-555555555555"
@@ -120,8 +122,33 @@ def test_what_does_not_exist_is_named(podwire: Podwire) -> None:
     assert isinstance(podwire("endpoint", "get", "77").exception, NotFound)
     assert isinstance(podwire("endpoint", "get", "../../x").exception, InvalidObject)
     assert isinstance(podwire("tables", "nothing").exception, NotFound)
-    assert isinstance(podwire("explain", "none").exception, NotFound)
+    assert isinstance(podwire("explain", FLOW.replace("1", "9")).exception, NotFound)
     assert isinstance(podwire("bpf", "ct", "list", "77").exception, NotFound)
+
+
+@pytest.mark.parametrize("text", ["", "none", "../x", FLOW + "\n", FLOW[:-1]])
+def test_what_is_no_uuid_is_said_to_be_none(podwire: Podwire, text: str) -> None:
+    error = podwire("explain", text).exception
+    assert isinstance(error, UsageError) and "is no UUID" in str(error) and error.hint
+
+
+@pytest.mark.parametrize("command", [("tables", ""), ("endpoint", "get", ""), ("identity", "get", "")])
+def test_an_empty_name_shows_no_path(podwire: Podwire, command: tuple[str, ...]) -> None:
+    error = podwire(*command).exception
+    assert isinstance(error, UsageError) and "/" not in str(error)
+
+
+def test_a_flow_that_no_node_has_says_who_was_asked(node: Any, tmp_path: Path) -> None:
+    nodes = tmp_path / "nodes"
+    for name in ("n1", "n2", "n3"):
+        (nodes / name).mkdir(parents=True)
+    for name in ("n1", "n2"):
+        (nodes / name / "podwire.sock").symlink_to(node.config.socket)
+    agent = AgentClient(nodes / "n1" / "podwire.sock", node="n1")
+    missing = FLOW.replace("1", "9")
+    with pytest.raises(NotFound, match=r"any of the nodes n1, n2$") as caught:
+        _found(agent, missing, f"/podwire/v1/explain/{missing}")
+    assert "no answer from n3" in str(caught.value.hint)
 
 
 def test_an_agent_that_is_away_is_named(podwire: Podwire, tmp_path: Path) -> None:

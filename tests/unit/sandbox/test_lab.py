@@ -61,6 +61,40 @@ def test_what_is_wrong_is_named_with_its_path(document: object, path: str, probl
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "224.0.0.1",
+        "255.255.255.255",
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.1.1",
+        "127.0.0.1",
+        "::",
+        "::1",
+        "ff02::1",
+        "fe80::1",
+    ],
+)
+def test_a_world_has_the_address_of_a_host(address: str) -> None:
+    with pytest.raises(InvalidObject, match="no host's address") as caught:
+        lab.parse({"worlds": [{"name": "w", "addresses": ["203.0.113.1", address]}]})
+    assert caught.value.path == "worlds[0].addresses[1]" and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nodes: 1\nnodes: 2\n", "line 2: “nodes” is given twice"),
+        ("worlds:\n- {name: w, name: v, addresses: [203.0.113.1]}\n", "line 2: “name” is given twice"),
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "lab.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=named):
+        lab.read(tmp_path)
+
+
 def test_manifests_are_found_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("manifests: [a.yaml]\n")
     with pytest.raises(ConfigError, match=r"no file a\.yaml"):
@@ -103,7 +137,7 @@ def test_no_two_things_of_a_plan_share_an_address(nodes: int, family: str, index
             assert ipaddress.ip_address(router) in ipaddress.ip_network(cidr)
 
 
-@pytest.mark.parametrize("address", ["10.0.1.9", "10.96.0.1", "172.30.200.1", "127.0.0.1"])
+@pytest.mark.parametrize("address", ["10.0.1.9", "10.96.0.1", "172.30.200.1"])
 def test_a_world_must_not_use_the_clusters_addresses(address: str) -> None:
     with pytest.raises(InvalidObject, match="overlaps"):
         plan(lab.parse({"worlds": [{"name": "w", "addresses": [address]}]}), "x", 1)
