@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from podwire.datapath import objects
 from podwire.testing.engines import Kernel, Lookup
 from podwire.testing.node import ScenarioNode
 from podwire.testing.scenario import Scenario, check, update
@@ -18,7 +19,6 @@ from podwire.testing.world import World
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("*.scenario"))
-OBJECTS = HERE.parents[1] / "build" / "bpf"
 UPDATING = os.environ.get("PODWIRE_UPDATE") == "1"
 PODS = 8
 
@@ -45,7 +45,7 @@ def test_by_the_tables(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with World(OBJECTS, pods=PODS) as made:
+    with World(Path(objects.directory()), pods=PODS) as made:
         yield made
 
 

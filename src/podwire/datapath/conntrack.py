@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERVAL = 60.0  # s between sweeps
-BUSY_INTERVAL = 10.0  # while a quarter of the table fills: the kernel would forget idle ones that live
+BUSY_INTERVAL = 10.0  # while more than an eighth of the table is in use: nothing but a sweep makes room in it
 GRACE = 10  # s: an entry may have come back to life between being read and being removed
 
 

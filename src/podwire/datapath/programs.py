@@ -278,7 +278,11 @@ class Programs:
         """Name of the link (or filter) → which program on what, as the kernel says."""
         result = {}
         for path in self._pinned():
-            with links.open_attached(path) as link:
+            try:
+                link = links.open_attached(path)
+            except NotFound:
+                continue  # detached since it was listed
+            with link:
                 info = link.info
             if info.program and (info.ifindex or info.type == library.LINK_TYPE_CGROUP):
                 result[os.path.relpath(path, self._links)] = info

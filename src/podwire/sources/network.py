@@ -16,6 +16,7 @@ them changed (a dump of one table, whatever the number of other routes), and dev
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterable
 
@@ -24,6 +25,7 @@ import msgspec
 from podwire.base.aio import Backoff
 from podwire.base.errors import NetworkError
 from podwire.net import messages
+from podwire.net.netlink import attributes
 from podwire.net.notices import Notices, Overrun
 from podwire.net.stack import Link, Route, Stack, link_of, route_of
 from podwire.state.tables import DeviceRow, LocalAddressRow, Tables
@@ -67,7 +69,8 @@ class Network:
                     async with asyncio.timeout(wait):
                         self._take(await notices.next())
                 except TimeoutError:
-                    pass  # nothing new; what could not be read is read again
+                    # What was read before the time was up may be lost with the wait.
+                    self._missed = {"routes", "links"}
                 except Overrun as error:
                     log.warning("%s: reading everything anew", error)
                     self._missed = {"routes", "links"}
@@ -75,10 +78,19 @@ class Network:
 
     def _take(self, told: Iterable[tuple[int, bytes]]) -> None:
         for kind, body in told:
-            if kind in ADDRESSES or (kind in ROUTES and route_of(body).table == messages.TABLE_LOCAL):
+            if (kind in ADDRESSES and not _of_link(body)) or (
+                kind in ROUTES and self._concerns(route_of(body), gone=kind == messages.DELROUTE)
+            ):
                 self._missed.add("routes")
             elif kind in LINKS and not body[0]:  # of a family: about a bridge's port, not the device
                 self._link(link_of(body), gone=kind == messages.DELLINK)
+
+    def _concerns(self, route: Route, *, gone: bool) -> bool:
+        """Whether the rows may be others now. Each device that comes has routes that all have."""
+        if route.table != messages.TABLE_LOCAL or is_link_local(route.prefix):
+            return False
+        row = self.tables.local_addresses.get(route.prefix)
+        return gone or row is None or row.kind != KINDS.get(route.type)
 
     def _catch_up(self, stack: Stack) -> None:
         """Read again what may have changed. What cannot be read now stays as it was."""
@@ -134,11 +146,24 @@ class Network:
         self._without_device.add(row.ifindex)
 
 
+def is_link_local(prefix: str) -> bool:
+    """In fe80::/10. Each pod's device brings one, and no row is needed: what a pod sends there is dropped."""
+    network = ipaddress.ip_network(prefix)
+    return network.version == 6 and network.is_link_local
+
+
+def _of_link(body: bytes) -> bool:
+    """Whether a message is about an address that is link-local."""
+    values = attributes(body, messages.IFADDR.size)
+    raw = values.get(2) or values.get(1) or b""
+    return len(raw) == 16 and ipaddress.IPv6Address(raw).is_link_local
+
+
 def rows_of(routes: Iterable[Route]) -> list[LocalAddressRow]:
     """What the routes of table local say is this node. An address may be there once per device."""
     found: dict[str, str] = {}
     for route in routes:
-        kind = KINDS.get(route.type)
+        kind = None if is_link_local(route.prefix) else KINDS.get(route.type)
         if kind is not None and PLACE[kind] <= PLACE[found.get(route.prefix, "multicast")]:
             found[route.prefix] = kind
     return [LocalAddressRow(prefix, kind) for prefix, kind in sorted(found.items())]

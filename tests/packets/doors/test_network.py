@@ -182,3 +182,13 @@ def test_a_device_gone_under_an_endpoint_stays_lost_until_the_endpoint_goes(netn
         await eventually(lambda: nic not in tables.devices, timeout=WITHIN, what="the row to go")
 
     follow(netns, work)
+
+
+def test_link_local_addresses_have_no_rows(netns: str) -> None:
+    async def work(tables: Tables, stack: Stack) -> None:
+        nic = pair(stack)
+        stack.apply(messages.address(nic, "fe80::7/64"), messages.address(nic, "2001:db8::7/64"))
+        await until(tables, **{"2001:db8::7/128": "local"})
+        assert not [row for row in tables.local_addresses if row.prefix.startswith("fe80")]
+
+    follow(netns, work)
