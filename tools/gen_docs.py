@@ -127,8 +127,7 @@ def metrics() -> str:
     rows = sorted(_declared_metrics())
     return "\n\n".join(
         [
-            f"# Metrics\n\n{BY} `podwire metrics list` prints them with their values, in Prometheus' text "
-            "format.",
+            f"# Metrics\n\n{BY} `podwire metrics list` prints them with their values.",
             table(["metric", "type", "what"], ([f"`{name}`", kind, help] for name, kind, help in rows)),
         ]
     )

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> None:
     """Run until SIGTERM; what is in the kernel goes on."""
     parser = argparse.ArgumentParser(prog="podwire-agent", description="podwire's agent of one node")
-    parser.add_argument("--config", type=Path, required=True, help="JSON file; docs/reference/config.md")
+    parser.add_argument("--config", type=Path, required=True, help="JSON file; docs/reference/options.md")
     chosen = parser.parse_args(arguments)
     try:
         config = AgentConfig.read(chosen.config)

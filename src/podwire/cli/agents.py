@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from podwire.base.errors import NotFound, NotPermitted, UsageError
 from podwire.client.agent import AgentClient
@@ -33,9 +34,19 @@ def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--node", envvar="PODWIRE_NODE", metavar="NODE", help="a node of it (default: the first)")
     @functools.wraps(command)
     def run(socket_path: str | None, sandbox: str | None, node: str | None, **options: Any) -> Any:
+        # What is written on the command line wins over what the environment says.
+        given = {name for name in ("socket_path", "sandbox", "node") if _on_command_line(name)}
+        if "socket_path" in given:
+            sandbox, node = (sandbox if "sandbox" in given else None), (node if "node" in given else None)
+        elif given:
+            socket_path = None
         return command(find(socket_path, sandbox, node), **options)
 
     return run
+
+
+def _on_command_line(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def find(

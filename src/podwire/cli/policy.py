@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from podwire.base.errors import NotFound
 from podwire.cli import output as printing
 from podwire.cli.agents import with_agent
 from podwire.client.agent import AgentClient
@@ -27,6 +28,8 @@ def get(agent: AgentClient, name: str | None, output: str) -> None:
     """Policies, clause by clause; one that is not in force says why."""
     answer = agent.get("/v1/policy")
     found = [one for one in json.loads(answer["policy"]) if name is None or name in (_name(one), one["name"])]
+    if name is not None and not found:
+        raise NotFound(f"there is no policy {name}", hint="`podwire policy get` shows all of them")
     value = {"revision": answer["revision"], "policy": found}
     printing.show(output, value, COLUMNS, [row for one in found for row in _rows(one)])
     if output == "table":

@@ -137,7 +137,7 @@ def list_command(output: str) -> None:
 
 
 @sandbox.command()
-@click.option("--name", default="default", show_default=True, help="the sandbox")
+@click.option("--name", envvar="PODWIRE_SANDBOX", default="default", show_default=True, help="the sandbox")
 def env(name: str) -> None:
     """Print exports of KUBECONFIG and HUBBLE_SERVER, for eval."""
     from podwire.sandbox.view import environment

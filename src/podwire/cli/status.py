@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import Unreachable
+from podwire.base.errors import Unreachable, UsageError
 from podwire.cli import output as printing
 from podwire.cli.agents import with_agent
 from podwire.client.agent import AgentClient
@@ -20,7 +20,12 @@ GOOD = ("Ok", "Disabled")
 @click.option("--verbose", is_flag=True, help="addresses, tables, maps and nodes as well")
 @click.option("--wait", is_flag=True, help="wait until all is well")
 @click.option(
-    "--wait-duration", type=float, default=60.0, show_default=True, metavar="SECONDS", help="how long"
+    "--wait-duration",
+    type=click.FloatRange(0, 86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="how long",
 )
 @click.option("--brief", is_flag=True, help="one line")
 @printing.format_option
@@ -29,11 +34,13 @@ def status(
     agent: AgentClient, verbose: bool, wait: bool, wait_duration: float, brief: bool, output: str
 ) -> int:
     """How a node's agent is. Ends with 1 if something is not well."""
+    if wait_duration != wait_duration:  # NaN: in no range, and FloatRange lets it through
+        raise UsageError("--wait-duration nan is no number of seconds", hint="for example 60")
     answer = _waited(agent, wait_duration) if wait else agent.get("/v1/healthz")
+    overall = answer["cilium"]
     if output == "json":
-        printing.as_json(answer)
+        printing.as_json({"state": overall["state"], "msg": overall["msg"]} if brief else answer)
     elif brief:
-        overall = answer["cilium"]
         click.echo("OK" if overall["state"] in GOOD else f"error in {printing.safe(overall['msg'])}")
     else:
         for line in _summary(answer) + (_details(answer) if verbose else []):

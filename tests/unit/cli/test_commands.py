@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
@@ -149,6 +150,37 @@ def test_a_flow_that_no_node_has_says_who_was_asked(node: Any, tmp_path: Path) -
     with pytest.raises(NotFound, match=r"any of the nodes n1, n2$") as caught:
         _found(agent, missing, f"/podwire/v1/explain/{missing}")
     assert "no answer from n3" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e300"])
+def test_no_wait_without_an_end(podwire: Podwire, seconds: str) -> None:
+    error = podwire("status", "--wait", "--wait-duration", seconds).exception
+    assert isinstance(error, UsageError | click.UsageError)
+    said = error.format_message() if isinstance(error, click.UsageError) else str(error)
+    assert "--wait-duration" in said
+
+
+def test_a_brief_status_is_json_too(podwire: Podwire) -> None:
+    assert set(json.loads(podwire("status", "--brief", "-o", "json").output)) == {"state", "msg"}
+
+
+def test_a_policy_that_is_not_there_is_an_error(podwire: Podwire) -> None:
+    error = podwire("policy", "get", "nope").exception
+    assert isinstance(error, NotFound) and "nope" in str(error) and error.hint
+
+
+def test_flags_win_over_the_environment(podwire: Podwire, node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODWIRE_SANDBOX", "elsewhere")
+    assert podwire("status", "--socket", str(node.config.socket)).return_value == 0
+    error = podwire("status", "--sandbox", "nowhere").exception  # PODWIRE_SOCKET is set as well
+    assert isinstance(error, NotFound) and "nowhere" in str(error)
+
+
+def test_env_is_about_the_sandbox_of_the_environment(
+    podwire: Podwire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODWIRE_SANDBOX", "nowhere")
+    assert "nowhere" in str(podwire("sandbox", "env").exception)
 
 
 def test_an_agent_that_is_away_is_named(podwire: Podwire, tmp_path: Path) -> None:
