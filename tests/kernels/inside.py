@@ -22,15 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from podwire.base.addresses import pack
+from podwire.base.config import AgentConfig
 from podwire.base.errors import PodwireError
 from podwire.bpf import elf, probe
 from podwire.bpf.object import ObjectSpec, load
 from podwire.datapath import objects
+from podwire.datapath.programs import plan
 
 OUT = Path(os.environ["OUT"])
 OBJECTS = ("lxc", "host", "overlay", "sock")
-TUNNEL_DEVICE = 5  # any number: no packet passes
+NETWORK_DEVICE, TUNNEL_DEVICE = 4, 5  # any numbers: no packet passes
 VERIFIER_STATISTICS = 4  # BPF_LOG_STATS
 phases: dict[str, float] = {}
 
@@ -56,13 +57,15 @@ class Said(logging.Handler):
 
 
 def constants(tunnel: bool) -> dict[str, int | bytes]:
-    """A node's, as its agent sets them."""
-    return {
-        "config_node_ipv4": pack("172.18.0.1"),
-        "config_node_ipv6": pack("fd00::1"),
-        "config_tunnel_device": TUNNEL_DEVICE if tunnel else 0,
-        "config_tunnel_mtu": 1450 if tunnel else 0,
-    }
+    """A node's, as its agent sets them: what is off the verifier does not look at."""
+    wanted = plan(
+        AgentConfig(node_name="n1"),
+        ("172.18.0.1", "fd00::1"),
+        network_device=NETWORK_DEVICE,
+        tunnel_device=TUNNEL_DEVICE if tunnel else 0,
+        tunnel_mtu=1450 if tunnel else 0,
+    )
+    return wanted.constants
 
 
 def loads(directory: Path) -> dict[str, Any]:

@@ -111,6 +111,18 @@ def declare(
         "Of those lost, beyond the share of an endpoint: of what it sends, or of what comes to it from afar",
         lambda: withheld(tables, maps),
     )
+    metrics.reading(
+        "podwire_conntrack_share_used",
+        "gauge",
+        "Connections on the account of an endpoint: that it opened, or that came to it from afar",
+        lambda: connections(tables, maps),
+    )
+    metrics.reading(
+        "podwire_conntrack_overflow_entries",
+        "gauge",
+        "Connections beyond a share or the table, of which the oldest go; since the last sweep",
+        lambda: [({}, float(_in_use(maps, enums.CtShare.OVERFLOW)))],
+    )
 
 
 def outcomes(maps: Maps, *, dropped: bool, size: bool) -> Samples:
@@ -157,6 +169,20 @@ def withheld(tables: Tables, maps: Maps) -> Samples:
             if share is not None and share.withheld:
                 labels = {"namespace": row.namespace, "pod": row.pod, "direction": SIDES[side]}
                 yield labels, float(share.withheld)
+
+
+def connections(tables: Tables, maps: Maps) -> Samples:
+    for row in tables.endpoints:
+        for side in (enums.CtShare.OUT, enums.CtShare.IN):
+            used = _in_use(maps, row.id * 2 + side)
+            if used:
+                labels = {"namespace": row.namespace, "pod": row.pod, "direction": SIDES[side]}
+                yield labels, float(used)
+
+
+def _in_use(maps: Maps, share: int) -> int:
+    made, gone = (maps[f"podwire_ct_{name}"].get(share) or 0 for name in ("made", "gone"))
+    return (made - gone) & 0xFFFFFFFF
 
 
 def policies(tables: Tables) -> Samples:
