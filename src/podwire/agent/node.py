@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -193,10 +194,14 @@ class Node:
 
 
 def _unwritten(errors: Mapping[tuple[str, Hashable], str]) -> str:
-    """By map: why its first row could not be written, and which option gives it room."""
+    """By map: why its first row could not be written, and which option gives it room.
+
+    A row may be held back for another map's sake: room is wanted where the error says so.
+    """
     first: dict[str, str] = {}
     for (name, _), error in errors.items():
-        first.setdefault(name, error)
+        full = re.search(r"\bmap (\w+) is full", error)
+        first.setdefault(full[1] if full else name, error)
     return "; ".join(error + _room(name) * ("is full" in error) for name, error in first.items())
 
 
