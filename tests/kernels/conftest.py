@@ -17,8 +17,8 @@ took: dict[str, str] = {}
 
 
 def lacking(reason: str) -> NoReturn:
-    """Skips; where the kernels are what is asked for (PODWIRE_GUESTS=required), that is a failure."""
-    if os.environ.get("PODWIRE_GUESTS") == "required":
+    """Skips; where the kernels are what is asked for (PODWIRE_KERNEL_TESTS=required), that is a failure."""
+    if os.environ.get("PODWIRE_KERNEL_TESTS") == "required":
         pytest.fail(reason)
     pytest.skip(reason)
 

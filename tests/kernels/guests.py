@@ -87,7 +87,7 @@ def clang_19() -> bool:
 
 def boot(version: str, out: Path, extra: tuple[str, ...]) -> Guest:
     start = time.monotonic()
-    words = [HERE / "run", "-c", "1", "-m", "4G", "-t", "1300", "-o", out, version, "--"]
+    words = [HERE / "run", "-c", "1", "-m", "4G", "-t", "2400", "-o", out, version, "--"]
     words += [
         "env",
         f"PODWIRE_PATIENCE={PATIENCE}",
