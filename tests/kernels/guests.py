@@ -30,7 +30,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "6.18": ("--demo",),
     "newest": ("--demo",),
 }
-CLANG_19_ON = ("5.10", "6.1")
+CLANG_19_ON = ("6.1",)
 
 
 class NotFetched(Exception):

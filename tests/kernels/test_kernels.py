@@ -49,7 +49,8 @@ def test_every_program_loads(version: str, guest: Get) -> None:
     refused = {name: counts for name, counts in own.items() if not all(type(one) is int for one in counts)}
     assert not refused
     assert len(own) == 14
-    assert max(max(counts) for counts in own.values()) < LIMIT / 4
+    # 5.10 follows each call of a function anew.
+    assert max(max(counts) for counts in own.values()) < LIMIT / 2
 
 
 @pytest.mark.parametrize("version", KERNELS)
