@@ -22,7 +22,7 @@ BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
 BPF_CFLAGS  := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter \
                -Wno-missing-declarations -Wno-address-of-packed-member -I$(BUILD)/include -Ibpf
 
-.PHONY: help setup build objects demo peers test test-kernels test-unit lint soak bench gen clean
+.PHONY: help setup build objects demo peers test test-kernels test-kernels-whole test-unit lint soak bench gen clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -95,8 +95,11 @@ peers: ## build the unmodified third-party programs that tests/compat drives (Go
 	for each in "hubble hubble" "hubble hubble-relay" "cilium cilium-dbg" "cilium cilium-cni" "kube-proxy"; do \
 	  tools/build-$$each || echo "build-$$each failed; the tests that need it are skipped"; done
 
-test-kernels: setup ## load, try and test on Linux 5.10 to the newest, in emulated machines (as root; about 12 minutes)
+test-kernels: setup ## load and try on Linux 5.10 to the newest, in emulated machines (as root)
 	@$(PY) -m pytest -m kernels tests/kernels $(TESTS)
+
+test-kernels-whole: setup ## the same, and all packet tests on two of them (about 25 minutes)
+	@PODWIRE_KERNELS_WHOLE=1 $(PY) -m pytest -m kernels tests/kernels $(TESTS)
 
 test-unit: setup ## run the tests that need neither root nor a kernel
 	@$(PY) -m pytest -m "not kernel and not cluster and not compat" tests/unit tests/docs

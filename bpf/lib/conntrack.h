@@ -115,11 +115,11 @@ static __always_inline bool ct_has_room(const struct ct_entry *entry)
 /* Into the table while the share lasts and there is room, else into the overflow. What the key had
  * before is replaced. 0 or the kernel's error.
  */
-static __always_inline long ct_put(const struct ct_key *key, struct ct_entry *entry)
+static __always_inline int ct_put(const struct ct_key *key, struct ct_entry *entry)
 {
 	bool within = ct_has_room(entry);
 	struct ct_key copy = *key;
-	long error;
+	int error; /* no more of it is the kernel's before Linux 6.4 */
 
 	error = bpf_map_update_elem(&podwire_conntrack, &copy, entry,
 				    within ? BPF_NOEXIST : BPF_EXIST);
@@ -234,7 +234,7 @@ static __always_inline int ct_create(struct flow *flow, const struct ct_key *key
 				     struct ct_entry *entry, __u8 side)
 {
 	bool sent = side == DIRECTION_EGRESS;
-	long error;
+	int error;
 
 	entry->direction = side;
 	entry->reported = flow->now;

@@ -16,7 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from tests.kernels.guests import CLANG_19_ON, KERNELS, Guest
+from tests.kernels.guests import CLANG_19_ON, KERNELS, WHOLE, Guest
 
 pytestmark = [pytest.mark.kernels, pytest.mark.timeout(3000)]
 
@@ -109,11 +109,13 @@ def suite_of(guest: Guest, name: str) -> ElementTree.Element:
     return suite
 
 
+@pytest.mark.skipif(not WHOLE, reason="a quarter of an hour in guests: make test-kernels-whole")
 @pytest.mark.parametrize("version", [version for version, does in KERNELS.items() if "--packets" in does])
 def test_packets(version: str, guest: Get) -> None:
     assert int(suite_of(guest(version), "packets").get("tests", "0")) >= PACKETS_AT_LEAST
 
 
+@pytest.mark.skipif(not WHOLE, reason="a quarter of an hour in guests: make test-kernels-whole")
 @pytest.mark.parametrize("version", [version for version, does in KERNELS.items() if "--takeover" in does])
 def test_an_agent_takes_over(version: str, guest: Get) -> None:
     """Filters on devices of pods that were there are replaced without a packet lost."""
