@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from podwire.abi import enums
 from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.base.telemetry import Metrics
+from podwire.datapath.conntrack import Conntrack
 from podwire.datapath.maps import Maps
 from podwire.state.tables import Tables
 
@@ -121,7 +122,7 @@ def declare(
         "podwire_conntrack_overflow_entries",
         "gauge",
         "Connections beyond a share or the table, of which the oldest go; since the last sweep",
-        lambda: [({}, float(_in_use(maps, enums.CtShare.OVERFLOW)))],
+        lambda: [({}, float(Conntrack.of(maps).in_use(enums.CtShare.OVERFLOW)))],
     )
 
 
@@ -162,27 +163,26 @@ def restricted(tables: Tables) -> Samples:
 
 
 def withheld(tables: Tables, maps: Maps) -> Samples:
-    shares = maps["podwire_event_shares"]
-    for row in tables.endpoints:
-        for side in (enums.CtShare.OUT, enums.CtShare.IN):
-            share = shares.get(row.id * 2 + side)
-            if share is not None and share.withheld:
-                labels = {"namespace": row.namespace, "pod": row.pod, "direction": SIDES[side]}
-                yield labels, float(share.withheld)
+    counts = maps["podwire_event_shares"]
+    for share, labels in _shares(tables):
+        found = counts.get(share)
+        if found is not None and found.withheld:
+            yield labels, float(found.withheld)
 
 
 def connections(tables: Tables, maps: Maps) -> Samples:
+    counts = Conntrack.of(maps)
+    for share, labels in _shares(tables):
+        used = counts.in_use(share)
+        if used:
+            yield labels, float(used)
+
+
+def _shares(tables: Tables) -> Iterator[tuple[int, dict[str, str]]]:
+    """Both shares of every endpoint, see `enums.CtShare`, with their labels."""
     for row in tables.endpoints:
-        for side in (enums.CtShare.OUT, enums.CtShare.IN):
-            used = _in_use(maps, row.id * 2 + side)
-            if used:
-                labels = {"namespace": row.namespace, "pod": row.pod, "direction": SIDES[side]}
-                yield labels, float(used)
-
-
-def _in_use(maps: Maps, share: int) -> int:
-    made, gone = (maps[f"podwire_ct_{name}"].get(share) or 0 for name in ("made", "gone"))
-    return (made - gone) & 0xFFFFFFFF
+        for side, direction in SIDES.items():
+            yield row.id * 2 + side, {"namespace": row.namespace, "pod": row.pod, "direction": direction}
 
 
 def policies(tables: Tables) -> Samples:

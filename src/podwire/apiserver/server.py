@@ -28,7 +28,7 @@ from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
 from podwire.apiserver.tls import Authority, write_private
-from podwire.base.aio import Supervised, boundary
+from podwire.base.aio import Room, Supervised, boundary
 from podwire.base.errors import ConfigError, NotPermitted, PodwireError, StorageError
 
 log = logging.getLogger(__name__)
@@ -308,14 +308,14 @@ class ApiServer:
 class _Server(web.Server):
     """With an end to the connections: one more is closed, and the log says so."""
 
-    refused = 0
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._room = Room("connections", _CONNECTIONS)
 
     def __call__(self) -> Any:
         if len(self.connections) < _CONNECTIONS:
             return super().__call__()
-        self.refused += 1
-        if self.refused & (self.refused - 1) == 0:
-            log.warning("%d connections are the most: refused %d so far", _CONNECTIONS, self.refused)
+        self._room.refuse()
         return _Refusal()
 
 

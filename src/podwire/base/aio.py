@@ -246,11 +246,7 @@ class Room:
     def one(self) -> Iterator[bool]:
         """Whether there is room for the block; it is taken meanwhile."""
         if self.taken >= self.most:
-            self.refused += 1
-            if self.refused & (self.refused - 1) == 0:
-                log.warning(
-                    "%d %s at once are the most: refused %d so far", self.most, self.what, self.refused
-                )
+            self.refuse()
             yield False
             return
         self.taken += 1
@@ -258,6 +254,17 @@ class Room:
             yield True
         finally:
             self.taken -= 1
+
+    def refuse(self) -> None:
+        """Count one that found no room, and say so."""
+        self.refused += 1
+        if seldom(self.refused):
+            log.warning("%d %s at once are the most: refused %d so far", self.most, self.what, self.refused)
+
+
+def seldom(count: int) -> bool:
+    """Whether to log the `count`-th time, of what anybody can bring about: the 1st, 2nd, 4th, 8th, …"""
+    return count & (count - 1) == 0
 
 
 class Turns(Generic[K]):

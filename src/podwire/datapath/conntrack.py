@@ -98,6 +98,10 @@ class Conntrack:
         gone = {addresses.pack(address) for address in local}
         return sum(_forget(table, gone) for table in (self.table, self.overflow))
 
+    def in_use(self, share: int) -> int:
+        """Entries of one share, as the programs count them."""
+        return ((self._made.get(share) or 0) - (self._gone.get(share) or 0)) & 0xFFFFFFFF
+
     def used(self) -> dict[int, int]:
         """Share → entries in the table, as the programs count them."""
         used = self._counts(self._made) - self._counts(self._gone)

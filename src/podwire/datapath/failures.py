@@ -11,8 +11,8 @@ from podwire.datapath.mirror import Mirror
 from podwire.model.rule import Origin
 from podwire.state.tables import EndpointFailureRow, PolicyFailureRow, Tables
 
-POLICY = ("podwire_policy", "podwire_policy_peers")
-ADDRESSES = ("podwire_ipcache", "podwire_ipcache_prefixes")
+POLICY = (missing.POLICY, missing.PEERS)
+ADDRESSES = (missing.ADDRESS, missing.PREFIX)
 UNKNOWN = {missing.PEERS_MISSING: "peers", missing.ADDRESSES_MISSING: "addresses"}
 OUTDATED = "it is kept on a policy that was not asked about identities that came since"
 Mirrors = Mapping[str, Mirror]

@@ -21,14 +21,10 @@ from podwire.model.rule import Direction
 from podwire.state.tables import Tables
 
 PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
-TRUTHFUL = (
-    "podwire_policy_peers",
-    "podwire_ipcache",
-    "podwire_ipcache_prefixes",
-)  # none is better than a wrong one
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
 POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
 ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
+TRUTHFUL = (PEERS, ADDRESS, PREFIX)  # none is better than a wrong one
 ADDRESS_BITS = 128
 MOST = 200  # missing addresses beyond which it is not worked out whom they matter to: to everybody
 ENFORCED = (

@@ -126,9 +126,9 @@ class Answer:
         """
         async with Supervised("relay") as group:
             ahead: list[Channel[Any]] = []
-            for index, node in enumerate(nodes):
+            for node in nodes:
                 ahead.append(Channel(AHEAD))
-                group.once(f"read {node.name} ({index})", self._read(node, request, ahead[-1]))
+                group.once(f"read {node.name}", self._read(node, request, ahead[-1]))
             heap: list[tuple[int, int, Any]] = []
             for index in range(len(nodes)):
                 await self._advance(index, nodes[index], ahead[index], heap)
@@ -165,18 +165,14 @@ class Answer:
         async with Supervised("relay") as group:
             group.start("write", held.write(self._write))
             followed: set[Node] = set()
-            started = 0
             while True:
                 others = self._nodes.changed()
                 there = set(self._nodes)
                 held.nodes = len(there)
                 for node in there - followed:
-                    started += 1
                     away = node not in connected
                     since = None if followed else self._since(node, not away, began)
-                    group.once(
-                        f"follow {node.name} ({started})", self._follow_node(node, since, held, away=away)
-                    )
+                    group.once(f"follow {node.name}", self._follow_node(node, since, held, away=away))
                 followed = there
                 await others
 

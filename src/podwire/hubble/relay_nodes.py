@@ -231,7 +231,6 @@ class Nodes:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._group = Supervised("relay's nodes")
-        self._started = 0
 
     async def __aenter__(self) -> Nodes:
         await self._group.__aenter__()
@@ -263,8 +262,7 @@ class Nodes:
             await node.leave()
         for name, node in self._nodes.items():
             if name not in self._watches:
-                self._started += 1
-                self._watches[name] = self._group.once(f"watch {name} ({self._started})", node.watch())
+                self._watches[name] = self._group.once(f"watch {name}", node.watch())
 
     def changed(self) -> Awaitable[Any]:
         """To be awaited after looking at what is there: until the peers are others than now."""

@@ -46,7 +46,6 @@ class Store:
         self.capacity = capacity
         self.end = 0
         self.losses: deque[LossRecord] = deque(maxlen=1024)
-        self.lost = 0
         self.lost_by: dict[LossReason, int] = dict.fromkeys(LossReason, 0)
         self._columns: Columns = {name: np.zeros(capacity, dtype=kind) for name, kind in COLUMNS.items()}
         self._changed = asyncio.Event()
@@ -81,8 +80,12 @@ class Store:
         self.end += count
         self.wake()
 
+    @property
+    def lost(self) -> int:
+        """Events that never came here, for whatever reason."""
+        return sum(self.lost_by.values())
+
     def add_loss(self, loss: Loss, time: int) -> None:
-        self.lost += loss.count
         self.lost_by[loss.reason] += loss.count
         self.losses.append(LossRecord(self.end, time, loss.count, loss.cpu, loss.reason))
         self.wake()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from podwire.apiserver.controllers.events import record
+from podwire.apiserver.controllers.podstate import ready
 from podwire.apiserver.objects import DeleteOptions, Objects
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
@@ -49,6 +50,10 @@ class Cluster:
         for pod in self.objects.all("pods"):
             if pod["spec"].get("nodeName") == node:
                 yield pod
+
+    def says_ready(self, node: str) -> bool:
+        """What the node's object says."""
+        return ready(self.find("nodes", "", node) or {})
 
     def ensure(self, resource: str, namespace: str, body: Object) -> None:
         """Create `body`, or give the one that is there its spec, status and labels."""

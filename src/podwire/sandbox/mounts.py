@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from podwire.base.errors import KernelError, NotPermitted, NotSupported, lacking
+from podwire.base.files import locked
 
 OWN = Path("/run/podwire")
 SYSTEM = Path("/sys/fs/cgroup")  # where the machine mounts cgroup2: there, or beside version 1 below it
@@ -55,12 +55,8 @@ def mounted(kind: str) -> list[Path]:
 def undivided() -> Iterator[None]:
     """Nobody else makes, takes into use or removes a mount of podwire's meanwhile."""
     OWN.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(OWN):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def make(place: Path) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import podwire
+from podwire.apiserver.controllers.podstate import condition
 from podwire.base.aio import boundary
 from podwire.base.clock import Attention
 from podwire.base.errors import PodwireError
@@ -63,7 +64,7 @@ class _Keeping:
         self.attention = Attention(ANSWER + SLOW)
         self.renewed = 0.0
         # A node that an earlier control process left Ready has the same grace as one that was asked.
-        self.well_at = 0.0 if _says_ready(cluster, node) else -GRACE
+        self.well_at = 0.0 if cluster.says_ready(node.name) else -GRACE
 
     async def look(self) -> float:
         """Once: ask, and report what the API does not say yet; seconds until the next look."""
@@ -83,12 +84,6 @@ class _Keeping:
         return SLOW if well else AGAIN if self.well_at >= 0 else QUICK
 
 
-def _says_ready(cluster: Cluster, node: Node) -> bool:
-    """What the object says."""
-    found = cluster.find("nodes", "", node.name) or {}
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(found))
-
-
 async def _ask(agent: AsyncAgentClient) -> tuple[bool, str]:
     try:
         answer = await agent.get("/v1/healthz", brief="true")
@@ -103,13 +98,13 @@ def _report(cluster: Cluster, node: Node, well: bool, why: str) -> None:
     if found is None:
         return
     wanted = _ready(well, why)
-    before: Object = next((one for one in _conditions(found) if one["type"] == "Ready"), {})
+    before = condition(found, "Ready") or {}
     if any(before.get(key) != wanted[key] for key in ("status", "reason", "message")):
         if before.get("status") == wanted["status"]:
             wanted["lastTransitionTime"] = before["lastTransitionTime"]
 
         def edit(old: Object) -> Object:
-            others = [one for one in _conditions(old) if one["type"] != "Ready"]
+            others = [one for one in old["status"].get("conditions") or [] if one["type"] != "Ready"]
             old["status"]["conditions"] = [*others, wanted]
             return old
 
@@ -117,10 +112,6 @@ def _report(cluster: Cluster, node: Node, well: bool, why: str) -> None:
     taints = found.get("spec", {}).get("taints") or []
     if well == any(one["key"] == NOT_READY for one in taints):
         cluster.objects.change(cluster.objects.kind("nodes"), "", node.name, lambda old: _tainted(old, well))
-
-
-def _conditions(node: Object) -> list[Object]:
-    return (node.get("status") or {}).get("conditions") or []
 
 
 def _tainted(node: Object, well: bool) -> Object:

@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, Unreachable
+from podwire.base.files import locked
 from podwire.sandbox import checks, children, keeper, mounts, succession, underlay
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
@@ -189,7 +190,7 @@ def _check_free(made: Plan, places: Places) -> None:
 
 def _lay_out(lab: Lab, places: Places, record: Record) -> Plan:
     """The plan and everything that holds still: directories, cgroups, the underlay."""
-    with _planning():
+    with locked(RUN):  # one sandbox at a time takes an index
         made = plan(lab, places.name, _free_index(places.name))
         save(made, places.state)
     _check_free(made, places)
@@ -207,17 +208,6 @@ def _lay_out(lab: Lab, places: Places, record: Record) -> Plan:
     for outside in made.worlds:
         (places.cgroup / outside.world.name).mkdir()
     return made
-
-
-@contextmanager
-def _planning() -> Iterator[None]:
-    """One sandbox at a time takes an index."""
-    fd = os.open(RUN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _free_index(name: str) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from podwire.sandbox.mounts import mounted
 from podwire.testing import whose
 
 Snapshot = frozenset[str]
@@ -70,9 +71,9 @@ def _all() -> Iterator[str]:
         if whose.name_is_ours(name) or _HASHED.fullmatch(name):
             yield f"link {name}"
     yield from (f"sandbox {name}" for name in _names(_SANDBOXES) if whose.name_is_ours(name))
-    for mount in whose.mounts("bpf"):
+    for mount in mounted("bpf"):
         yield from (f"pin {path}" for path in _below(mount))
-    for mount in whose.mounts("cgroup2"):
+    for mount in mounted("cgroup2"):
         yield from (f"cgroup {path}" for path in _below(mount, directories=True))
     for kind in ("map", "prog"):
         for one in whose.objects(kind):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from podwire.base.errors import PodwireError
+from podwire.sandbox.mounts import mounted
 
 RUN_ID = "PODWIRE_TEST_RUN"
 _SANDBOXES = Path("/run/podwire/sandboxes")
@@ -139,16 +140,6 @@ def objects(kind: str) -> list[dict[str, Any]]:
     return listed if isinstance(listed, list) else []
 
 
-def mounts(kind: str) -> list[Path]:
-    """Where file systems of this type are mounted."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if after.startswith(f"{kind} "):
-            found.append(Path(before.split()[4]))
-    return found
-
-
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
@@ -173,7 +164,7 @@ def _named_in(text: str) -> list[str]:
 
 
 def _pins() -> Iterator[Path]:
-    for mount in mounts("bpf"):
+    for mount in mounted("bpf"):
         for folder, _, files in os.walk(mount):
             yield from (Path(folder, file) for file in files)
 

@@ -23,7 +23,15 @@ from podwire.datapath.endpoints import Attached
 from podwire.datapath.write import Writer
 from podwire.ipam.pools import Pools
 from podwire.state.table import Watch
-from podwire.state.tables import EndpointPolicyRow, IdentityRow, NamespaceRow, PodRow, ProgressRow, Tables
+from podwire.state.tables import (
+    EndpointPolicyRow,
+    EndpointRow,
+    IdentityRow,
+    NamespaceRow,
+    PodRow,
+    ProgressRow,
+    Tables,
+)
 
 
 class MemoryPlumbing:
@@ -113,6 +121,13 @@ class Node:
             group.start("identify", self.identify())
             yield
 
+    async def held_up(self, group: asyncio.TaskGroup) -> asyncio.Task[EndpointRow]:
+        """The attach of pod `a`, whose device is being made until `plumbing.hold` is set."""
+        self.plumbing.hold.clear()
+        attach = group.create_task(self.attachments.attach(self.request("a")))
+        await eventually(self.plumbing.waiting.is_set, timeout=10, what="its thread")
+        return attach
+
 
 def test_two_attaches_of_one_address_at_once(tmp_path: Path) -> None:
     """The second is refused while the first one's device is still being made."""
@@ -120,9 +135,7 @@ def test_two_attaches_of_one_address_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         node = Node(tmp_path)
         async with node.running(), asyncio.TaskGroup() as group:
-            node.plumbing.hold.clear()
-            first = group.create_task(node.attachments.attach(node.request("a")))
-            await eventually(node.plumbing.waiting.is_set, timeout=10, what="the first one's thread")
+            first = await node.held_up(group)
             with pytest.raises(Conflict, match="prod/a"):
                 await node.attachments.attach(node.request("b"))
             node.plumbing.hold.set()
@@ -142,9 +155,7 @@ def test_an_attach_that_is_given_up_while_its_device_is_made(tmp_path: Path) -> 
     async def main() -> None:
         node = Node(tmp_path)
         async with node.running(), asyncio.TaskGroup() as group:
-            node.plumbing.hold.clear()
-            first = group.create_task(node.attachments.attach(node.request("a")))
-            await eventually(node.plumbing.waiting.is_set, timeout=10, what="its thread")
+            first = await node.held_up(group)
             first.cancel()
             node.plumbing.hold.set()
             await asyncio.wait((first,))

@@ -23,6 +23,16 @@ def flags(node: Node) -> EndpointFlags:
     return EndpointFlags(node.endpoint().flags)
 
 
+def crowded(*rows: IpcacheRow) -> Node:
+    """These rows, and room for one address. 98 is a peer of the policy, and of a class of its own."""
+    node = Node(podwire_ipcache=1)
+    node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
+    for row in rows:
+        node.tables.ipcache.put(row)
+    node.ready()
+    return node
+
+
 def told(node: Node) -> list[tuple[int, tuple[str, ...], str]]:
     return [(row.endpoint, row.unknown, row.error) for row in node.tables.endpoint_failures]
 
@@ -31,10 +41,7 @@ def test_an_address_that_does_not_fit_flags_whom_it_matters_to() -> None:
     """98 is of a class of its own; where it is not known the world's would be taken for it."""
 
     async def main() -> None:
-        node = Node(podwire_ipcache=1)
-        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
-        node.tables.ipcache.put(OTHER)
-        node.ready()
+        node = crowded(OTHER)
         async with node.writer() as writer:
             await settled(writer, node, 7)
             assert flags(node) == ENFORCED and not told(node)
@@ -106,11 +113,7 @@ def test_a_policy_that_is_kept_does_not_say_anything_of_identities_that_came_sin
 
 def test_a_flag_outlives_its_agent_until_everything_is_known() -> None:
     async def main() -> None:
-        node = Node(podwire_ipcache=1)
-        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
-        node.tables.ipcache.put(OTHER)
-        node.tables.ipcache.put(ANOTHER)
-        node.ready()
+        node = crowded(OTHER, ANOTHER)
         async with node.writer() as writer:
             await settled(writer, node, 7)
             assert flags(node) == ENFORCED | ADDRESSES
@@ -181,11 +184,7 @@ def test_a_row_that_cannot_be_replaced_is_removed() -> None:
 
 def test_an_endpoint_that_goes_takes_its_flags_with_it() -> None:
     async def main() -> None:
-        node = Node(podwire_ipcache=1)
-        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
-        node.tables.ipcache.put(OTHER)
-        node.tables.ipcache.put(ANOTHER)
-        node.ready()
+        node = crowded(OTHER, ANOTHER)
         async with node.writer() as writer:
             await settled(writer, node, 7)
             await until(lambda: told(node), "the row that says so")
@@ -204,11 +203,7 @@ def test_a_prefix_that_goes_in_the_same_moment_is_no_answer() -> None:
     """The address that does not fit has the identity of the prefix around it, which is on its way out."""
 
     async def main() -> None:
-        node = Node(podwire_ipcache=1)
-        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
-        node.tables.ipcache.put(OTHER)
-        node.tables.ipcache.put(IpcacheRow("10.0.9.0/24", 98, "k8s"))
-        node.ready()
+        node = crowded(OTHER, IpcacheRow("10.0.9.0/24", 98, "k8s"))
         async with node.writer() as writer:
             await settled(writer, node, 7)
             assert flags(node) == ENFORCED

@@ -25,7 +25,7 @@ def active(pod: Object) -> bool:
 
 def condition(body: Object, kind: str) -> Object | None:
     """The condition of a type."""
-    conditions: list[Object] = body.get("status", {}).get("conditions") or []
+    conditions: list[Object] = (body.get("status") or {}).get("conditions") or []
     return next((one for one in conditions if one["type"] == kind), None)
 
 

@@ -27,7 +27,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from podwire.base.aio import Room, Supervised, boundary
+from podwire.base.aio import Room, Supervised, boundary, seldom
 from podwire.net import namespaces
 from podwire.sandbox.dns.zone import Record, Zone, pointed_at
 
@@ -69,7 +69,7 @@ class Answerer:
     def _failed(self, query: Any, error: Exception) -> None:
         """In the log, and more and more seldom: who asks can ask again and again."""
         self.failures += 1
-        if self.failures & (self.failures - 1) == 0:
+        if seldom(self.failures):
             asked = query.question[0].to_text() if query.question else "nothing"
             log.warning("%s cannot be answered (%d so far): %r", asked, self.failures, error)
 

@@ -283,8 +283,6 @@ class PodWorker:
 
     def _status(self, old: Object) -> Object:
         saved, pod_spec = self.place.saved, self.body["spec"]
-        node = self.cluster.find("nodes", "", self.node.name) or {}
-        conditions = (node.get("status") or {}).get("conditions") or []
         return status.pod_status(
             old,
             [container.view for container in self.containers],
@@ -295,7 +293,7 @@ class PodWorker:
             started=old.get("startTime") or now(),
             gates=[one["conditionType"] for one in pod_spec.get("readinessGates") or []],
             time=now(),
-            node_ready=any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+            node_ready=self.cluster.says_ready(self.node.name),
         )
 
     def tell(self, kind: str, reason: str, message: str) -> None:
