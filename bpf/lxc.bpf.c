@@ -119,7 +119,7 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	struct connection connection;
 	struct endpoint *receiver;
 	int reason = 0;
-	__u16 service;
+	__u32 service;
 	bool settled;
 
 	connection_find(&connection, flow, DIRECTION_EGRESS);

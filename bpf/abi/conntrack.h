@@ -41,24 +41,24 @@ enum ct_flags {
 };
 
 struct ct_entry {
-	__u32 expires;      /* s, CLOCK_BOOTTIME */
-	__u32 share;        /* who it is charged to, see ct_share */
-	__u32 epoch;        /* node_state.policy_epoch when it was asked */
-	__u16 rev_nat;      /* service whose address replies must show; 0 = none */
-	__u8 direction;     /* enum direction: who opened it, seen from the endpoint */
-	__u8 flags;         /* enum ct_flags */
-	__u32 reported;     /* s: when an event was last emitted for it */
+	__u32 expires;       /* s, CLOCK_BOOTTIME */
+	__u32 share;         /* who it is charged to, see ct_share */
+	__u32 epoch;         /* of what decided, when it was asked: see node_state */
+	__u32 rev_nat;       /* service whose address replies must show; 0 = none */
+	__u8 direction;      /* enum direction: who opened it, seen from the endpoint */
+	__u8 flags;          /* enum ct_flags */
+	__u8 tcp_flags_sent; /* all seen so far */
+	__u8 tcp_flags_received;
+	__u16 reported; /* s, the low 16 bits: when an event was last emitted for it */
+	__u16 proxy_port;
 	__u32 identity;     /* of the remote side, when last asked */
 	__u32 policy;       /* the policy that allowed it; a changed one is asked anew */
 	__u32 rule;         /* the rule that allowed it */
+	__u32 backend;      /* that a Service gave it */
 	__u64 packets_sent; /* by the local side */
 	__u64 bytes_sent;
 	__u64 packets_received;
 	__u64 bytes_received;
-	__u32 backend; /* that a Service gave it */
-	__u16 proxy_port;
-	__u8 tcp_flags_sent; /* all seen so far */
-	__u8 tcp_flags_received;
 };
 
 /* What a flow to a Service remembers, in the place of an entry (flag CT_MEMORY): the backend it
@@ -68,13 +68,13 @@ struct ct_memory {
 	__u32 expires;
 	__u32 share;
 	__u32 epoch;
-	__u16 rev_nat;
+	__u32 rev_nat;
 	__u8 direction;
 	__u8 flags;
-	union address address;
-	__u32 backend; /* its id */
 	__be16 port;
-	__u8 pad[26];
+	__u32 backend; /* its id */
+	union address address;
+	__u8 pad[32];
 };
 
 /* An endpoint has two shares of the table: of what it opens itself, and of what comes to it from
@@ -88,10 +88,23 @@ enum ct_share {
 	CT_SHARE_IN = 1,  /* the same: from elsewhere to the endpoint */
 };
 
-/* One per node. */
+#define EPOCH_ADDRESS_BITS  12
+#define EPOCH_IDENTITY_BITS 12
+#define EPOCH_POLICY_BITS   10
+/* Knuth's: the high bits of the product are the place. */
+#define EPOCH_MULTIPLIER 2654435761
+
+/* One per node. What decided about a connection has an epoch, bumped when it changed: who has the
+ * remote address, of which classes the remote identity is, what the policy says; beside them the
+ * endpoint's own and one for all. Each only grows, so their sum is what it was while none did.
+ * Several addresses share one by their hash; then connections are asked about in vain.
+ */
 struct node_state {
-	__u32 policy_epoch;  /* bumped when something that was allowed may no longer be */
-	__u32 service_epoch; /* bumped when a backend may no longer be what a flow remembers */
+	__u32 policy_epoch;     /* bumped when anything that was allowed may no longer be */
+	__u32 service_epoch;    /* bumped when a backend may no longer be what a flow remembers */
+	__u32 addresses[4096];  /* by the words of an address, xor */
+	__u32 identities[4096]; /* by identity / 16 */
+	__u32 policies[1024];   /* by the policy's number */
 };
 
 /* First fragments remember their ports for those that follow. */

@@ -26,9 +26,9 @@ struct endpoint {
 	__u32 policy;
 	__u16 id;
 	__u16 flags;
-	__u8 mac[6];      /* of the pod's own interface */
-	__u8 host_mac[6]; /* of the host-side veth */
-	__u32 pad;
+	__u8 mac[6];        /* of the pod's own interface */
+	__u8 host_mac[6];   /* of the host-side veth */
+	__u32 epoch;        /* another one when its connections must be asked about again */
 	union address ipv4; /* zero = has none */
 	union address ipv6;
 };

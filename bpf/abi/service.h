@@ -25,11 +25,11 @@ struct frontend_key {
 
 struct frontend {
 	__u32 set;
-	__u32 count;   /* backends in the set; 0 = drop or refuse */
-	__u16 rev_nat; /* the service's number in podwire_rev_nat */
-	__u8 flags;    /* enum frontend_flags */
-	__u8 pad;
+	__u32 count;            /* backends in the set; 0 = drop or refuse */
+	__u32 rev_nat;          /* the service's number in podwire_rev_nat */
 	__u32 affinity_timeout; /* s */
+	__u8 flags;             /* enum frontend_flags */
+	__u8 pad[3];
 };
 
 struct slot_key {

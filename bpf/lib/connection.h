@@ -86,36 +86,69 @@ static __always_inline bool connection_is_free(const struct flow *flow, __u8 sid
 	       (side == DIRECTION_INGRESS && flow->source_identity == IDENTITY_HOST);
 }
 
+/* Of all that decides about a connection but its peer's identity. What it is compared with is read
+ * before policy is asked: of a change in between the next packet is asked about again.
+ */
+static __always_inline __u32 connection_epoch(const struct node_state *state,
+					      const struct endpoint *endpoint,
+					      const struct ct_key *key)
+{
+	return state->policy_epoch + endpoint->epoch + epoch_of_policy(state, endpoint->policy) +
+	       epoch_of_address(state, &key->remote);
+}
+
+/* Who opens it, and whether policy lets him. 0 or the reason to drop; then `entry` is as it was,
+ * for what is denied must be asked about again.
+ */
+static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *flow,
+					    const struct endpoint *endpoint,
+					    const struct ct_key *key, struct ct_entry *entry)
+{
+	struct node_state *state = node_state_find();
+	bool asked = policy_is_asked(endpoint, flow->direction);
+	int reason = 0;
+	__u32 epoch;
+
+	if (!state)
+		return DROP_POLICY_DENIED;
+	epoch = connection_epoch(state, endpoint, key);
+	if (asked)
+		flow->peer = connection_peer(flow, key);
+	epoch += epoch_of_identity(state, flow->peer);
+	if (asked)
+		reason = connection_ask(skb, flow, endpoint, key);
+	if (reason)
+		return reason;
+	entry->epoch = epoch;
+	entry->policy = endpoint->policy;
+	entry->identity = flow->peer;
+	entry->rule = flow->rule;
+	return 0;
+}
+
 __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 			       const struct endpoint *endpoint, const struct ct_key *key,
 			       __u32 side)
 {
-	struct ct_entry entry = {};
+	struct scratch *scratch = scratch_here();
+	struct ct_entry *entry;
+	int reason;
 
-	if (!flow || !endpoint || !key)
+	if (!flow || !endpoint || !key || !scratch)
 		return DROP_POLICY_DENIED;
+	entry = &scratch->entry; /* the chain of calls has no room for it on the stack */
+	__builtin_memset(entry, 0, sizeof(*entry));
 	if (flow->flags & FLOW_ELSEWHERE)
 		flow->source_identity = IDENTITY_WORLD;
-	/* The epoch before the policy: a change in between is asked about again. */
-	entry.epoch = policy_epoch();
-	entry.policy = endpoint->policy;
 	if (connection_is_free(flow, side)) {
-		entry.flags = CT_NODE_ORIGIN;
-		entry.identity = flow->source_identity;
-		return ct_create(flow, key, &entry, side);
+		entry->policy = endpoint->policy;
+		entry->flags = CT_NODE_ORIGIN;
+		entry->identity = flow->source_identity;
+		return ct_create(flow, key, entry, side);
 	}
 	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
-	if (policy_is_asked(endpoint, side)) {
-		int reason;
-
-		flow->peer = connection_peer(flow, key);
-		reason = connection_ask(skb, flow, endpoint, key);
-		if (reason)
-			return reason;
-	}
-	entry.identity = flow->peer;
-	entry.rule = flow->rule;
-	return ct_create(flow, key, &entry, side);
+	reason = connection_judge(skb, flow, endpoint, key, entry);
+	return reason ? reason : ct_create(flow, key, entry, side);
 }
 
 /* What allowed the connection may have changed: policy is asked about its opener again.
@@ -125,8 +158,7 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 				    const struct endpoint *endpoint, const struct ct_key *key,
 				    struct ct_entry *entry)
 {
-	__u32 epoch = policy_epoch();
-	int reason = 0;
+	int reason;
 	__u8 side;
 
 	if (!flow || !endpoint || !key || !entry)
@@ -135,29 +167,26 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 	flow->direction = entry->direction;
 	if (flow->flags & FLOW_ELSEWHERE && flow->direction == DIRECTION_INGRESS)
 		flow->source_identity = IDENTITY_WORLD;
-	if (policy_is_asked(endpoint, flow->direction)) {
-		flow->peer = connection_peer(flow, key);
-		reason = connection_ask(skb, flow, endpoint, key);
-	}
-	if (reason) {
-		if (side == entry->direction)
-			entry->expires = flow->now + ct_timeout(entry, key->protocol);
-		return reason;
-	}
-	entry->identity = flow->peer;
-	entry->rule = flow->rule;
-	entry->policy = endpoint->policy;
-	entry->epoch = epoch;
-	flow->direction = side;
-	return 0;
+	flow->peer = entry->identity;
+	reason = connection_judge(skb, flow, endpoint, key, entry);
+	if (!reason)
+		flow->direction = side;
+	else if (side == entry->direction)
+		entry->expires = flow->now + ct_timeout(entry, key->protocol);
+	return reason;
 }
 
 static __always_inline bool connection_is_stale(const struct ct_entry *entry,
-						const struct endpoint *endpoint)
+						const struct endpoint *endpoint,
+						const struct ct_key *key)
 {
-	if (entry->flags & CT_NODE_ORIGIN)
+	struct node_state *state = node_state_find();
+
+	if (entry->flags & CT_NODE_ORIGIN || !state)
 		return false;
-	return entry->policy != endpoint->policy || entry->epoch != policy_epoch();
+	return entry->policy != endpoint->policy ||
+	       entry->epoch != connection_epoch(state, endpoint, key) +
+				       epoch_of_identity(state, entry->identity);
 }
 
 /* An error about a connection that this side does not know: policy decides about its ICMP type,
@@ -218,7 +247,7 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 		flow->rev_nat = 0;
 		return reason;
 	}
-	if (connection_is_stale(entry, endpoint)) {
+	if (connection_is_stale(entry, endpoint, &connection->key)) {
 		reason = connection_ask_again(skb, flow, endpoint, &connection->key, entry);
 		if (reason)
 			return reason;

@@ -54,18 +54,39 @@ struct {
 
 #define CT_CLOSING (CT_CLOSING_LOCAL | CT_CLOSING_REMOTE)
 
-static __always_inline __u32 policy_epoch(void)
+static __always_inline __u32 epoch_place(__u32 value, __u32 bits)
+{
+	return value * (__u32)EPOCH_MULTIPLIER >> (32 - bits);
+}
+
+static __always_inline __u32 epoch_of_address(const struct node_state *state,
+					      const union address *address)
+{
+	__u32 words = address->words[0] ^ address->words[1] ^ address->words[2] ^ address->words[3];
+
+	return state->addresses[epoch_place(words, EPOCH_ADDRESS_BITS)];
+}
+
+static __always_inline __u32 epoch_of_identity(const struct node_state *state, __u32 identity)
+{
+	return state->identities[epoch_place(identity >> 4, EPOCH_IDENTITY_BITS)];
+}
+
+static __always_inline __u32 epoch_of_policy(const struct node_state *state, __u32 policy)
+{
+	return state->policies[epoch_place(policy, EPOCH_POLICY_BITS)];
+}
+
+static __always_inline struct node_state *node_state_find(void)
 {
 	__u32 zero = 0;
-	struct node_state *state = bpf_map_lookup_elem(&podwire_state, &zero);
 
-	return state ? state->policy_epoch : 0;
+	return bpf_map_lookup_elem(&podwire_state, &zero);
 }
 
 static __always_inline __u32 service_epoch(void)
 {
-	__u32 zero = 0;
-	struct node_state *state = bpf_map_lookup_elem(&podwire_state, &zero);
+	struct node_state *state = node_state_find();
 
 	return state ? state->service_epoch : 0;
 }
@@ -222,8 +243,8 @@ static __always_inline void ct_touch(struct ct_entry *entry, struct flow *flow, 
 		entry->expires = expires;
 		flow->flags |= FLOW_REFRESH;
 	}
-	/* Signed: another CPU may be a jiffy ahead. */
-	if ((__s32)(flow->now - entry->reported) >= (__s32)config_trace_interval)
+	/* One more: another CPU may be a jiffy ahead. */
+	if ((__u16)(flow->now - entry->reported + 1) > config_trace_interval)
 		flow->flags |= FLOW_REPORT;
 	if (flow->flags & FLOW_REPORT)
 		entry->reported = flow->now;

@@ -55,11 +55,11 @@ struct flow {
 	__u32 now; /* s, CLOCK_BOOTTIME */
 	__u32 length;
 	__u32 fragment_id;
-	__u32 end; /* offset behind the packet: as its IP header says, not what trails it */
-	__u16 flags;
-	__u16 rev_nat; /* the Service this packet was translated for */
+	__u32 end;     /* offset behind the packet: as its IP header says, not what trails it */
+	__u32 rev_nat; /* the Service this packet was translated for */
 	__u32 backend;
-	__u32 service_epoch;   /* read before its Service was looked at */
+	__u32 service_epoch; /* read before its Service was looked at */
+	__u16 flags;
 	__u16 error;           /* errno of the kernel call that failed */
 	__u16 inner_transport; /* FLOW_ERROR: offset of the inner transport header */
 	__u8 tcp_flags;
@@ -121,8 +121,9 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
  */
 struct scratch {
 	struct flow flow;
-	__u32 seconds; /* CLOCK_BOOTTIME when `tick` was read */
-	__u64 tick;    /* jiffies */
+	struct ct_entry entry; /* one that is being made */
+	__u32 seconds;         /* CLOCK_BOOTTIME when `tick` was read */
+	__u64 tick;            /* jiffies */
 };
 
 struct {
@@ -146,11 +147,17 @@ static __always_inline __u32 scratch_now(struct scratch *scratch)
 	return scratch->seconds;
 }
 
+static __always_inline struct scratch *scratch_here(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&podwire_scratch, &zero);
+}
+
 /* A blank flow; NULL never happens, but the verifier cannot know. */
 static __always_inline struct flow *flow_begin(struct __sk_buff *skb, enum direction direction)
 {
-	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&podwire_scratch, &zero);
+	struct scratch *scratch = scratch_here();
 	struct flow *flow;
 
 	if (!scratch)

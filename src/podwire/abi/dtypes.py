@@ -18,28 +18,28 @@ CT_KEY = np.dtype(
 
 CT_ENTRY = np.dtype(
     {
-        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "reported", "identity", "policy", "rule", "packets_sent", "bytes_sent", "packets_received", "bytes_received", "backend", "proxy_port", "tcp_flags_sent", "tcp_flags_received"],
-        "formats": ["=u4", "=u4", "=u4", "=u2", "=u1", "=u1", "=u4", "=u4", "=u4", "=u4", "=u8", "=u8", "=u8", "=u8", "=u4", "=u2", "=u1", "=u1"],
-        "offsets": [0, 4, 8, 12, 14, 15, 16, 20, 24, 28, 32, 40, 48, 56, 64, 68, 70, 71],
+        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "tcp_flags_sent", "tcp_flags_received", "reported", "proxy_port", "identity", "policy", "rule", "backend", "packets_sent", "bytes_sent", "packets_received", "bytes_received"],
+        "formats": ["=u4", "=u4", "=u4", "=u4", "=u1", "=u1", "=u1", "=u1", "=u2", "=u2", "=u4", "=u4", "=u4", "=u4", "=u8", "=u8", "=u8", "=u8"],
+        "offsets": [0, 4, 8, 12, 16, 17, 18, 19, 20, 22, 24, 28, 32, 36, 40, 48, 56, 64],
         "itemsize": 72,
     }
 )
 
 CT_MEMORY = np.dtype(
     {
-        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "address", "backend", "port"],
-        "formats": ["=u4", "=u4", "=u4", "=u2", "=u1", "=u1", "(16,)u1", "=u4", ">u2"],
-        "offsets": [0, 4, 8, 12, 14, 15, 16, 32, 36],
-        "itemsize": 64,
+        "names": ["expires", "share", "epoch", "rev_nat", "direction", "flags", "port", "backend", "address"],
+        "formats": ["=u4", "=u4", "=u4", "=u4", "=u1", "=u1", ">u2", "=u4", "(16,)u1"],
+        "offsets": [0, 4, 8, 12, 16, 17, 18, 20, 24],
+        "itemsize": 72,
     }
 )
 
 NODE_STATE = np.dtype(
     {
-        "names": ["policy_epoch", "service_epoch"],
-        "formats": ["=u4", "=u4"],
-        "offsets": [0, 4],
-        "itemsize": 8,
+        "names": ["policy_epoch", "service_epoch", "addresses", "identities", "policies"],
+        "formats": ["=u4", "=u4", "V16384", "V16384", "V4096"],
+        "offsets": [0, 4, 8, 16392, 32776],
+        "itemsize": 36872,
     }
 )
 
@@ -63,9 +63,9 @@ FRAGMENT_PORTS = np.dtype(
 
 ENDPOINT = np.dtype(
     {
-        "names": ["device", "identity", "policy", "id", "flags", "mac", "host_mac", "ipv4", "ipv6"],
-        "formats": ["=u4", "=u4", "=u4", "=u2", "=u2", "(6,)u1", "(6,)u1", "(16,)u1", "(16,)u1"],
-        "offsets": [0, 4, 8, 12, 14, 16, 22, 32, 48],
+        "names": ["device", "identity", "policy", "id", "flags", "mac", "host_mac", "epoch", "ipv4", "ipv6"],
+        "formats": ["=u4", "=u4", "=u4", "=u2", "=u2", "(6,)u1", "(6,)u1", "=u4", "(16,)u1", "(16,)u1"],
+        "offsets": [0, 4, 8, 12, 14, 16, 22, 28, 32, 48],
         "itemsize": 64,
     }
 )
@@ -171,10 +171,10 @@ FRONTEND_KEY = np.dtype(
 
 FRONTEND = np.dtype(
     {
-        "names": ["set", "count", "rev_nat", "flags", "affinity_timeout"],
-        "formats": ["=u4", "=u4", "=u2", "=u1", "=u4"],
-        "offsets": [0, 4, 8, 10, 12],
-        "itemsize": 16,
+        "names": ["set", "count", "rev_nat", "affinity_timeout", "flags"],
+        "formats": ["=u4", "=u4", "=u4", "=u4", "=u1"],
+        "offsets": [0, 4, 8, 12, 16],
+        "itemsize": 20,
     }
 )
 

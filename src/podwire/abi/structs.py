@@ -45,30 +45,30 @@ class CtKey(msgspec.Struct, frozen=True, gc=False):
 class CtEntry(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "ct_entry"
     SIZE: ClassVar[int] = 72
-    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHBBIIIIQQQQIHBB")
-    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 14, "flags": 15, "reported": 16, "identity": 20, "policy": 24, "rule": 28, "packets_sent": 32, "bytes_sent": 40, "packets_received": 48, "bytes_received": 56, "backend": 64, "proxy_port": 68, "tcp_flags_sent": 70, "tcp_flags_received": 71}
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIIBBBBHHIIIIQQQQ")
+    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 16, "flags": 17, "tcp_flags_sent": 18, "tcp_flags_received": 19, "reported": 20, "proxy_port": 22, "identity": 24, "policy": 28, "rule": 32, "backend": 36, "packets_sent": 40, "bytes_sent": 48, "packets_received": 56, "bytes_received": 64}
 
     expires: int = 0  # s, CLOCK_BOOTTIME
     share: int = 0  # who it is charged to, see ct_share
-    epoch: int = 0  # node_state.policy_epoch when it was asked
+    epoch: int = 0  # of what decided, when it was asked: see node_state
     rev_nat: int = 0  # service whose address replies must show; 0 = none
     direction: int = 0  # enum direction: who opened it, seen from the endpoint
     flags: int = 0  # enum ct_flags
-    reported: int = 0  # s: when an event was last emitted for it
+    tcp_flags_sent: int = 0  # all seen so far
+    tcp_flags_received: int = 0
+    reported: int = 0  # s, the low 16 bits: when an event was last emitted for it
+    proxy_port: int = 0
     identity: int = 0  # of the remote side, when last asked
     policy: int = 0  # the policy that allowed it; a changed one is asked anew
     rule: int = 0  # the rule that allowed it
+    backend: int = 0  # that a Service gave it
     packets_sent: int = 0  # by the local side
     bytes_sent: int = 0
     packets_received: int = 0
     bytes_received: int = 0
-    backend: int = 0  # that a Service gave it
-    proxy_port: int = 0
-    tcp_flags_sent: int = 0  # all seen so far
-    tcp_flags_received: int = 0
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, self.reported, self.identity, self.policy, self.rule, self.packets_sent, self.bytes_sent, self.packets_received, self.bytes_received, self.backend, self.proxy_port, self.tcp_flags_sent, self.tcp_flags_received)
+        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, self.tcp_flags_sent, self.tcp_flags_received, self.reported, self.proxy_port, self.identity, self.policy, self.rule, self.backend, self.packets_sent, self.bytes_sent, self.packets_received, self.bytes_received)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> CtEntry:
@@ -80,9 +80,9 @@ class CtMemory(msgspec.Struct, frozen=True, gc=False):
     given. As an entry up to `flags`; the epoch is node_state.service_epoch."""
 
     NAME: ClassVar[str] = "ct_memory"
-    SIZE: ClassVar[int] = 64
-    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHBB16sIH26x")
-    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 14, "flags": 15, "address": 16, "backend": 32, "port": 36, "pad": 38}
+    SIZE: ClassVar[int] = 72
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIIBBHI16s32x")
+    OFFSETS: ClassVar[dict[str, int]] = {"expires": 0, "share": 4, "epoch": 8, "rev_nat": 12, "direction": 16, "flags": 17, "port": 18, "backend": 20, "address": 24, "pad": 40}
 
     expires: int = 0
     share: int = 0
@@ -90,32 +90,38 @@ class CtMemory(msgspec.Struct, frozen=True, gc=False):
     rev_nat: int = 0
     direction: int = 0
     flags: int = 0
-    address: _Raw = _Raw(16)
-    backend: int = 0  # its id
     port: int = 0
+    backend: int = 0  # its id
+    address: _Raw = _Raw(16)
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, self.address, self.backend, _htons(self.port))
+        return self.LAYOUT.pack(self.expires, self.share, self.epoch, self.rev_nat, self.direction, self.flags, _htons(self.port), self.backend, self.address)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> CtMemory:
         v = cls.LAYOUT.unpack(raw)
-        return cls(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], _htons(v[8]))
+        return cls(v[0], v[1], v[2], v[3], v[4], v[5], _htons(v[6]), v[7], v[8])
 
 
 class NodeState(msgspec.Struct, frozen=True, gc=False):
-    """One per node."""
+    """One per node. What decided about a connection has an epoch, bumped when it changed: who has the
+    remote address, of which classes the remote identity is, what the policy says; beside them the
+    endpoint's own and one for all. Each only grows, so their sum is what it was while none did. Several
+    addresses share one by their hash; then connections are asked about in vain."""
 
     NAME: ClassVar[str] = "node_state"
-    SIZE: ClassVar[int] = 8
-    LAYOUT: ClassVar[_Layout] = _Layout("=II")
-    OFFSETS: ClassVar[dict[str, int]] = {"policy_epoch": 0, "service_epoch": 4}
+    SIZE: ClassVar[int] = 36872
+    LAYOUT: ClassVar[_Layout] = _Layout("=II16384s16384s4096s")
+    OFFSETS: ClassVar[dict[str, int]] = {"policy_epoch": 0, "service_epoch": 4, "addresses": 8, "identities": 16392, "policies": 32776}
 
-    policy_epoch: int = 0  # bumped when something that was allowed may no longer be
+    policy_epoch: int = 0  # bumped when anything that was allowed may no longer be
     service_epoch: int = 0  # bumped when a backend may no longer be what a flow remembers
+    addresses: _Raw = _Raw(16384)  # by the words of an address, xor
+    identities: _Raw = _Raw(16384)  # by identity / 16
+    policies: _Raw = _Raw(4096)  # by the policy's number
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.policy_epoch, self.service_epoch)
+        return self.LAYOUT.pack(self.policy_epoch, self.service_epoch, self.addresses, self.identities, self.policies)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> NodeState:
@@ -165,8 +171,8 @@ class FragmentPorts(msgspec.Struct, frozen=True, gc=False):
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "endpoint"
     SIZE: ClassVar[int] = 64
-    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHH6s6s4x16s16s")
-    OFFSETS: ClassVar[dict[str, int]] = {"device": 0, "identity": 4, "policy": 8, "id": 12, "flags": 14, "mac": 16, "host_mac": 22, "pad": 28, "ipv4": 32, "ipv6": 48}
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIHH6s6sI16s16s")
+    OFFSETS: ClassVar[dict[str, int]] = {"device": 0, "identity": 4, "policy": 8, "id": 12, "flags": 14, "mac": 16, "host_mac": 22, "epoch": 28, "ipv4": 32, "ipv6": 48}
 
     device: int = 0  # ifindex of the host-side veth
     identity: int = 0
@@ -175,11 +181,12 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     flags: int = 0
     mac: _Raw = _Raw(6)  # of the pod's own interface
     host_mac: _Raw = _Raw(6)  # of the host-side veth
+    epoch: int = 0  # another one when its connections must be asked about again
     ipv4: _Raw = _Raw(16)  # zero = has none
     ipv6: _Raw = _Raw(16)
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.device, self.identity, self.policy, self.id, self.flags, self.mac, self.host_mac, self.ipv4, self.ipv6)
+        return self.LAYOUT.pack(self.device, self.identity, self.policy, self.id, self.flags, self.mac, self.host_mac, self.epoch, self.ipv4, self.ipv6)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> Endpoint:
@@ -428,18 +435,18 @@ class FrontendKey(msgspec.Struct, frozen=True, gc=False):
 
 class Frontend(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "frontend"
-    SIZE: ClassVar[int] = 16
-    LAYOUT: ClassVar[_Layout] = _Layout("=IIHB1xI")
-    OFFSETS: ClassVar[dict[str, int]] = {"set": 0, "count": 4, "rev_nat": 8, "flags": 10, "pad": 11, "affinity_timeout": 12}
+    SIZE: ClassVar[int] = 20
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIIB3x")
+    OFFSETS: ClassVar[dict[str, int]] = {"set": 0, "count": 4, "rev_nat": 8, "affinity_timeout": 12, "flags": 16, "pad": 17}
 
     set: int = 0
     count: int = 0  # backends in the set; 0 = drop or refuse
     rev_nat: int = 0  # the service's number in podwire_rev_nat
-    flags: int = 0  # enum frontend_flags
     affinity_timeout: int = 0  # s
+    flags: int = 0  # enum frontend_flags
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.set, self.count, self.rev_nat, self.flags, self.affinity_timeout)
+        return self.LAYOUT.pack(self.set, self.count, self.rev_nat, self.affinity_timeout, self.flags)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> Frontend:

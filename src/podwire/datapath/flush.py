@@ -46,12 +46,10 @@ async def write(mirror: Mirror, grow: Grow | None, work: Mapping[bytes, bytes]) 
     return mirror.wrote(work, await _do(len(work), partial(_put_singly, mirror.map, work)))
 
 
-async def remove(mirror: Mirror) -> bool:
-    """Delete what no row wants any more; whether there was any."""
-    keys = mirror.leaving()
-    if not keys:
-        return False
-    return mirror.removed(keys, await _do(len(keys), partial(_delete, mirror.map, keys)))
+async def remove(mirror: Mirror, keys: Sequence[bytes]) -> None:
+    """Delete `keys`, which no row wants any more."""
+    if keys:
+        mirror.removed(keys, await _do(len(keys), partial(_delete, mirror.map, keys)))
 
 
 async def _do(entries: int, work: Callable[[], T]) -> T:

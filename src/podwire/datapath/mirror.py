@@ -124,17 +124,16 @@ class Mirror:
         self._gone.clear()
         return keys
 
-    def removed(self, keys: Collection[bytes], error: PodwireError | None) -> bool:
+    def removed(self, keys: Collection[bytes], error: PodwireError | None) -> None:
         """`keys` are gone; with `error` some of them may be, and they stay to be removed."""
         if error is not None:
             log.warning("%s: cannot remove %d entries, trying again: %s", self.name, len(keys), error)
             self._gone.update(keys)
             self._unsure.update(keys)
-            return False
+            return
         for key in keys:
             del self.held[key]
         self._unsure.difference_update(keys)
-        return bool(keys)
 
     @property
     def refused(self) -> bool:

@@ -6,6 +6,7 @@ packed as the kernel has them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from ipaddress import ip_address
 
@@ -129,10 +130,15 @@ def endpoint_value(row: EndpointRow, policy: EndpointPolicyRow | None) -> struct
     )
 
 
-def with_carrier(value: structs.Endpoint, carrier: bool) -> structs.Endpoint:
-    """The endpoint as it is while its device has a carrier, or has lost it."""
-    flags = value.flags & ~enums.EndpointFlags.DOWN
-    return msgspec.structs.replace(value, flags=int(flags | (0 if carrier else enums.EndpointFlags.DOWN)))
+def endpoint_entry(value: structs.Endpoint, carrier: bool) -> bytes:
+    """The endpoint as it is while its device has a carrier, or has lost it.
+
+    Its epoch is of all that decides about its connections, so another pod at its addresses, or one that
+    policy is asked about otherwise, has another. Not of the carrier: without one nothing passes anyway.
+    """
+    known = msgspec.structs.replace(value, flags=value.flags & ~enums.EndpointFlags.DOWN, epoch=0)
+    flags = known.flags | (0 if carrier else int(enums.EndpointFlags.DOWN))
+    return msgspec.structs.replace(known, flags=flags, epoch=zlib.crc32(known.pack())).pack()
 
 
 def endpoint_addresses(row: EndpointRow) -> list[bytes]:

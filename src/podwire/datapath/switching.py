@@ -147,7 +147,7 @@ class Switching:
         if flags:
             self.flagged[number] = flags
         value = msgspec.structs.replace(value, flags=int((value.flags & ~missing.FLAGS) | flags))
-        packed = rows.with_carrier(value, row.ifindex not in self._lost).pack()
+        packed = rows.endpoint_entry(value, row.ifindex not in self._lost)
         device, at = U32.pack(row.ifindex), rows.endpoint_addresses(row)
         self._mirrors[BY_ADDRESS].want(row.id, {key: packed for key in at})
         self._mirrors[BY_DEVICE].want(row.id, {device: packed} if row.ifindex else {})

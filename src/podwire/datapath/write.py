@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
 from podwire.datapath import failures, flush, missing, rows, switching
-from podwire.datapath.epochs import Epochs
+from podwire.datapath.epochs import Changes, Epochs
 from podwire.datapath.flush import Grow
 from podwire.datapath.leaving import Leaving
 from podwire.datapath.mirror import Mirror, Target
@@ -196,7 +196,7 @@ class Writer:
 
     async def _flush(self) -> None:
         """Write in order, remove in the opposite one, then have connections asked anew."""
-        changed: set[str] = set()
+        changed = Changes()
         wanted = self._wanted_policies()
         try:
             await self._write_and_remove(changed)
@@ -205,8 +205,8 @@ class Writer:
         finally:  # cancelled, too: what was written counts for the connections there are
             self._epochs.changed(changed)
 
-    async def _write_and_remove(self, changed: set[str]) -> None:
-        """Adds to `changed` the maps in which anything did."""
+    async def _write_and_remove(self, changed: Changes) -> None:
+        """Adds to `changed` what was written and removed."""
         for name in ORDER:
             if name == failures.ADDRESSES[0]:
                 await self._guard(changed)
@@ -216,36 +216,37 @@ class Writer:
             await self._write(name, changed)
         await self._remove(ORDER, changed)
 
-    async def _guard(self, changed: set[str]) -> None:
+    async def _guard(self, changed: Changes) -> None:
         """Peers that are not in the kernel must be none to endpoints before an address may lead to them."""
         shortage, broken = missing.of(self._mirrors), failures.broken_policies(self._mirrors)
         if (shortage or broken) and self._switching.guard(shortage, broken):
             for name in switching.MAPS:
                 await self._write(name, changed)
 
-    async def _write(self, name: str, changed: set[str]) -> None:
+    async def _write(self, name: str, changed: Changes) -> None:
         mirror = self._mirrors[name]
-        work, known = mirror.work(), name in changed
+        work = mirror.work()
         torn = missing.torn(self._mirrors, work) if name == missing.PEERS else {}
         work = {key: value for key, value in work.items() if key not in torn}
         if work:
-            changed.add(name)  # also if we are cancelled before it is known
-            if not await flush.write(mirror, self._grow, work) and not known:
-                changed.discard(name)
+            fresh = changed.add(name, work)  # also if we are cancelled before it is known
+            if not await flush.write(mirror, self._grow, work):
+                changed.take_back(name, fresh)
         if torn:
             mirror.withhold(torn, next(iter(self._mirrors[missing.POLICY].failures.values())))
 
-    async def _remove(self, names: Sequence[str], changed: set[str]) -> None:
+    async def _remove(self, names: Sequence[str], changed: Changes) -> None:
         """A refusal ends it: what the rows that stay point at stays as well."""
         for name in reversed(names):
             if name == failures.POLICY[-1] and self._leaving:
                 self._leaving.release_all_but(self._switching.obeyed())
-            if await flush.remove(self._mirrors[name]):
-                changed.add(name)
+            keys = self._mirrors[name].leaving()
+            changed.add(name, keys)  # of a removal that is refused some may be gone
+            await flush.remove(self._mirrors[name], keys)
             if self._mirrors[name].refused:
                 return
 
-    async def _make_room(self, changed: set[str]) -> None:
+    async def _make_room(self, changed: Changes) -> None:
         """Old policy and new one do not fit side by side, but the new one fits: nothing passes between.
 
         Rows of a policy that is still obeyed may not go one by one: without a denial, more would pass.
@@ -267,7 +268,7 @@ class Writer:
         await self._flush()
         # What an earlier agent allowed under another configuration (audit mode), or wrote and did not live
         # to have asked about, is asked about again.
-        self._epochs.changed(set(ORDER))
+        self._epochs.all_changed()
         # Only now it is known that nothing is missing, where an earlier agent's flags say so.
         self._switching.complete = True
         await self._flush()

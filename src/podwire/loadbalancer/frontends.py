@@ -34,7 +34,7 @@ ServiceKey = Hashable  # (namespace, name)
 
 SERVED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 LAST_BACKEND = (1 << 32) - 1
-LAST_REV_NAT = (1 << 16) - 1
+LAST_REV_NAT = (1 << 32) - 1
 
 
 class Use(NamedTuple):

@@ -218,8 +218,8 @@ class World:
             pod.flags,
             pod.mac,
             pod.host_mac,
-            pack(pod.ipv4),
-            pack(pod.ipv6),
+            ipv4=pack(pod.ipv4),
+            ipv6=pack(pod.ipv6),
         )
         self._highest = max(self._highest, pod.id)
         self.maps["podwire_devices"][pod.device] = row
@@ -276,7 +276,7 @@ class World:
             self.maps["podwire_slots"][SlotKey(number, slot)] = id
         self.maps["podwire_rev_nat"][number] = RevNat(pack(address), port)
         self.maps["podwire_frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
-            number, len(backends), number, flags
+            number, len(backends), number, flags=flags
         )
         self.services_changed()
 

@@ -17,7 +17,9 @@ def write(mirror: Mirror, grow: Grow | None = None) -> bool:
 
 
 def remove(mirror: Mirror) -> bool:
-    return asyncio.run(flush_map.remove(mirror))
+    keys = mirror.leaving()
+    asyncio.run(flush_map.remove(mirror, keys))
+    return bool(keys) and not mirror.refused
 
 
 def flush(mirror: Mirror) -> None:

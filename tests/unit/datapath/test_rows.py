@@ -58,7 +58,7 @@ def test_services() -> None:
     row = FrontendRow("10.96.0.1", 443, 6, "default", "web", "https", "ClusterIP", 9, 77, (4, 5), 30)
     ((key, value),) = rows.frontend(row).items()
     assert structs.FrontendKey.unpack(key) == structs.FrontendKey(addresses.pack("10.96.0.1"), 443, 6)
-    assert structs.Frontend.unpack(value) == structs.Frontend(77, 2, 9, 2, 30)
+    assert structs.Frontend.unpack(value) == structs.Frontend(77, 2, 9, 30, 2)
     assert [structs.SlotKey.unpack(key) for key in rows.slots(row)] == [
         structs.SlotKey(77, 0),
         structs.SlotKey(77, 1),
