@@ -4,7 +4,7 @@
  *
  * Policies and classes are content-addressed (a hash of the rules, a hash of the
  * clauses that select the class), so a row never changes its meaning: identities
- * come and go by one row each, a changed policy is written whole under a new number
+ * come and go by one write each, a changed policy is written whole under a new number
  * and the endpoint switched to it by one write.
  */
 #pragma once
@@ -30,11 +30,20 @@ enum policy_match {
 	MATCH_PROTO_ONLY = 6,
 };
 
-struct policy_peer_key {
+#define PEER_BLOCK_BITS 4
+
+/* Identities by blocks of 16: what is asked about many of them stays in the processor's cache. A
+ * block is written whole, so an identity that is POLICY_CLASS_ANY in it is that.
+ */
+struct policy_peers_key {
 	__u32 policy;
-	__u32 identity;
+	__u32 block;    /* identity / 16 */
 	__u8 direction; /* enum direction */
 	__u8 pad[3];
+};
+
+struct policy_peers {
+	__u32 classes[16]; /* by the identity's low bits */
 };
 
 /* LPM. Always whole up to direction (72 bits); then protocol (80); then port bits (80..96). */

@@ -9,13 +9,13 @@
 #include "ipcache.h"
 #include "abi/policy.h"
 
-#define POLICY_PEERS_MAX   131072
+#define POLICY_PEERS_MAX   131072 /* blocks of 16 identities */
 #define POLICY_ENTRIES_MAX 65536
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct policy_peer_key);
-	__type(value, __u32);
+	__type(key, struct policy_peers_key);
+	__type(value, struct policy_peers);
 	__uint(max_entries, POLICY_PEERS_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } podwire_policy_peers SEC(".maps");
@@ -46,14 +46,14 @@ static __always_inline bool policy_knows_address(const struct endpoint *endpoint
 static __always_inline bool policy_class_of(const struct endpoint *endpoint, __u32 identity,
 					    __u8 direction, __u32 *class)
 {
-	struct policy_peer_key key = {
+	struct policy_peers_key key = {
 		.policy = endpoint->policy,
-		.identity = identity,
+		.block = identity >> PEER_BLOCK_BITS,
 		.direction = direction,
 	};
-	__u32 *found = bpf_map_lookup_elem(&podwire_policy_peers, &key);
+	struct policy_peers *found = bpf_map_lookup_elem(&podwire_policy_peers, &key);
 
-	*class = found ? *found : POLICY_CLASS_ANY;
+	*class = found ? found->classes[identity & ((1 << PEER_BLOCK_BITS) - 1)] : POLICY_CLASS_ANY;
 	return found || !(endpoint->flags & ENDPOINT_PEERS_MISSING);
 }
 

@@ -1,4 +1,4 @@
-"""ns per packet of the shipped programs, by BPF_PROG_TEST_RUN: `python tests/bench/packets.py [--json]`.
+"""ns per packet of the shipped programs, by BPF_PROG_TEST_RUN: `python tests/bench/packets.py [--json] [PART …]`.
 
 A small program (vary.bpf.c) writes another packet at each repetition of the kernel's loop and goes on to the
 program that is measured; what the loop and the writing cost is measured alone and taken off. Each
@@ -16,12 +16,13 @@ from pathlib import Path
 from struct import pack as bytes_of
 
 from podwire.abi.enums import Direction, EndpointFlags
-from podwire.abi.structs import Backend, Frontend, FrontendKey, PolicyPeerKey, RevNat, SlotKey
+from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, SlotKey
 from podwire.base.addresses import pack
 from podwire.bpf.map import U32, raw
 from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
-from podwire.datapath import objects
+from podwire.datapath import objects, peers
 from podwire.net import namespaces
+from podwire.state.tables import PeerRow
 from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World
 
 ROOT = Path(__file__).parents[2]
@@ -178,10 +179,9 @@ def decisions(bench: Bench) -> None:
             world.rule(2, Direction.INGRESS, protocol=6, port=80, peer_class=peer_class)
             for port in range(20):
                 world.rule(2, Direction.INGRESS, protocol=6, port=8000 + port, peer_class=peer_class)
-        world.maps["podwire_policy_peers"].put_many(
-            (PolicyPeerKey(2, 10_000 + number, Direction.INGRESS), 1 + number % 8)
-            for number in range(identities)
-        )
+        rows = (PeerRow(2, Direction.INGRESS, 10_000 + one, 1 + one % 8) for one in range(identities))
+        with world.maps["podwire_policy_peers"].untyped() as blocks:
+            blocks.put_many(peers.entries(rows).items())
         frame = bench.sent(bench.client, server.ipv4)
         varying = {**local(server), "source_port_base": 4000, "identity_device": bench.client.device}
         varying |= {"identity_mask": identities - 1, "bump": 1}
@@ -268,10 +268,13 @@ def main() -> None:
             [*command, "-c", str(Path(__file__).parent / "vary.bpf.c"), "-o", str(vary)], check=True
         )
         bench = Bench(vary)
-        parts: list[Callable[[Bench], None]] = [ground, established, decisions, new_flows, services]
+        parts: list[Callable[[Bench], None]] = [established, decisions, new_flows, services]
+        only = [word for word in sys.argv[1:] if not word.startswith("-")]
         try:
+            ground(bench)
             for part in parts:
-                part(bench)
+                if not only or part.__name__ in only:
+                    part(bench)
         finally:
             bench.world.close()
     if "--json" in sys.argv:

@@ -143,18 +143,22 @@ class Story:
     def step(self) -> None:
         """One change of the world."""
         dice = self.dice
-        match dice.randrange(8):
+        match dice.randrange(9):
             case 0 | 1:
                 pod = dice.choice(self.pods)
                 self.obeyed[pod.id] = self.policy()
             case 2:
-                self.identities.append(256 + len(self.identities))
+                # Some share a block of the map of peers, and a number is another's after it was one's.
+                self.identities.append(next(one for one in range(256, 1000, 7) if one not in self.identities))
             case 3 | 4:
                 self.behind[dice.choice(PREFIXES)] = self.other()
             case 5 | 6:
                 self.behind[dice.choice(ADDRESSES) + "/32"] = self.other()
             case 7 if self.behind:
                 del self.behind[dice.choice(list(self.behind))]
+            case 8 if (gone := self.other()) != WORLD:
+                self.identities.remove(gone)
+                self.behind = {prefix: one for prefix, one in self.behind.items() if one != gone}
         self.write()
 
     def other(self) -> int:

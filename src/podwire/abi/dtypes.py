@@ -133,12 +133,21 @@ METRIC_VALUE = np.dtype(
     }
 )
 
-POLICY_PEER_KEY = np.dtype(
+POLICY_PEERS_KEY = np.dtype(
     {
-        "names": ["policy", "identity", "direction"],
+        "names": ["policy", "block", "direction"],
         "formats": ["=u4", "=u4", "=u1"],
         "offsets": [0, 4, 8],
         "itemsize": 12,
+    }
+)
+
+POLICY_PEERS = np.dtype(
+    {
+        "names": ["classes"],
+        "formats": ["V64"],
+        "offsets": [0],
+        "itemsize": 64,
     }
 )
 

@@ -352,21 +352,40 @@ class MetricValue(msgspec.Struct, frozen=True, gc=False):
         return cls(*cls.LAYOUT.unpack(raw))
 
 
-class PolicyPeerKey(msgspec.Struct, frozen=True, gc=False):
-    NAME: ClassVar[str] = "policy_peer_key"
+class PolicyPeersKey(msgspec.Struct, frozen=True, gc=False):
+    """Identities by blocks of 16: what is asked about many of them stays in the processor's cache. A block
+    is written whole, so an identity that is POLICY_CLASS_ANY in it is that."""
+
+    NAME: ClassVar[str] = "policy_peers_key"
     SIZE: ClassVar[int] = 12
     LAYOUT: ClassVar[_Layout] = _Layout("=IIB3x")
-    OFFSETS: ClassVar[dict[str, int]] = {"policy": 0, "identity": 4, "direction": 8, "pad": 9}
+    OFFSETS: ClassVar[dict[str, int]] = {"policy": 0, "block": 4, "direction": 8, "pad": 9}
 
     policy: int = 0
-    identity: int = 0
+    block: int = 0  # identity / 16
     direction: int = 0  # enum direction
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.policy, self.identity, self.direction)
+        return self.LAYOUT.pack(self.policy, self.block, self.direction)
 
     @classmethod
-    def unpack(cls, raw: _Raw) -> PolicyPeerKey:
+    def unpack(cls, raw: _Raw) -> PolicyPeersKey:
+        return cls(*cls.LAYOUT.unpack(raw))
+
+
+class PolicyPeers(msgspec.Struct, frozen=True, gc=False):
+    NAME: ClassVar[str] = "policy_peers"
+    SIZE: ClassVar[int] = 64
+    LAYOUT: ClassVar[_Layout] = _Layout("=64s")
+    OFFSETS: ClassVar[dict[str, int]] = {"classes": 0}
+
+    classes: _Raw = _Raw(64)  # by the identity's low bits
+
+    def pack(self) -> _Raw:
+        return self.LAYOUT.pack(self.classes)
+
+    @classmethod
+    def unpack(cls, raw: _Raw) -> PolicyPeers:
         return cls(*cls.LAYOUT.unpack(raw))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from podwire.abi.enums import POLICY_PREFIX_PORT, POLICY_PREFIX_PROTOCOL, BackendFlags, PolicyVerdict
 from podwire.abi.structs import SlotKey
 from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
-from podwire.datapath import conntrack
+from podwire.datapath import conntrack, peers
 from podwire.datapath.maps import Maps
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -106,20 +106,21 @@ def _pod(tables: Tables, address: str) -> str:
 def policies(maps: Maps, tables: Tables) -> Rows:
     """Entries of stage two, with who is in their class by stage one."""
     members: dict[tuple[int, int, int], list[int]] = {}
-    for peer, number in maps["podwire_policy_peers"].items():
-        members.setdefault((peer.policy, number, peer.direction), []).append(peer.identity)
+    for key, block in maps["podwire_policy_peers"].items():
+        for peer, number in peers.classes(key.pack(), block.pack()):
+            members.setdefault((key.policy, number, key.direction), []).append(peer)
     obeying: dict[int, list[int]] = {}
     for obeyed in tables.endpoint_policies:
         obeying.setdefault(obeyed.policy, []).append(obeyed.endpoint)
     found: Rows = []
     for key, entry in maps["podwire_policy"].items():
-        peers = sorted(members.get((key.policy, key.peer_class, key.direction), ()))
+        named = sorted(members.get((key.policy, key.peer_class, key.direction), ()))
         found.append(
             {
                 "policy": key.policy,
                 "endpoints": sorted(obeying.get(key.policy, ())),
                 "direction": Direction(key.direction).word,
-                "peers": [_named(tables, peer) for peer in peers] if key.peer_class else ["any other"],
+                "peers": [_named(tables, peer) for peer in named] if key.peer_class else ["any other"],
                 "port": _ports(key.prefix_length, key.protocol, key.port),
                 "verdict": PolicyVerdict(entry.verdict).name.lower().replace("_", " "),
                 "proxy_port": entry.proxy_port,

@@ -135,9 +135,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = 512
     policy_map_max: Annotated[int, Meta(description="policy entries", ge=64, le=ENTRIES_MAX)] = 65536
-    policy_peers_max: Annotated[int, Meta(description="identities × policies", ge=64, le=ENTRIES_MAX)] = (
-        131072
-    )
+    policy_peers_max: Annotated[
+        int, Meta(description="blocks of 16 identities × policies", ge=64, le=ENTRIES_MAX)
+    ] = 131072
     ipcache_max: Annotated[int, Meta(description="addresses with identities", ge=64, le=ENTRIES_MAX)] = 65536
     lb_map_max: Annotated[
         int, Meta(description="frontends; backends and slots four times that", ge=64, le=ENTRIES_MAX // 4)

@@ -101,8 +101,9 @@ def of_address(address: bytes) -> int:
     return PLACES["addresses"] + _place(first ^ second ^ third ^ fourth, enums.EPOCH_ADDRESS_BITS)
 
 
-def of_identity(identity: int) -> int:
-    return PLACES["identities"] + _place(identity >> 4, enums.EPOCH_IDENTITY_BITS)
+def of_block(block: int) -> int:
+    """The word for connections with peers of 16 identities."""
+    return PLACES["identities"] + _place(block, enums.EPOCH_IDENTITY_BITS)
 
 
 def of_policy(policy: int) -> int:
@@ -116,7 +117,7 @@ def _place(value: int, bits: int) -> int:
 # What may allow or deny. Of podwire_devices the endpoint's own epoch tells, which stands in its row.
 DECIDING: dict[str, Callable[[bytes], int]] = {
     "podwire_policy": lambda key: of_policy(structs.PolicyKey.unpack(key).policy),
-    "podwire_policy_peers": lambda key: of_identity(structs.PolicyPeerKey.unpack(key).identity),
+    "podwire_policy_peers": lambda key: of_block(structs.PolicyPeersKey.unpack(key).block),
     "podwire_ipcache": of_address,
     "podwire_endpoints": of_address,
 }

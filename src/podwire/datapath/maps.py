@@ -45,9 +45,9 @@ _SPECS = (
     ),
     MapSpec(
         "podwire_policy_peers",
-        structs.PolicyPeerKey,
-        U32,
-        "identity → class of peers",
+        structs.PolicyPeersKey,
+        structs.PolicyPeers,
+        "16 identities → their classes of peers",
         "policy_peers",
         "policy_peers_max",
     ),

@@ -87,6 +87,10 @@ class Mirror:
         """What an entry that is not written yet is to be."""
         return self._dirty.get(key)
 
+    def latest(self, key: bytes) -> bytes | None:
+        """What an entry is, or is to be once it is written."""
+        return self._dirty.get(key, self.held.get(key))
+
     def is_leaving(self, key: bytes) -> bool:
         """Whether the entry is still there and to be removed."""
         return key in self._gone

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from podwire.abi import enums, structs
+from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
+from podwire.datapath import peers
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -49,12 +50,12 @@ class Missing(msgspec.Struct, frozen=True):
 def of(mirrors: Mirrors) -> Missing:
     """What is missing now."""
     why = {}
-    peers = set()
+    lacking = set()
     for name in (POLICY, PEERS):
         for key, error in mirrors[name].failures.items():
-            kind = structs.PolicyKey if name == POLICY else structs.PolicyPeerKey
+            kind = structs.PolicyKey if name == POLICY else structs.PolicyPeersKey
             row = kind.unpack(key)
-            peers.add((row.policy, row.direction))
+            lacking.add((row.policy, row.direction))
             why[PEERS_MISSING] = str(error)
     mistaken: set[tuple[int, int]] = set()
     count = 0
@@ -65,7 +66,7 @@ def of(mirrors: Mirrors) -> Missing:
             if count > MOST:
                 break
             mistaken |= _mistaken(mirrors, name, key)
-    return Missing(frozenset(peers), frozenset(mistaken), count > MOST, why)
+    return Missing(frozenset(lacking), frozenset(mistaken), count > MOST, why)
 
 
 def _mistaken(mirrors: Mirrors, name: str, key: bytes) -> set[tuple[int, int]]:
@@ -134,13 +135,13 @@ def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number
 
 
 def _held_class(mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
-    raw = mirrors[PEERS].held.get(structs.PolicyPeerKey(policy, number, direction).pack())
-    return U32.unpack(raw) if raw is not None else int(enums.PolicyClass.ANY)
+    key = peers.key_of(peers.block_of(policy, Direction(direction), number))
+    return peers.class_in(mirrors[PEERS].held.get(key), number)
 
 
 def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Rows of peers, there or in `work`, of a class that lacks an entry: without its denials it would
-    allow more, so nobody may be of it."""
+    """Blocks of peers, there or in `work`, with one of a class that lacks an entry: without its denials
+    it would allow more, so nobody may be of it. Nor may he be of none, so the whole block goes."""
     classes = set()
     for key in mirrors[POLICY].failures:
         row = structs.PolicyKey.unpack(key)
@@ -149,7 +150,7 @@ def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     found = {}
     for key, value in ({**mirrors[PEERS].held, **work}).items() if classes else ():
         if key[:4] in policies:  # before all of it is unpacked: there may be many
-            peer = structs.PolicyPeerKey.unpack(key)
-            if (peer.policy, peer.direction, U32.unpack(value)) in classes:
+            peer = structs.PolicyPeersKey.unpack(key)
+            if any((peer.policy, peer.direction, one) in classes for _, one in peers.classes(key, value)):
                 found[key] = value
     return found

@@ -25,7 +25,6 @@ from podwire.state.tables import (
     IpcacheRow,
     LocalAddressRow,
     NodeRow,
-    PeerRow,
 )
 
 Entries = Mapping[bytes, bytes]
@@ -46,12 +45,6 @@ def policy_entry(row: EntryRow) -> Entries:
     key = structs.PolicyKey(length, row.policy, row.peer_class, int(row.direction), protocol, port)
     value = structs.PolicyEntry(row.rule, row.proxy_port, row.verdict, row.match)
     return {key.pack(): value.pack()}
-
-
-def policy_peer(row: PeerRow) -> Entries:
-    """Stage one."""
-    key = structs.PolicyPeerKey(row.policy, row.identity, int(row.direction))
-    return {key.pack(): U32.pack(row.peer_class)}
 
 
 def ipcache_value(row: IpcacheRow) -> bytes:

@@ -74,7 +74,7 @@ class Writer:
         }
         self._epochs = Epochs(maps.target("podwire_state"))
         self._switching = Switching(tables, self._mirrors)
-        self._leaving = Leaving(self._mirrors)
+        self._leaving = Leaving(tables, self._mirrors)
         self._backoff = backoff
         self._failed_rounds = 0
         self._turn = asyncio.Event()
@@ -168,8 +168,8 @@ class Writer:
         """Tell the mirrors what the changed rows want."""
         entries, peers, ipcache, backends, frontends, nodes, local, devices, policies, endpoints = batches
         want = self._want
-        self._leaving.note("podwire_policy", entries, rows.policy_entry)
-        self._leaving.note("podwire_policy_peers", peers, rows.policy_peer)
+        self._leaving.note_entries(entries)
+        self._leaving.note_peers(peers)
         if self._leaving:  # peers come and go with the identities while their policy stays
             self._leaving.release(self._wanted_policies())
         want("podwire_ipcache", ipcache, rows.ipcache_exact)
@@ -239,7 +239,10 @@ class Writer:
         """A refusal ends it: what the rows that stay point at stays as well."""
         for name in reversed(names):
             if name == failures.POLICY[-1] and self._leaving:
-                self._leaving.release_all_but(self._switching.obeyed())
+                # Policies that tables have are as the tables say, whether obeyed or not.
+                self._leaving.release_all_but(self._switching.obeyed() - self._wanted_policies())
+                self._leaving.make_smaller()
+                await self._write(name, changed)
             keys = self._mirrors[name].leaving()
             changed.add(name, keys)  # of a removal that is refused some may be gone
             await flush.remove(self._mirrors[name], keys)

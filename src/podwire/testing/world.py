@@ -8,13 +8,14 @@ Nothing is attached and nothing is pinned: closing the world removes all of it.
 from __future__ import annotations
 
 import os
+from array import array
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from podwire.abi.enums import EndpointFlags, PolicyMatch, PolicyVerdict, ReservedIdentity
+from podwire.abi.enums import PEER_BLOCK_BITS, EndpointFlags, PolicyMatch, PolicyVerdict, ReservedIdentity
 from podwire.abi.structs import (
     Backend,
     CtEntry,
@@ -29,7 +30,8 @@ from podwire.abi.structs import (
     NodeState,
     PolicyEntry,
     PolicyKey,
-    PolicyPeerKey,
+    PolicyPeers,
+    PolicyPeersKey,
     PrefixKey,
     RevNat,
     SlotKey,
@@ -57,7 +59,7 @@ MAPS: dict[str, tuple[Any, Any]] = {
     "podwire_devices": (U32, Endpoint),
     "podwire_ipcache": (raw(16), IpcacheEntry),
     "podwire_ipcache_prefixes": (PrefixKey, IpcacheEntry),
-    "podwire_policy_peers": (PolicyPeerKey, U32),
+    "podwire_policy_peers": (PolicyPeersKey, PolicyPeers),
     "podwire_policy": (PolicyKey, PolicyEntry),
     "podwire_conntrack": (CtKey, CtEntry),
     "podwire_ct_overflow": (CtKey, CtEntry),
@@ -241,7 +243,12 @@ class World:
             self.maps["podwire_ipcache"][pack(address)] = entry
 
     def peer(self, policy: int, identity: int, direction: int, peer_class: int) -> None:
-        self.maps["podwire_policy_peers"][PolicyPeerKey(policy, identity, direction)] = peer_class
+        blocks = self.maps["podwire_policy_peers"]
+        key = PolicyPeersKey(policy, identity >> PEER_BLOCK_BITS, direction)
+        held = blocks.get(key) or PolicyPeers(bytes(PolicyPeers.SIZE))
+        classes = array("I", held.classes)
+        classes[identity & ((1 << PEER_BLOCK_BITS) - 1)] = peer_class
+        blocks[key] = PolicyPeers(classes.tobytes())
 
     def rule(
         self,

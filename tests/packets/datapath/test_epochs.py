@@ -75,8 +75,8 @@ def test_who_is_behind_an_address(world: World, family: Any) -> None:
 
 def test_of_which_class_an_identity_is(world: World, family: Any) -> None:
     calls = Calls(world, family)
-    assert epochs.of_identity(3000) != epochs.of_identity(4000)
-    bump(world, epochs.of_identity(4000))
+    assert epochs.of_block(3000 >> 4) != epochs.of_block(4000 >> 4)
+    bump(world, epochs.of_block(4000 >> 4))
     assert calls.pass_() == {(1, 3), (2, 3)}
 
 

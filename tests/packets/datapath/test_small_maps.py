@@ -35,13 +35,13 @@ SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randran
 STORIES, EARLIER, STEPS = cases(3), 12, 6  # EARLIER: steps before anything is asked
 SIZES: list[dict[str, int]] = [
     {"podwire_policy": 40},
-    {"podwire_policy_peers": 12},
+    {"podwire_policy_peers": 6},
     {"podwire_ipcache": 4},
     {"podwire_ipcache_prefixes": 2},
     {"podwire_endpoints": 2},
     {"podwire_devices": 2},
     {"podwire_conntrack": 16},
-    {"podwire_policy": 60, "podwire_policy_peers": 16, "podwire_ipcache": 6, "podwire_ipcache_prefixes": 3},
+    {"podwire_policy": 60, "podwire_policy_peers": 8, "podwire_ipcache": 6, "podwire_ipcache_prefixes": 3},
 ]
 
 

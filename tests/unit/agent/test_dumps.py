@@ -11,9 +11,9 @@ from podwire.abi import structs
 from podwire.agent import dumps
 from podwire.agent.interface import DUMPS
 from podwire.base.addresses import V4_MAPPED, pack, pack_prefix
-from podwire.datapath import conntrack
+from podwire.datapath import conntrack, peers
 from podwire.model.rule import Direction, Origin
-from podwire.state.tables import RuleRow, Tables
+from podwire.state.tables import PeerRow, RuleRow, Tables
 
 
 class Held(dict[str, Any]):
@@ -68,6 +68,7 @@ def test_connections_name_the_pod_the_service_and_the_rule(tables: Tables) -> No
 def test_policy_entries_say_because(tables: Tables) -> None:
     origin = Origin("CiliumNetworkPolicy", "prod", "allow-web")
     tables.rules.put(RuleRow(56, Direction.INGRESS, (origin,), "", True))
+    members = [PeerRow(9, Direction.INGRESS, one, 4) for one in (1235, 2)]
     rows = dump(
         "policy",
         tables,
@@ -77,7 +78,10 @@ def test_policy_entries_say_because(tables: Tables) -> None:
             structs.PolicyKey(80, 9, 4, 1, 6, 0): structs.PolicyEntry(99, 0, 1, 2),
             structs.PolicyKey(72, 9, 0, 1): structs.PolicyEntry(56),
         },
-        policy_peers={structs.PolicyPeerKey(9, 1235, 1): 4, structs.PolicyPeerKey(9, 2, 1): 4},
+        policy_peers={
+            structs.PolicyPeersKey.unpack(key): structs.PolicyPeers.unpack(value)
+            for key, value in peers.entries(members).items()
+        },
     )
     by_port = {row["port"]: row for row in rows}
     assert by_port["8080/TCP"]["peers"] == ["world", "k8s:app=client"]

@@ -20,6 +20,7 @@ from podwire.abi.enums import EndpointFlags
 from podwire.base.addresses import pack, pack_prefix
 from podwire.base.aio import Backoff, Supervised
 from podwire.bpf.map import U32
+from podwire.datapath import peers
 from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
 from podwire.state.tables import EndpointRow
@@ -67,11 +68,11 @@ class Asked:
         identity, exact = self._identity(address)
         if EndpointFlags.ADDRESSES_MISSING in flags and not exact:
             return DEFAULT
-        key = structs.PolicyPeerKey(row.policy, identity, int(direction)).pack()
+        key = peers.key_of(peers.block_of(row.policy, direction, identity))
         raw = self.maps["podwire_policy_peers"].content.get(key)
         if raw is None and EndpointFlags.PEERS_MISSING in flags:
             return DEFAULT
-        return self._entry(row.policy, U32.unpack(raw) if raw else 0, direction, port)
+        return self._entry(row.policy, peers.class_in(raw, identity), direction, port)
 
     def _identity(self, address: str) -> tuple[int, bool]:
         for name, kind in (
@@ -131,12 +132,12 @@ def too_little(story: Story, asked: Asked) -> int:
 
 SIZES = [
     {"podwire_policy": 40},
-    {"podwire_policy_peers": 12},
+    {"podwire_policy_peers": 6},
     {"podwire_ipcache": 5},
     {"podwire_ipcache_prefixes": 3},
     {"podwire_endpoints": 2},
     {"podwire_devices": 2},
-    {"podwire_policy": 40, "podwire_policy_peers": 12, "podwire_ipcache": 5, "podwire_ipcache_prefixes": 3},
+    {"podwire_policy": 40, "podwire_policy_peers": 6, "podwire_ipcache": 5, "podwire_ipcache_prefixes": 3},
 ]
 
 

@@ -16,7 +16,7 @@ from podwire.state.tables import IpcacheRow, ProgressRow
 
 ENFORCED = EndpointFlags.ENFORCE_INGRESS | EndpointFlags.ENFORCE_EGRESS
 PEERS, ADDRESSES = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
-OTHER, ANOTHER = IpcacheRow("10.0.9.1/32", 99, "k8s"), IpcacheRow("10.0.9.2/32", 98, "k8s")
+OTHER, ANOTHER = IpcacheRow("10.0.9.1/32", 99, "k8s"), IpcacheRow("10.0.9.2/32", 980, "k8s")
 
 
 def flags(node: Node) -> EndpointFlags:
@@ -24,9 +24,9 @@ def flags(node: Node) -> EndpointFlags:
 
 
 def crowded(*rows: IpcacheRow) -> Node:
-    """These rows, and room for one address. 98 is a peer of the policy, and of a class of its own."""
+    """These rows, and room for one address. 980 is a peer of the policy, and of a class of its own."""
     node = Node(podwire_ipcache=1)
-    node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
+    node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 980)])
     for row in rows:
         node.tables.ipcache.put(row)
     node.ready()
@@ -38,7 +38,7 @@ def told(node: Node) -> list[tuple[int, tuple[str, ...], str]]:
 
 
 def test_an_address_that_does_not_fit_flags_whom_it_matters_to() -> None:
-    """98 is of a class of its own; where it is not known the world's would be taken for it."""
+    """980 is of a class of its own; where it is not known the world's would be taken for it."""
 
     async def main() -> None:
         node = crowded(OTHER)
@@ -70,8 +70,8 @@ def test_a_peer_that_does_not_fit_is_none_before_an_address_leads_to_it() -> Non
             await settled(writer, node, 7)
             seen: list[EndpointFlags] = []
             node.kernel.maps["podwire_ipcache"].refuse = lambda step, key: seen.append(flags(node))
-            node.identity(98)
-            node.tables.policy_peers.put(peer(7, 98))
+            node.identity(980)
+            node.tables.policy_peers.put(peer(7, 980))
             node.tables.ipcache.put(ANOTHER)
             await until(lambda: seen, "the address")
             assert seen[0] == ENFORCED | PEERS
@@ -97,7 +97,7 @@ def test_a_policy_that_is_kept_does_not_say_anything_of_identities_that_came_sin
             assert (node.endpoint().policy, flags(node)) == (7, ENFORCED), "what was in force stays"
             seen: list[EndpointFlags] = []
             node.kernel.maps["podwire_ipcache"].refuse = lambda step, key: seen.append(flags(node))
-            node.identity(98)
+            node.identity(980)
             node.tables.ipcache.put(ANOTHER)
             await until(lambda: seen, "the address")
             assert seen[0] == ENFORCED | PEERS and node.endpoint().policy == 7
@@ -119,7 +119,7 @@ def test_a_flag_outlives_its_agent_until_everything_is_known() -> None:
             assert flags(node) == ENFORCED | ADDRESSES
         again = Node()
         again.kernel = node.kernel
-        again.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
+        again.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 980)])
         async with again.writer() as writer:
             await asyncio.wait_for(writer.wait_realized(WEB.id), 10)
             assert flags(again) == ENFORCED | ADDRESSES, "the ipcache is not known yet"
@@ -142,14 +142,14 @@ def test_a_class_that_lacks_an_entry_has_no_peers() -> None:
             await settled(writer, node, 7)
             for row in (entry(7, 0, peer_class=2), entry(7, 81, peer_class=2, verdict=2)):
                 node.tables.policy_entries.put(row)
-            node.tables.policy_peers.put(peer(7, 98, 2))
+            node.tables.policy_peers.put(peer(7, 980, 2))
             await until(lambda: flags(node) == ENFORCED | PEERS, "the flag")
             assert len(node.kernel.maps["podwire_policy_peers"].content) == 1
             node.tables.policy_entries.delete((7, 1, entry(7, 80).direction, 6, 80, 16))
             node.tables.policy_peers.delete((7, peer(7, 99).direction, 99))
             await until(lambda: flags(node) == ENFORCED, "the end of it")
             (raw,) = node.kernel.maps["podwire_policy_peers"].content
-            assert structs.PolicyPeerKey.unpack(raw).identity == 98
+            assert structs.PolicyPeersKey.unpack(raw).block == 980 >> 4
 
     asyncio.run(main())
 
@@ -159,7 +159,7 @@ def test_a_row_that_cannot_be_replaced_is_removed() -> None:
 
     async def main() -> None:
         node = Node()
-        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
+        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 980)])
         node.tables.ipcache.put(OTHER)
         node.ready()
         async with node.writer() as writer:
@@ -172,12 +172,12 @@ def test_a_row_that_cannot_be_replaced_is_removed() -> None:
                 assert step != "delete" or ADDRESSES in flags(node), "the flag comes first"
 
             table.refuse = refuse
-            node.tables.ipcache.put(IpcacheRow(OTHER.prefix, 98, "k8s"))
+            node.tables.ipcache.put(IpcacheRow(OTHER.prefix, 980, "k8s"))
             await until(lambda: not table.content, "the wrong row to go")
             assert flags(node) == ENFORCED | ADDRESSES
             refusing = False
             await until(lambda: table.content and flags(node) == ENFORCED, "the right row")
-            assert structs.IpcacheEntry.unpack(table.content[pack("10.0.9.1")]).identity == 98
+            assert structs.IpcacheEntry.unpack(table.content[pack("10.0.9.1")]).identity == 980
 
     asyncio.run(main())
 
@@ -203,7 +203,7 @@ def test_a_prefix_that_goes_in_the_same_moment_is_no_answer() -> None:
     """The address that does not fit has the identity of the prefix around it, which is on its way out."""
 
     async def main() -> None:
-        node = crowded(OTHER, IpcacheRow("10.0.9.0/24", 98, "k8s"))
+        node = crowded(OTHER, IpcacheRow("10.0.9.0/24", 980, "k8s"))
         async with node.writer() as writer:
             await settled(writer, node, 7)
             assert flags(node) == ENFORCED
