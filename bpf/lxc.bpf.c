@@ -87,19 +87,58 @@ static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *fl
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, sender);
 }
 
+/* May the node be made to ask for a neighbour? Who has answered is known, a node or a pod of one
+ * makes one neighbour a node, and of a flow that goes on it is asked once a second.
+ */
+static __always_inline int check_neighbour(struct __sk_buff *skb, struct flow *flow,
+					   const struct ct_entry *entry)
+{
+	if (flow->destination_identity && identity_is_of_cluster(flow->destination_identity))
+		return 0;
+	if (entry && entry->flags & CT_LEAVES && !(flow->flags & FLOW_REFRESH))
+		return 0;
+	return neighbour_admit(skb, flow);
+}
+
 /* Beyond this node, if there is anybody. */
 static __always_inline int send_away(struct __sk_buff *skb, struct flow *flow,
-				     const struct ipcache_entry *there, bool settled)
+				     const struct ipcache_entry *there,
+				     const struct connection *connection)
 {
-	int reason;
+	struct ct_entry *entry = connection->entry;
+	int reason = 0;
 
 	if (ipcache_is_nobody(there, IPCACHE_PODS | IPCACHE_SERVICES))
 		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
 	if (config_tunnel_device && there && !address_is_zero(&there->tunnel) &&
 	    deliver_fits_tunnel(skb, flow))
 		return deliver_to_tunnel(skb, flow, &there->tunnel);
-	reason = settled ? 0 : neighbour_admit(skb, flow);
+	if (!connection_is_settled(connection, flow))
+		reason = check_neighbour(skb, flow, entry);
+	if (entry && reason)
+		entry->flags &= ~CT_LEAVES;
+	else if (entry)
+		entry->flags |= CT_LEAVES;
 	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_STACK);
+}
+
+/* Who is there, if it is no endpoint of this node. Without a tunnel a connection that has left
+ * before knows it, if nothing has changed for it since: then NULL.
+ */
+static __always_inline struct ipcache_entry *
+look_up(struct flow *flow, const struct endpoint *sender, const struct connection *connection)
+{
+	const struct ct_entry *entry = connection->entry;
+	struct ipcache_entry *there;
+
+	if (!config_tunnel_device && entry && entry->flags & CT_LEAVES &&
+	    !connection_is_stale(entry, sender, &connection->key)) {
+		flow->destination_identity = entry->identity;
+		return NULL;
+	}
+	there = ipcache_find(&flow->destination);
+	flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
+	return there;
 }
 
 /* Where no pod may send to, whatever its policy says. 0 or the reason to drop. */
@@ -120,7 +159,6 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	struct endpoint *receiver;
 	int reason = 0;
 	__u32 service;
-	bool settled;
 
 	connection_find(&connection, flow, DIRECTION_EGRESS);
 	if (!connection_is_settled(&connection, flow)) {
@@ -135,15 +173,12 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 		}
 	}
 	service = flow->rev_nat;
-	settled = connection_is_settled(&connection, flow);
 	receiver = endpoint_at(&flow->destination);
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
 		flow->destination_endpoint = receiver->id;
-	} else if (config_tunnel_device || !settled) {
-		/* Without a tunnel only to know whether somebody is there: who answered, is. */
-		there = ipcache_find(&flow->destination);
-		flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
+	} else {
+		there = look_up(flow, sender, &connection);
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);
@@ -151,8 +186,10 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 		return drop(skb, flow, reason);
 	if (flow->flags & FLOW_CHOSEN)
 		balance_remember(flow, service);
+	if (flow->state == TRACE_REASON_REOPENED)
+		connection.entry = NULL; /* another is in its place */
 	if (!receiver)
-		return send_away(skb, flow, there, settled);
+		return send_away(skb, flow, there, &connection);
 	if (endpoint_is_host(receiver))
 		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
 	metrics_count(0, DIRECTION_EGRESS, flow->length);

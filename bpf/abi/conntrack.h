@@ -38,6 +38,7 @@ enum ct_flags {
 	CT_NODE_ORIGIN = 1 << 3, /* opened by the node itself: never asked of policy */
 	CT_MEMORY = 1 << 4,      /* no connection: struct ct_memory */
 	CT_RESET = 1 << 5,       /* closed by an RST alone, which anybody may have sent */
+	CT_LEAVES = 1 << 6,      /* the node: somebody is there, and it knows whom to give it to */
 };
 
 struct ct_entry {

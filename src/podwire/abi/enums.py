@@ -33,6 +33,7 @@ class CtFlags(IntFlag):
     NODE_ORIGIN = 8  # opened by the node itself: never asked of policy
     MEMORY = 16  # no connection: struct ct_memory
     RESET = 32  # closed by an RST alone, which anybody may have sent
+    LEAVES = 64  # the node: somebody is there, and it knows whom to give it to
 
 
 class CtShare(IntEnum):
