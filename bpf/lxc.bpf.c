@@ -2,9 +2,10 @@
 /* On the host side of each pod's veth: what a pod sends, and what reaches it through the
  * node's stack. One set of programs for all pods; the device says which pod it is.
  */
+#include "lib/away.h"
 #include "lib/balance.h"
 #include "lib/deliver.h"
-#include "lib/neighbour.h"
+#include "lib/mark.h"
 
 /* ICMPv6 with a source that is valid on this link only: none yet, or the one that goes with the
  * pod's hardware address. The node learns who asks, and one table of neighbours serves the whole
@@ -87,60 +88,6 @@ static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *fl
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, sender);
 }
 
-/* May the node be made to ask for a neighbour? Who has answered is known, a node or a pod of one
- * makes one neighbour a node, and of a flow that goes on it is asked once a second.
- */
-static __always_inline int check_neighbour(struct __sk_buff *skb, struct flow *flow,
-					   const struct ct_entry *entry)
-{
-	if (flow->destination_identity && identity_is_of_cluster(flow->destination_identity))
-		return 0;
-	if (entry && entry->flags & CT_LEAVES && !(flow->flags & FLOW_REFRESH))
-		return 0;
-	return neighbour_admit(skb, flow);
-}
-
-/* Beyond this node, if there is anybody. */
-static __always_inline int send_away(struct __sk_buff *skb, struct flow *flow,
-				     const struct ipcache_entry *there,
-				     const struct connection *connection)
-{
-	struct ct_entry *entry = connection->entry;
-	int reason = 0;
-
-	if (ipcache_is_nobody(there, IPCACHE_PODS | IPCACHE_SERVICES))
-		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
-	if (config_tunnel_device && there && !address_is_zero(&there->tunnel) &&
-	    deliver_fits_tunnel(skb, flow))
-		return deliver_to_tunnel(skb, flow, &there->tunnel);
-	if (!connection_is_settled(connection, flow))
-		reason = check_neighbour(skb, flow, entry);
-	if (entry && reason)
-		entry->flags &= ~CT_LEAVES;
-	else if (entry)
-		entry->flags |= CT_LEAVES;
-	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_STACK);
-}
-
-/* Who is there, if it is no endpoint of this node. Without a tunnel a connection that has left
- * before knows it, if nothing has changed for it since: then NULL.
- */
-static __always_inline struct ipcache_entry *
-look_up(struct flow *flow, const struct endpoint *sender, const struct connection *connection)
-{
-	const struct ct_entry *entry = connection->entry;
-	struct ipcache_entry *there;
-
-	if (!config_tunnel_device && entry && entry->flags & CT_LEAVES &&
-	    !connection_is_stale(entry, sender, &connection->key)) {
-		flow->destination_identity = entry->identity;
-		return NULL;
-	}
-	there = ipcache_find(&flow->destination);
-	flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
-	return there;
-}
-
 /* Where no pod may send to, whatever its policy says. 0 or the reason to drop. */
 static __always_inline int check_destination(const struct flow *flow)
 {
@@ -178,7 +125,7 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 		flow->destination_identity = receiver->identity;
 		flow->destination_endpoint = receiver->id;
 	} else {
-		there = look_up(flow, sender, &connection);
+		there = away_find(flow, sender, &connection);
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);
@@ -189,7 +136,7 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	if (flow->state == TRACE_REASON_REOPENED)
 		connection.entry = NULL; /* another is in its place */
 	if (!receiver)
-		return send_away(skb, flow, there, &connection);
+		return away_send(skb, flow, there, &connection);
 	if (endpoint_is_host(receiver))
 		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
 	metrics_count(0, DIRECTION_EGRESS, flow->length);
@@ -245,7 +192,9 @@ int podwire_from_pod(struct __sk_buff *skb)
 	return send(skb, flow, sender);
 }
 
-/* Who sends what comes through the node's stack: the node itself, if no device received it. */
+/* Who sends what comes through the node's stack: the node itself, if no device received it, or who
+ * a proxy of it speaks for.
+ */
 static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *flow)
 {
 	struct endpoint *pod;
@@ -253,7 +202,7 @@ static __always_inline int identify_stack(struct __sk_buff *skb, struct flow *fl
 	if (address_is_hairpin(&flow->source))
 		return DROP_INVALID_SOURCE_IP;
 	if (!skb->ingress_ifindex) {
-		flow->source_identity = IDENTITY_HOST;
+		flow->source_identity = mark_sender(skb);
 		return 0;
 	}
 	pod = endpoint_at(&flow->source);
@@ -293,7 +242,6 @@ int podwire_to_pod(struct __sk_buff *skb)
 	struct endpoint *receiver = endpoint_on(skb->ifindex);
 	int reason;
 
-	skb->mark = 0;
 	if (!flow || !receiver)
 		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
 	if (skb->protocol == bpf_htons(ETH_P_ARP))

@@ -3,6 +3,7 @@
  * sender's identity.
  */
 #include "lib/deliver.h"
+#include "lib/mark.h"
 
 static __always_inline bool is_node_identity(__u32 identity)
 {
@@ -107,7 +108,7 @@ static __always_inline int identify_sender(struct __sk_buff *skb, struct flow *f
 		return 0;
 	}
 	if (!skb->ingress_ifindex) {
-		flow->source_identity = IDENTITY_HOST;
+		flow->source_identity = mark_sender(skb);
 		return 0;
 	}
 	if (pod)

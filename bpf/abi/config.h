@@ -41,4 +41,5 @@ CONFIG(__u32, neighbour_share, 16,
 CONFIG(__u32, ct_share, 16384,
        "connections one endpoint may open, or be sent from afar, that are never forgotten before "
        "they expire; 0 = all");
+CONFIG(__u32, proxy, 0, "1 = processes of this node that mark their packets speak for others");
 CONFIG(__u32, ct_any, 60, "s any other flow is remembered without packets");

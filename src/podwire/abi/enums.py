@@ -9,6 +9,7 @@ EPOCH_IDENTITY_BITS = 12
 EPOCH_POLICY_BITS = 10
 EPOCH_MULTIPLIER = 2654435761
 EVENT_SHARES_SOCKETS = 131072
+MARK_KIND = 3840
 PEER_BLOCK_BITS = 4
 POLICY_PREFIX_DIRECTION = 72
 POLICY_PREFIX_PROTOCOL = 80
@@ -173,6 +174,17 @@ class ReservedIdentity(IntEnum):
     INGRESS = 8
     WORLD_IPV4 = 9
     WORLD_IPV6 = 10
+
+
+class MarkKind(IntEnum):
+    """The identity stands around the kind: its low 16 bits above it, the next 8 below."""
+
+    SNAT_DONE = 768
+    PROXY_INGRESS = 2560  # a proxy sends on, to who was called, what it was sent
+    PROXY_EGRESS = 2816  # the same, for who calls
+    HOST = 3072
+    DECRYPTED = 3328
+    ENCRYPT = 3584
 
 
 class PolicyClass(IntEnum):

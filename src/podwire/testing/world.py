@@ -96,6 +96,7 @@ class Outcome(msgspec.Struct, frozen=True):
     packet: bytes
     events: Any
     nanoseconds: int
+    mark: int = 0  # afterwards
 
 
 class World:
@@ -312,7 +313,8 @@ class World:
     ) -> Outcome:
         """`packet` through `podwire_<program>`. `received_on`: where the stack got it, 0 = from the node."""
         ran = self._run(program, packet, device, received_on, gso_size, mark, repeat)
-        return Outcome(ran.retval, ran.data, self.events(), ran.duration_ns)
+        left = ran.context.mark if ran.context is not None else 0
+        return Outcome(ran.retval, ran.data, self.events(), ran.duration_ns, left)
 
     def run_unread(self, program: str, packet: bytes, device: int, *, repeat: int = 1) -> None:
         """The same; what it emits waits in the ring."""
