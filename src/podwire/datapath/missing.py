@@ -24,7 +24,10 @@ PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.AD
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
 POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
 ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
-TRUTHFUL = (PEERS, ADDRESS, PREFIX)  # none is better than a wrong one
+# None is better than a wrong one: who it is, or where a Service leads to. In Service maps a number is
+# another's after a while, and a row that is not there sends nowhere.
+SERVICES = ("podwire_backends", "podwire_slots", "podwire_rev_nat", "podwire_frontends")
+TRUTHFUL = (PEERS, ADDRESS, PREFIX, *SERVICES)
 ADDRESS_BITS = 128
 MOST = 200  # missing addresses beyond which it is not worked out whom they matter to: to everybody
 ENFORCED = (

@@ -36,10 +36,7 @@ log = logging.getLogger(__name__)
 ORDER = (
     *failures.POLICY,
     *failures.ADDRESSES,
-    "podwire_backends",
-    "podwire_slots",
-    "podwire_rev_nat",
-    "podwire_frontends",
+    *missing.SERVICES,
     *switching.MAPS,
 )
 
