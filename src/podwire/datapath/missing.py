@@ -22,6 +22,7 @@ from podwire.state.tables import Tables
 
 PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
+QUARANTINED = EndpointFlags.NOT_READY  # nothing passes: a wrong answer cannot be told from a right one
 POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
 ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
 # None is better than a wrong one: who it is, or where a Service leads to. In Service maps a number is
@@ -42,11 +43,14 @@ class Missing(msgspec.Struct, frozen=True):
 
     peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with rows that are not there
     mistaken: frozenset[tuple[int, int]] = frozenset()
+    believed: frozenset[tuple[int, int]] = frozenset()  # the same, of rows that will not go
+    believed_peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with such a row
     countless: bool = False  # more addresses than were looked at
     why: Mapping[EndpointFlags, str] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.peers or self.mistaken or self.countless)
+        wrong = self.believed or self.believed_peers
+        return bool(self.peers or self.mistaken or self.countless or wrong)
 
 
 def of(mirrors: Mirrors) -> Missing:
@@ -68,7 +72,21 @@ def of(mirrors: Mirrors) -> Missing:
             if count > MOST:
                 break
             mistaken |= _mistaken(mirrors, name, key)
-    return Missing(frozenset(peers), frozenset(mistaken), count > MOST, why)
+    return Missing(
+        frozenset(peers), frozenset(mistaken), *_believed(mirrors), countless=count > MOST, why=why
+    )
+
+
+def _believed(mirrors: Mirrors) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+    """Whom wrong rows stand for that the kernel would neither replace nor remove; whose peers they are."""
+    pairs = set()
+    for name in (ADDRESS, PREFIX):
+        for key, raw in mirrors[name].believed().items():
+            if (wanted := mirrors[name].wanted(key)) is not None:
+                meant, found = (structs.IpcacheEntry.unpack(one).identity for one in (wanted, raw))
+                pairs.add((meant, found))
+    peers = (structs.PolicyPeerKey.unpack(key) for key in mirrors[PEERS].believed())
+    return frozenset(pairs), frozenset((row.policy, row.direction) for row in peers)
 
 
 def _mistaken(mirrors: Mirrors, name: str, key: bytes) -> set[tuple[int, int]]:
@@ -120,6 +138,8 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
     directions = [int(one) for one, enforced in ENFORCED if value.flags & enforced]
     if any((value.policy, one) in missing.peers for one in directions):
         needed |= PEERS_MISSING
+    if _is_misled(tables, mirrors, missing, value.policy, directions):
+        needed |= QUARANTINED
     if missing.countless and directions:
         return needed | ADDRESSES_MISSING
     for one in directions:
@@ -128,6 +148,20 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
             if _class(tables, mirrors, value.policy, one, meant) != there:
                 return needed | ADDRESSES_MISSING
     return needed
+
+
+def _is_misled(
+    tables: Tables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
+) -> bool:
+    """Whether a row that is wrong and will not go would have the policy say something else."""
+    return any(
+        (policy, one) in missing.believed_peers
+        or any(
+            _class(tables, mirrors, policy, one, meant) != _held_class(mirrors, policy, one, found)
+            for meant, found in missing.believed
+        )
+        for one in directions
+    )
 
 
 def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:

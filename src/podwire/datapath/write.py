@@ -212,6 +212,8 @@ class Writer:
                 self._switching.want(shortage, failures.broken_policies(self._mirrors))
             await self._write(name, changed)
         await self._remove(ORDER, changed)
+        if any(self._mirrors[name].believed() for name in missing.TRUTHFUL):
+            await self._guard(changed)  # a wrong row will not go: whom it would mislead talks to nobody
 
     async def _guard(self, changed: set[str]) -> None:
         """Peers that are not in the kernel must be none to endpoints before an address may lead to them."""

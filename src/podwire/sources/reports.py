@@ -83,7 +83,9 @@ def failure_of(failure: PolicyFailureRow) -> str:
 
 
 def restriction_of(failure: EndpointFailureRow) -> str:
-    """For people: what an endpoint is denied because the kernel lacks rows."""
+    """For people: what an endpoint is denied because the kernel lacks rows, or has a wrong one."""
+    if not failure.unknown:
+        return failure.error
     return f"denied are peers whose {' or '.join(failure.unknown)} the kernel may lack: {failure.error}"
 
 
