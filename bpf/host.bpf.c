@@ -15,6 +15,7 @@ static __always_inline int receive(struct __sk_buff *skb, struct flow *flow,
 {
 	int reason = check_route(skb, flow);
 
+	flow->destination_endpoint = receiver->id;
 	if (!reason)
 		reason = parse_transport(skb, flow);
 	if (!reason)

@@ -43,9 +43,7 @@ static __always_inline bool has_source_mac(struct __sk_buff *skb, const struct e
 	       *(__u16 *)(eth->h_source + 4) == *(__u16 *)(endpoint->mac + 4);
 }
 
-/* Nobody sends under another's name. Asked before the transport header is read, for that
- * remembers fragments by their addresses.
- */
+/* Nobody sends under another's name. */
 static __always_inline int parse_from_pod(struct __sk_buff *skb, struct flow *flow,
 					  const struct endpoint *sender)
 {
@@ -83,6 +81,8 @@ static __always_inline int send_to_itself(struct __sk_buff *skb, struct flow *fl
 {
 	int reason = balance_hairpin_back(skb, flow);
 
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
+		reason = fragment_remember(flow);
 	flow->destination_identity = sender->identity;
 	flow->destination_endpoint = sender->id;
 	return reason ? drop(skb, flow, reason) : deliver_to_endpoint(skb, flow, sender);
@@ -129,6 +129,8 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
+		reason = fragment_remember(flow);
 	if (reason)
 		return drop(skb, flow, reason);
 	if (flow->flags & FLOW_CHOSEN)
@@ -222,6 +224,9 @@ static __always_inline int parse_to_pod(struct __sk_buff *skb, struct flow *flow
 {
 	int reason = parse_network(skb, flow);
 
+	/* Who sends is known before ports are: fragments are remembered on somebody's account. */
+	if (!reason)
+		reason = identify_stack(skb, flow);
 	if (!reason)
 		reason = parse_transport(skb, flow);
 	if (!reason)
@@ -230,9 +235,7 @@ static __always_inline int parse_to_pod(struct __sk_buff *skb, struct flow *flow
 		flow->flags &= ~FLOW_NEIGHBOUR; /* only the node itself is on this link */
 	if (reason || flow->flags & FLOW_NEIGHBOUR)
 		return reason;
-	if (!endpoint_owns(receiver, &flow->destination))
-		return DROP_UNKNOWN_L3_TARGET;
-	return identify_stack(skb, flow);
+	return endpoint_owns(receiver, &flow->destination) ? 0 : DROP_UNKNOWN_L3_TARGET;
 }
 
 SEC("tc")
@@ -246,6 +249,7 @@ int podwire_to_pod(struct __sk_buff *skb)
 		return drop(skb, flow, DROP_ENDPOINT_NOT_READY);
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return TC_ACT_OK;
+	flow->destination_endpoint = receiver->id;
 	reason = parse_to_pod(skb, flow, receiver);
 	if (flow->flags & FLOW_NEIGHBOUR)
 		return TC_ACT_OK;

@@ -85,6 +85,7 @@ int podwire_from_overlay(struct __sk_buff *skb)
 		return drop(skb, flow, DROP_UNKNOWN_L3_TARGET);
 	if (!receiver || endpoint_is_host(receiver))
 		return deliver_to_stack(skb, flow, TRACE_TO_HOST);
+	flow->destination_endpoint = receiver->id;
 	reason = parse_transport(skb, flow);
 	if (!reason)
 		reason = deliver_admit(skb, flow, receiver);

@@ -108,18 +108,22 @@ struct node_state {
 	__u32 policies[1024];   /* by the policy's number */
 };
 
-/* First fragments remember their ports for those that follow. */
+/* First fragments remember their ports for those that follow: in one of the places of a share, see
+ * ct_share.
+ */
 struct fragment_key {
+	__u32 share;
+	__u32 place;
+};
+
+/* `asks`: enum ct_asks, seen from the sender. */
+struct fragment {
 	union address source;
 	union address destination;
 	__u32 id;
-	__u8 protocol;
-	__u8 pad[3];
-};
-
-struct fragment_ports {
 	__be16 source_port;
 	__be16 destination_port;
-	__u8 asks; /* enum ct_asks, seen from the sender */
-	__u8 pad[3];
+	__u8 protocol;
+	__u8 asks;
+	__u8 pad[6];
 };

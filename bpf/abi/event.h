@@ -112,7 +112,7 @@ struct event_stats {
 };
 
 /* What one side of an endpoint has had of the ring, see enum ct_share; behind those of all
- * endpoints stand those of sockets, by the low bits of their cgroup's id.
+ * endpoints stand those of sockets, by the low bits of their cgroup's id. Begins as struct limit.
  */
 struct event_share {
 	__u32 second;   /* CLOCK_BOOTTIME, s */

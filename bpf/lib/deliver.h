@@ -74,6 +74,8 @@ static __always_inline int deliver_admit(struct __sk_buff *skb, struct flow *flo
 		    (flow->flags & FLOW_REFRESH || flow->tcp_flags & (TCP_FIN | TCP_RST)))
 			memory_answers(flow);
 	}
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
+		reason = fragment_remember(flow);
 	/* The kernel would free it after we had told of its arrival. */
 	if (!reason && endpoint->flags & ENDPOINT_DOWN)
 		reason = DROP_REDIRECT_FAILED;

@@ -9,6 +9,7 @@
 
 #include "flow.h"
 #include "ipcache.h"
+#include "limit.h"
 
 #define EVENTS_BYTES     (8 << 20)
 #define EVENT_SHARES_MAX (EVENT_SHARES_SOCKETS + 65536)
@@ -33,27 +34,17 @@ struct {
 	__uint(max_entries, EVENT_SHARES_MAX);
 } podwire_event_shares SEC(".maps");
 
-/* CPUs may count one record as another's: a share need not be exact. */
 static __always_inline bool event_is_within(__u32 index)
 {
 	struct event_share *share;
-	__u32 second;
 
 	if (!config_event_share ||
 	    bpf_ringbuf_query(&podwire_events, BPF_RB_AVAIL_DATA) < EVENTS_BYTES / 2)
 		return true;
 	share = bpf_map_lookup_elem(&podwire_event_shares, &index);
-	if (!share)
+	if (!share || limit_admits((struct limit *)share, bpf_ktime_get_boot_ns() / NS_PER_S,
+				   config_event_share))
 		return true;
-	second = bpf_ktime_get_boot_ns() / NS_PER_S;
-	if (share->second != second) {
-		share->second = second;
-		share->taken = 0;
-	}
-	if (share->taken < config_event_share) {
-		share->taken++;
-		return true;
-	}
 	__sync_fetch_and_add(&share->withheld, 1);
 	return false;
 }

@@ -121,9 +121,11 @@ static __always_inline void ct_key_turn(struct ct_key *turned, const struct ct_k
  */
 struct scratch {
 	struct flow flow;
-	struct ct_entry entry; /* one that is being made */
-	__u32 seconds;         /* CLOCK_BOOTTIME when `tick` was read */
-	__u64 tick;            /* jiffies */
+	struct ct_entry entry;    /* one that is being made */
+	struct fragment fragment; /* FLOW_FIRST_FRAGMENT: to be remembered, and where */
+	struct fragment_key fragment_key;
+	__u32 seconds; /* CLOCK_BOOTTIME when `tick` was read */
+	__u64 tick;    /* jiffies */
 };
 
 struct {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "flow.h"
+#include "limit.h"
 
 #define NEIGHBOUR_SHARES_MAX 65536 /* by endpoint id */
 #define FAMILY_IPV4          2
@@ -26,15 +27,10 @@ struct fib_question {
 	__u8 answer[16];
 };
 
-struct neighbour_share {
-	__u32 second; /* CLOCK_BOOTTIME, s */
-	__u32 taken;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__type(key, __u32);
-	__type(value, struct neighbour_share);
+	__type(value, struct limit);
 	__uint(max_entries, NEIGHBOUR_SHARES_MAX);
 } podwire_neighbour_shares SEC(".maps");
 
@@ -64,21 +60,14 @@ static __always_inline bool neighbour_is_unknown(struct __sk_buff *skb, const st
 /* 0 or the reason to drop. Who has answered is known, so this is for the others' packets only. */
 __function int neighbour_admit(struct __sk_buff *skb, struct flow *flow)
 {
-	struct neighbour_share *share;
+	struct limit *limit;
 	__u32 endpoint;
 
 	if (!flow || !config_neighbour_share || !neighbour_is_unknown(skb, flow))
 		return 0;
 	endpoint = flow->source_endpoint;
-	share = bpf_map_lookup_elem(&podwire_neighbour_shares, &endpoint);
-	if (!share)
+	limit = bpf_map_lookup_elem(&podwire_neighbour_shares, &endpoint);
+	if (!limit || limit_admits(limit, flow->now, config_neighbour_share))
 		return 0;
-	if (share->second != flow->now) {
-		share->second = flow->now;
-		share->taken = 0;
-	}
-	if (share->taken >= config_neighbour_share)
-		return DROP_NEIGHBOURS;
-	share->taken++;
-	return 0;
+	return DROP_NEIGHBOURS;
 }

@@ -280,7 +280,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct flow *f
 	if (reason == DROP_CT_INVALID_HEADER)
 		flow->flags |= FLOW_TRUNCATED;
 	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
-		return fragment_remember(flow);
+		return fragment_note(flow);
 	return reason;
 }
 

@@ -36,6 +36,14 @@ ADDRESSES = [
 ]  # fmt: skip
 
 
+def in_family(place: str, ipv6: bool) -> str:
+    """An IPv4 address or prefix, or the IPv6 one that ends in it."""
+    if not ipv6:
+        return place
+    address, slash, bits = place.partition("/")
+    return f"fd64::{address}" + (f"/{96 + int(bits)}" if slash else "")
+
+
 @dataclass(frozen=True)
 class Clause:
     """Peers whose identity has one of `bits` (0 = all peers), on one port (0 = all)."""
@@ -110,10 +118,11 @@ def label(identity: int) -> int:
 
 @dataclass
 class Story:
-    """`pods`: endpoints of this node, by number; each obeys one of the policies."""
+    """`pods`: endpoints of this node, by number; each obeys one of the policies. All is of one family."""
 
     dice: random.Random
     pods: list[EndpointRow]
+    ipv6: bool = False
     tables: Tables = field(default_factory=Tables)
     policies: dict[int, Policy] = field(default_factory=dict)
     rounds: int = 0
@@ -151,9 +160,9 @@ class Story:
                 # Some share a block of the map of peers, and a number is another's after it was one's.
                 self.identities.append(next(one for one in range(256, 1000, 7) if one not in self.identities))
             case 3 | 4:
-                self.behind[dice.choice(PREFIXES)] = self.other()
+                self.behind[in_family(dice.choice(PREFIXES), self.ipv6)] = self.other()
             case 5 | 6:
-                self.behind[dice.choice(ADDRESSES) + "/32"] = self.other()
+                self.behind[in_family(dice.choice(ADDRESSES) + "/32", self.ipv6)] = self.other()
             case 7 if self.behind:
                 del self.behind[dice.choice(list(self.behind))]
             case 8 if (gone := self.other()) != WORLD:
@@ -181,7 +190,11 @@ class Story:
         tables.policy_peers.replace(row for one in obeyed for row in one.peers(self.identities))
         self.rounds += 1
         tables.progress.put(ProgressRow("policy.compute", tables.identities.revision, self.rounds))
-        local = {f"{address}/32": pod.identity for pod in self.pods for address in pod.addresses}
+        local = {
+            f"{address}/{128 if self.ipv6 else 32}": pod.identity
+            for pod in self.pods
+            for address in pod.addresses
+        }
         tables.ipcache.replace(
             IpcacheRow(prefix, number, "k8s") for prefix, number in (self.behind | local).items()
         )
@@ -209,4 +222,5 @@ class Story:
         return max(found, default=(0, WORLD))[1]
 
     def places(self) -> list[str]:
-        return [*ADDRESSES, *(pod.ipv4 for pod in self.pods)]
+        others = [in_family(address, self.ipv6) for address in ADDRESSES]
+        return [*others, *(pod.addresses[0] for pod in self.pods)]

@@ -45,19 +45,19 @@ NODE_STATE = np.dtype(
 
 FRAGMENT_KEY = np.dtype(
     {
-        "names": ["source", "destination", "id", "protocol"],
-        "formats": ["(16,)u1", "(16,)u1", "=u4", "=u1"],
-        "offsets": [0, 16, 32, 36],
-        "itemsize": 40,
+        "names": ["share", "place"],
+        "formats": ["=u4", "=u4"],
+        "offsets": [0, 4],
+        "itemsize": 8,
     }
 )
 
-FRAGMENT_PORTS = np.dtype(
+FRAGMENT = np.dtype(
     {
-        "names": ["source_port", "destination_port", "asks"],
-        "formats": [">u2", ">u2", "=u1"],
-        "offsets": [0, 2, 4],
-        "itemsize": 8,
+        "names": ["source", "destination", "id", "source_port", "destination_port", "protocol", "asks"],
+        "formats": ["(16,)u1", "(16,)u1", "=u4", ">u2", ">u2", "=u1", "=u1"],
+        "offsets": [0, 16, 32, 36, 38, 40, 41],
+        "itemsize": 48,
     }
 )
 

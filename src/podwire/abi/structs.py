@@ -129,43 +129,48 @@ class NodeState(msgspec.Struct, frozen=True, gc=False):
 
 
 class FragmentKey(msgspec.Struct, frozen=True, gc=False):
-    """First fragments remember their ports for those that follow."""
+    """First fragments remember their ports for those that follow: in one of the places of a share, see
+    ct_share."""
 
     NAME: ClassVar[str] = "fragment_key"
-    SIZE: ClassVar[int] = 40
-    LAYOUT: ClassVar[_Layout] = _Layout("=16s16sIB3x")
-    OFFSETS: ClassVar[dict[str, int]] = {"source": 0, "destination": 16, "id": 32, "protocol": 36, "pad": 37}
+    SIZE: ClassVar[int] = 8
+    LAYOUT: ClassVar[_Layout] = _Layout("=II")
+    OFFSETS: ClassVar[dict[str, int]] = {"share": 0, "place": 4}
 
-    source: _Raw = _Raw(16)
-    destination: _Raw = _Raw(16)
-    id: int = 0
-    protocol: int = 0
+    share: int = 0
+    place: int = 0
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.source, self.destination, self.id, self.protocol)
+        return self.LAYOUT.pack(self.share, self.place)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> FragmentKey:
         return cls(*cls.LAYOUT.unpack(raw))
 
 
-class FragmentPorts(msgspec.Struct, frozen=True, gc=False):
-    NAME: ClassVar[str] = "fragment_ports"
-    SIZE: ClassVar[int] = 8
-    LAYOUT: ClassVar[_Layout] = _Layout("=HHB3x")
-    OFFSETS: ClassVar[dict[str, int]] = {"source_port": 0, "destination_port": 2, "asks": 4, "pad": 5}
+class Fragment(msgspec.Struct, frozen=True, gc=False):
+    """`asks`: enum ct_asks, seen from the sender."""
 
+    NAME: ClassVar[str] = "fragment"
+    SIZE: ClassVar[int] = 48
+    LAYOUT: ClassVar[_Layout] = _Layout("=16s16sIHHBB6x")
+    OFFSETS: ClassVar[dict[str, int]] = {"source": 0, "destination": 16, "id": 32, "source_port": 36, "destination_port": 38, "protocol": 40, "asks": 41, "pad": 42}
+
+    source: _Raw = _Raw(16)
+    destination: _Raw = _Raw(16)
+    id: int = 0
     source_port: int = 0
     destination_port: int = 0
-    asks: int = 0  # enum ct_asks, seen from the sender
+    protocol: int = 0
+    asks: int = 0
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(_htons(self.source_port), _htons(self.destination_port), self.asks)
+        return self.LAYOUT.pack(self.source, self.destination, self.id, _htons(self.source_port), _htons(self.destination_port), self.protocol, self.asks)
 
     @classmethod
-    def unpack(cls, raw: _Raw) -> FragmentPorts:
+    def unpack(cls, raw: _Raw) -> Fragment:
         v = cls.LAYOUT.unpack(raw)
-        return cls(_htons(v[0]), _htons(v[1]), v[2])
+        return cls(v[0], v[1], v[2], _htons(v[3]), _htons(v[4]), v[5], v[6])
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
@@ -263,7 +268,7 @@ class EventStats(msgspec.Struct, frozen=True, gc=False):
 
 class EventShare(msgspec.Struct, frozen=True, gc=False):
     """What one side of an endpoint has had of the ring, see enum ct_share; behind those of all endpoints
-    stand those of sockets, by the low bits of their cgroup's id."""
+    stand those of sockets, by the low bits of their cgroup's id. Begins as struct limit."""
 
     NAME: ClassVar[str] = "event_share"
     SIZE: ClassVar[int] = 16

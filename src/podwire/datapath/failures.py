@@ -14,6 +14,7 @@ from podwire.state.tables import EndpointFailureRow, PolicyFailureRow, Tables
 POLICY = (missing.POLICY, missing.PEERS)
 ADDRESSES = (missing.ADDRESS, missing.PREFIX)
 UNKNOWN = {missing.PEERS_MISSING: "peers", missing.ADDRESSES_MISSING: "addresses"}
+QUARANTINED = "it talks to nobody: a row that is wrong could neither be replaced nor removed"
 OUTDATED = "it is kept on a policy that was not asked about identities that came since"
 Mirrors = Mapping[str, Mirror]
 
@@ -62,7 +63,9 @@ def tell_endpoints(tables: Tables, mirrors: Mirrors, flagged: Mapping[int, Endpo
         EndpointFailureRow(
             endpoint,
             tuple(name for flag, name in UNKNOWN.items() if flag in flags),
-            next((why[flag] for flag in UNKNOWN if flag in flags and flag in why), OUTDATED),
+            QUARANTINED
+            if missing.QUARANTINED in flags
+            else next((why[flag] for flag in UNKNOWN if flag in flags and flag in why), OUTDATED),
         )
         for endpoint, flags in flagged.items()
     )

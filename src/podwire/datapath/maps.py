@@ -108,7 +108,7 @@ _SPECS = (
     MapSpec(
         "podwire_fragments",
         structs.FragmentKey,
-        structs.FragmentPorts,
+        structs.Fragment,
         "ports of fragmented packets",
         "programs",
     ),

@@ -139,6 +139,12 @@ class Mirror:
             del self.held[key]
         self._unsure.difference_update(keys)
 
+    def believed(self) -> dict[bytes, bytes]:
+        """Entries there that could neither be replaced nor removed: what they say is not so."""
+        if not self._truthful:
+            return {}
+        return {key: self.held[key] for key in self._unsure if key in self.held and key in self.failures}
+
     @property
     def refused(self) -> bool:
         """Whether something is still to be removed that could not be."""

@@ -23,9 +23,13 @@ from podwire.state.tables import Tables
 
 PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
+QUARANTINED = EndpointFlags.NOT_READY  # nothing passes: a wrong answer cannot be told from a right one
 POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
 ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
-TRUTHFUL = (PEERS, ADDRESS, PREFIX)  # none is better than a wrong one
+# None is better than a wrong one: who it is, or where a Service leads to. In Service maps a number is
+# another's after a while, and a row that is not there sends nowhere.
+SERVICES = ("podwire_backends", "podwire_slots", "podwire_rev_nat", "podwire_frontends")
+TRUTHFUL = (PEERS, ADDRESS, PREFIX, *SERVICES)
 ADDRESS_BITS = 128
 MOST = 200  # missing addresses beyond which it is not worked out whom they matter to: to everybody
 ENFORCED = (
@@ -40,11 +44,14 @@ class Missing(msgspec.Struct, frozen=True):
 
     peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with rows that are not there
     mistaken: frozenset[tuple[int, int]] = frozenset()
+    believed: frozenset[tuple[int, int]] = frozenset()  # the same, of rows that will not go
+    believed_peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with such a row
     countless: bool = False  # more addresses than were looked at
     why: Mapping[EndpointFlags, str] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.peers or self.mistaken or self.countless)
+        wrong = self.believed or self.believed_peers
+        return bool(self.peers or self.mistaken or self.countless or wrong)
 
 
 def of(mirrors: Mirrors) -> Missing:
@@ -66,7 +73,21 @@ def of(mirrors: Mirrors) -> Missing:
             if count > MOST:
                 break
             mistaken |= _mistaken(mirrors, name, key)
-    return Missing(frozenset(lacking), frozenset(mistaken), count > MOST, why)
+    return Missing(
+        frozenset(lacking), frozenset(mistaken), *_believed(mirrors), countless=count > MOST, why=why
+    )
+
+
+def _believed(mirrors: Mirrors) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+    """Whom wrong rows stand for that the kernel would neither replace nor remove; whose peers they are."""
+    pairs = set()
+    for name in (ADDRESS, PREFIX):
+        for key, raw in mirrors[name].believed().items():
+            if (wanted := mirrors[name].wanted(key)) is not None:
+                meant, found = (structs.IpcacheEntry.unpack(one).identity for one in (wanted, raw))
+                pairs.add((meant, found))
+    blocks = (structs.PolicyPeersKey.unpack(key) for key in mirrors[PEERS].believed())
+    return frozenset(pairs), frozenset((row.policy, row.direction) for row in blocks)
 
 
 def _mistaken(mirrors: Mirrors, name: str, key: bytes) -> set[tuple[int, int]]:
@@ -118,6 +139,8 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
     directions = [int(one) for one, enforced in ENFORCED if value.flags & enforced]
     if any((value.policy, one) in missing.peers for one in directions):
         needed |= PEERS_MISSING
+    if _is_misled(tables, mirrors, missing, value.policy, directions):
+        needed |= QUARANTINED
     if missing.countless and directions:
         return needed | ADDRESSES_MISSING
     for one in directions:
@@ -126,6 +149,20 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
             if _class(tables, mirrors, value.policy, one, meant) != there:
                 return needed | ADDRESSES_MISSING
     return needed
+
+
+def _is_misled(
+    tables: Tables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
+) -> bool:
+    """Whether a row that is wrong and will not go would have the policy say something else."""
+    return any(
+        (policy, one) in missing.believed_peers
+        or any(
+            _class(tables, mirrors, policy, one, meant) != _held_class(mirrors, policy, one, found)
+            for meant, found in missing.believed
+        )
+        for one in directions
+    )
 
 
 def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:

@@ -36,10 +36,7 @@ log = logging.getLogger(__name__)
 ORDER = (
     *failures.POLICY,
     *failures.ADDRESSES,
-    "podwire_backends",
-    "podwire_slots",
-    "podwire_rev_nat",
-    "podwire_frontends",
+    *missing.SERVICES,
     *switching.MAPS,
 )
 
@@ -215,6 +212,8 @@ class Writer:
                 self._switching.want(shortage, failures.broken_policies(self._mirrors))
             await self._write(name, changed)
         await self._remove(ORDER, changed)
+        if any(self._mirrors[name].believed() for name in missing.TRUTHFUL):
+            await self._guard(changed)  # a wrong row will not go: whom it would mislead talks to nobody
 
     async def _guard(self, changed: Changes) -> None:
         """Peers that are not in the kernel must be none to endpoints before an address may lead to them."""

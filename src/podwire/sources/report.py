@@ -25,6 +25,8 @@ from podwire.state.tables import PolicyRow, Tables
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
+WARNED_FOR = 300.0  # s; a pod that is restricted again within them has been warned
+GONE = (403, 404)  # the namespace ends, or has
 
 POLICIES = {  # kinds that have a status
     "CiliumNetworkPolicy": resources.CILIUM_NETWORK_POLICIES,
@@ -71,6 +73,7 @@ class Reporter:
         self._failures = 0
         self._endpoints: dict[tuple[str, str], tuple[str, Object]] = {}  # pod's uid, status, as last written
         self._node: Object | None = None  # spec as last written
+        self._warned: dict[Hashable, float] = {}  # endpoint → when an event was last due
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -123,6 +126,7 @@ class Reporter:
             for origin in origins:
                 if origin.kind in POLICIES:
                     self.due["enforced", origin] = partial(self._write_enforced, origin)
+        self._note_restricted(restricted)
         for pod in pods:
             self.due["endpoint", *pod] = partial(self._write_endpoint, *pod)
         for change in policies:
@@ -131,6 +135,15 @@ class Reporter:
                 self.due["policy", change.key] = partial(self._write_policy, row)
             else:
                 self.due.pop(("policy", change.key), None)
+
+    def _note_restricted(self, restricted: Batch[Any]) -> None:
+        """An endpoint is denied what the kernel does not know: its pod gets an event as that begins."""
+        now = asyncio.get_running_loop().time()
+        self._warned = {key: when for key, when in self._warned.items() if now - when < WARNED_FOR}
+        for change in restricted:
+            if change.old is None and change.new is not None and change.key not in self._warned:
+                self._warned[change.key] = now
+                self.due["event", change.key] = partial(self._write_event, change.key)
 
     async def _write(self) -> None:
         """Try all that is due once; what fails stays due. An API that does not answer ends the round."""
@@ -188,6 +201,33 @@ class Reporter:
             raise
         self._endpoints[key] = (row.uid, status)
 
+    async def _write_event(self, number: Hashable) -> None:
+        row, restricted = self.tables.endpoints.get(number), self.tables.endpoint_failures.get(number)
+        if row is None or restricted is None:
+            return  # over before it could be told
+        event = reports.restriction_event(row, restricted, self.node_name, _now())
+        try:
+            await self._make_event(event)
+        except ApiError as error:
+            if error.code not in GONE:
+                raise
+
+    async def _make_event(self, event: Object) -> None:
+        """What was said before is counted, as all events are."""
+        namespace, name = name_of(event)
+        try:
+            await self.api.create(resources.EVENTS, event, namespace)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+            found = await self.api.get(resources.EVENTS, name, namespace)
+            again = {
+                "count": int(found.get("count") or 1) + 1,
+                "lastTimestamp": event["lastTimestamp"],
+                "message": event["message"],
+            }
+            await self.api.patch(resources.EVENTS, name, again, namespace)
+
     async def _make_endpoint(self, body: Object) -> None:
         namespace, name = name_of(body)
         try:
@@ -237,8 +277,7 @@ class Reporter:
         if any(one | wanted == one for one in conditions):
             return
         others = [one for one in conditions if one.get("type") != wanted["type"]]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        patch: Object = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": now}]}}
+        patch: Object = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": _now()}]}}
         # Other nodes write their own conditions into the same list: on what was read, or again.
         version = mapping(found, "metadata").get("resourceVersion")
         if version:
@@ -265,3 +304,7 @@ class Reporter:
         """Of this node; empty while it is not known."""
         row = self.tables.nodes.get(self.node_name)
         return row.addresses[0] if row is not None and row.addresses else ""
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from podwire.state.tables import (
 )
 
 Object = dict[str, Any]
+RESTRICTION_HINT = "Raise map-growth-max on the node or have policies name fewer peers; see podwire status."
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
@@ -81,8 +83,38 @@ def failure_of(failure: PolicyFailureRow) -> str:
 
 
 def restriction_of(failure: EndpointFailureRow) -> str:
-    """For people: what an endpoint is denied because the kernel lacks rows."""
+    """For people: what an endpoint is denied because the kernel lacks rows, or has a wrong one."""
+    if not failure.unknown:
+        return failure.error
     return f"denied are peers whose {' or '.join(failure.unknown)} the kernel may lack: {failure.error}"
+
+
+def restriction_event(row: EndpointRow, failure: EndpointFailureRow, node_name: str, moment: str) -> Object:
+    """A Warning about the pod. Its name is made of what it says, so the same said again has the same."""
+    said = "\0".join((row.uid, node_name, *failure.unknown))
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{row.pod[:200].rstrip('-.')}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
+            "namespace": row.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": row.namespace,
+            "name": row.pod,
+            **({"uid": row.uid} if row.uid else {}),
+        },
+        "type": "Warning",
+        "reason": "PeersUnknown",
+        "message": f"{restriction_of(failure)}. {RESTRICTION_HINT}"[:1024],
+        "source": {"component": "podwire-agent", "host": node_name},
+        "reportingComponent": "podwire-agent",
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
 
 
 def enforced_type(node_name: str) -> str:

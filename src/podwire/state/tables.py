@@ -158,7 +158,8 @@ class PolicyFailureRow(msgspec.Struct, frozen=True):
 
 class EndpointFailureRow(msgspec.Struct, frozen=True):
     """An endpoint for which the kernel lacks rows: peers that it does not know by `unknown` (peers: their
-    identities; addresses) are denied, for they would be taken for the world or for any other pod.
+    identities; addresses) are denied, for they would be taken for the world or for any other pod. None of
+    both: everything is denied, see `error`.
     """
 
     endpoint: int

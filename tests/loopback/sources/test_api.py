@@ -17,7 +17,7 @@ from podwire.kube import Client, resources
 from podwire.model.rule import Rule
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, NodeRow, Tables
+from podwire.state.tables import EndpointFailureRow, EndpointPolicyRow, EndpointRow, NodeRow, Tables
 
 NODE = NodeRow("n1", ("172.20.0.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
 SPEC: dict[str, Any] = {"endpointSelector": {}, "ingress": [{}]}
@@ -158,6 +158,50 @@ async def policies_are_told_whether_they_are_valid(world: World) -> None:
         assert row is not None and row.error == (message if status == "False" else "")
 
 
+async def a_restricted_pod_is_warned_once(world: World) -> None:
+    """By an event of the pod's, when it begins; not at each change, and not again a moment later."""
+    tables = world.tables
+    tables.nodes.put(NODE)
+    tables.endpoints.put(endpoint(uid="u1", identity=1234, state="ready"))
+
+    async def events() -> list[Any]:
+        return await world.client.list(resources.EVENTS, "default")
+
+    async def told() -> None:
+        await world.until("the report", lambda: not world.reporter.due)
+
+    tables.endpoint_failures.put(EndpointFailureRow(5, ("addresses",), "map podwire_ipcache is full"))
+    (event,) = await world.until("the event", events)
+    about = event["involvedObject"]
+    assert (about["kind"], about["name"], about["uid"]) == ("Pod", "web", "u1")
+    assert (event["type"], event["reason"], event["count"]) == ("Warning", "PeersUnknown", 1)
+    assert "map podwire_ipcache is full" in event["message"] and "map-growth-max" in event["message"]
+    tables.endpoint_failures.put(EndpointFailureRow(5, ("peers", "addresses"), "another map is full"))
+    tables.endpoints.put(endpoint(uid="u1", identity=1235, state="ready"))
+
+    async def has_changed() -> bool:
+        shape = await world.endpoint("web")
+        return bool(shape and shape["status"].get("identity", {}).get("id") == 1235)
+
+    await world.until("what came after it", has_changed)
+    tables.endpoint_failures.delete(5)
+    tables.endpoints.put(endpoint(uid="u1", identity=1236, state="ready"))
+    tables.endpoint_failures.put(EndpointFailureRow(5, ("addresses",), "it is full again"))
+    tables.endpoints.put(endpoint(6, pod="next", uid="u2", identity=1237, state="ready"))
+    await world.until("the next endpoint", lambda: world.endpoint("next"))
+    await told()
+    assert await events() == [event]
+    # Another agent of the node says the same: it is counted.
+    other = Reporter(world.client, tables, node_name="n1", backoff=QUICK)
+    async with Supervised("other") as group:
+        group.start("report", other.run())
+
+        async def is_counted() -> bool:
+            return [one["count"] for one in await events()] == [2]
+
+        await world.until("the count", is_counted)
+
+
 async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
     for name, node in (("stale", "172.20.0.1"), ("theirs", "172.20.0.2")):
         body = {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint",
@@ -183,6 +227,7 @@ def test_what_a_node_tells(tmp_path: Path) -> None:
         await the_node_tells_of_itself(world)
         await endpoints_come_change_and_go(world)
         await policies_are_told_whether_they_are_valid(world)
+        await a_restricted_pod_is_warned_once(world)
 
     run(tmp_path, test)
 

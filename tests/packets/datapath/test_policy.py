@@ -9,7 +9,7 @@ from scapy.layers.inet import ICMP
 from scapy.packet import Raw
 
 from podwire.abi.enums import Direction, DropReason, EndpointFlags, EventKind, PolicyVerdict
-from podwire.testing.world import DROPPED, REDIRECTED, World
+from podwire.testing.world import DROPPED, PASS, REDIRECTED, World
 
 pytestmark = pytest.mark.kernel
 
@@ -168,10 +168,14 @@ def test_a_later_fragment_is_of_the_kind_its_first_one_was(world: World, kit: An
     """Else one that is taken for an echo would make a connection, under which the whole kind passes."""
     family = kit.Family(False)
     pod = world.pod(1, 1001, policy=3, flags=EndpointFlags.ENFORCE_EGRESS)
-    world.rule(3, Direction.EGRESS, protocol=1, port=allowed << 8)
+    world.rule(3, Direction.EGRESS, protocol=1, port=13 << 8)
     message = family.frame(pod, family.remote, ICMP(type=13, id=7) / Raw(b"x" * 32))
     body = bytes(message)[34:]
     first = family.frame(pod, family.remote, Raw(body[:24]), id=99, flags="MF", proto=1)
     later = family.frame(pod, family.remote, Raw(body[24:]), id=99, frag=3, proto=1)
-    for packet in (first, later, message):
+    assert world.from_pod(pod, bytes(first)).verdict == PASS
+    world.maps["podwire_policy"].clear()
+    world.rule(3, Direction.EGRESS, protocol=1, port=allowed << 8)
+    world.bump()
+    for packet in (later, first, message):
         assert kit.drops(world.from_pod(pod, bytes(packet))) == [DropReason.POLICY_DENIED]

@@ -64,8 +64,8 @@ class Targets:
 class Node:
     """The pods of a story on the devices of a world, and packets from and to them."""
 
-    def __init__(self, world: kernel.World) -> None:
-        self.world = world
+    def __init__(self, world: kernel.World, ipv6: bool) -> None:
+        self.world, self.ipv6 = world, ipv6
         self.reasons: Counter[int] = Counter()
         self.shapes = {}
         self.rows = []
@@ -73,21 +73,20 @@ class Node:
             shape = world.shape(row.id, row.identity)
             self.shapes[row.id] = shape
             mac, host_mac = (one.hex(":") for one in (shape.mac, shape.host_mac))
+            at = {"ipv4": "", "ipv6": shape.ipv6} if ipv6 else {"ipv4": shape.ipv4}
             self.rows.append(
-                msgspec.structs.replace(
-                    row, ifindex=shape.device, mac=mac, host_mac=host_mac, ipv4=shape.ipv4
-                )
+                msgspec.structs.replace(row, ifindex=shape.device, mac=mac, host_mac=host_mac, **at)
             )
 
     def passes(self, row: EndpointRow, direction: Direction, address: str, port: int, number: int) -> bool:
-        shape = self.shapes[row.id]
+        shape, own = self.shapes[row.id], row.addresses[0]
         if direction is Direction.EGRESS:
-            sent = frame(shape.ipv4, address, 6, port, 2000 + number, shape.host_mac + shape.mac)
+            sent = frame(own, address, 6, port, 2000 + number, shape.host_mac + shape.mac)
             outcome = self.world.from_pod(shape, sent)
         else:
-            others = [one for one in self.shapes.values() if one.ipv4 == address]
+            others = [one for one in self.shapes.values() if one.address(self.ipv6) == address]
             on = others[0].device if others else self.world.device(kernel.UNDERLAY)
-            sent = frame(address, shape.ipv4, 6, port, 3000 + number, ETHERNET)
+            sent = frame(address, own, 6, port, 3000 + number, ETHERNET)
             outcome = self.world.to_pod(shape, sent, received_on=on)
         drops = [event for event in outcome.events if event["kind"] == EventKind.DROP]
         self.reasons.update(int(event["reason"]) for event in drops)
@@ -104,7 +103,9 @@ class Node:
             for direction in (Direction.INGRESS, Direction.EGRESS):
                 for address, identity in there.items():
                     for port in PORTS:
-                        if address == row.ipv4 or not self.passes(row, direction, address, port, number):
+                        if address == row.addresses[0] or not self.passes(
+                            row, direction, address, port, number
+                        ):
                             continue
                         assert policy is not None, "something passes without a policy"
                         if policy.verdict(direction, identity, port) != ALLOW:
@@ -112,7 +113,8 @@ class Node:
         return wrong
 
 
-def test_no_full_map_lets_more_through(small: kernel.World) -> None:
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_no_full_map_lets_more_through(small: kernel.World, ipv6: bool) -> None:
     print(f"PODWIRE_SEED={SEED}")
     full = 0
     reasons: Counter[int] = Counter()
@@ -120,8 +122,8 @@ def test_no_full_map_lets_more_through(small: kernel.World) -> None:
     async def tell(seed: int) -> None:
         nonlocal full
         small.reset()
-        node = Node(small)
-        story = Story(random.Random(seed), node.rows)
+        node = Node(small, ipv6)
+        story = Story(random.Random(seed), node.rows, ipv6)
         story.ready()
         writer = Writer(story.tables, Targets(small), "n1", backoff=Backoff(0.001, 0.002))
         async with Supervised("test") as group:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from errno import EPERM
 
+import pytest
 from tests.unit.datapath.conftest import DEVICE, WEB, Node, entry, peer
 from tests.unit.datapath.test_write import settled, until
 
@@ -57,6 +58,41 @@ def test_an_address_that_does_not_fit_flags_whom_it_matters_to() -> None:
             node.tables.ipcache.delete("10.0.9.3/32")
             await until(lambda: flags(node) == ENFORCED and not told(node), "the end of it")
             assert node.kernel.maps["podwire_ipcache"].content.keys() == {pack("10.0.9.2")}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["address", "prefix", "peer"])
+def test_a_wrong_row_that_will_not_go_is_not_believed(what: str) -> None:
+    """The kernel refuses to replace it and to remove it: whom it would mislead talks to nobody."""
+
+    async def main() -> None:
+        node = Node()
+        node.obey(7, [entry(7, 80), entry(7, 80, peer_class=0)], [peer(7, 98)])
+        prefix = "10.0.9.0/24" if what == "prefix" else ANOTHER.prefix
+        node.tables.ipcache.put(IpcacheRow(prefix, 98, "k8s"))
+        node.ready()
+        async with node.writer() as writer:
+            await settled(writer, node, 7)
+            names = {"address": "podwire_ipcache", "prefix": "podwire_ipcache_prefixes"}
+            map = node.kernel.maps[names.get(what, "podwire_policy_peers")]
+            before = dict(map.content)
+
+            def refuse(step: str, key: bytes) -> None:
+                if step in ("put", "delete") and key in before:
+                    raise KernelError(step, EPERM)
+
+            map.refuse = refuse
+            if what == "peer":
+                node.tables.policy_peers.put(peer(7, 98, 2))
+            else:
+                node.tables.ipcache.put(IpcacheRow(prefix, 97, "k8s"))
+            await until(lambda: EndpointFlags.NOT_READY in flags(node), "the quarantine")
+            assert map.content == before
+            await until(lambda: told(node) and "talks to nobody" in told(node)[0][2], "the row that says so")
+            map.refuse = lambda step, key: None
+            await until(lambda: flags(node) == ENFORCED and not told(node), "the end of it")
+            assert map.content != before
 
     asyncio.run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from errno import EPERM
 
+import msgspec
 import pytest
 from tests.unit.datapath.conftest import WEB, Node, entry, peer
 
@@ -184,6 +185,44 @@ def test_entries_stay_while_what_points_at_them_could_not_be_removed() -> None:
             assert len(node.kernel.maps["podwire_policy"].content) == 3
             refusing = False
             await until(lambda: len(node.kernel.maps["podwire_policy"].content) == 1, "the old entries to go")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "name", ["podwire_backends", "podwire_slots", "podwire_rev_nat", "podwire_frontends"]
+)
+def test_a_service_row_that_cannot_be_replaced_is_removed(name: str) -> None:
+    """Its number or address is another's by now: a flow would go to a backend that is none of its Service."""
+    other = msgspec.structs.replace(FRONTEND, address="10.96.0.2")
+
+    async def main() -> None:
+        node = Node()
+        node.tables.backends.put(BACKEND)
+        node.tables.frontends.put(FRONTEND)
+        node.ready()
+
+        def refuse(step: str, key: bytes) -> None:
+            if step == "put" and key in before:
+                raise KernelError("put", EPERM)
+
+        async with node.writer() as writer:
+            map = node.kernel.maps[name]
+            await until(lambda: writer.synced and map.content, "the rows")
+            before = dict(map.content)
+            map.refuse = refuse
+            if name == "podwire_backends":
+                node.tables.backends.put(msgspec.structs.replace(BACKEND, address="10.0.1.10"))
+            elif name == "podwire_slots":
+                node.tables.frontends.put(msgspec.structs.replace(FRONTEND, backends=(2,)))
+            elif name == "podwire_frontends":
+                node.tables.frontends.put(msgspec.structs.replace(FRONTEND, set=2))
+            else:
+                node.tables.frontends.replace([other])
+            await until(lambda: not before.keys() & map.content.keys(), "the end of the stale row")
+            map.refuse = lambda step, key: None
+            await until(lambda: not writer.errors() and before.keys() <= map.content.keys(), "the new row")
+            assert map.content != before
 
     asyncio.run(main())
 
