@@ -106,6 +106,11 @@ class Reconciler(Generic[Row]):
             concerned |= dict.fromkeys(self._claims.get(item, ()))
         self._tell(concerned)
 
+    def anew(self) -> None:
+        """Ask the target anew what it holds and should hold: something besides the rows has changed."""
+        self.load()
+        self.step([Change(key, row, row) for key in self.status if (row := self.table.get(key)) is not None])
+
     def prune(self) -> None:
         """Remove what no row claims: leftovers of an earlier life."""
         stale = [item for item in self._held if item not in self._claims]
