@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from podwire.base.config import AgentConfig
+from podwire.base.telemetry import Metrics
 from podwire.state.tables import EndpointRow, Tables
 
 # What `Node.bpf_dump` is asked for; agent.dumps makes the rows.
@@ -106,8 +107,8 @@ class Node(Protocol):
         """The rows of one of DUMPS, read from the kernel now."""
         ...
 
-    def metrics(self) -> str:
-        """In Prometheus' text format."""
+    def metrics(self) -> Metrics:
+        """Read when they are asked for."""
         ...
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:

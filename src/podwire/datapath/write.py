@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
+from podwire.base.errors import PodwireError
 from podwire.datapath import failures, flush, missing, rows, switching
 from podwire.datapath.epochs import Epochs
 from podwire.datapath.flush import Grow
@@ -81,10 +82,10 @@ class Writer:
 
     # What others ask
 
-    def errors(self) -> dict[tuple[str, Hashable], str]:
+    def errors(self) -> dict[tuple[str, Hashable], PodwireError]:
         """(map, row) → why it is not in the kernel."""
         return {
-            (name, row): str(error)
+            (name, row): error
             for name, mirror in self._mirrors.items()
             for row, error in mirror.failed_rows().items()
         }

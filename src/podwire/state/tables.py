@@ -323,6 +323,7 @@ class Tables:
             "policy_peers",
             lambda row: (row.policy, row.direction, row.identity),
             help="stage one: identity to class",
+            indexes={"policy": lambda row: (row.policy,)},
         )
         self.policy_entries: Table[EntryRow] = Table(
             "policy_entries",

@@ -11,6 +11,7 @@ from podwire.agent.interface import Addresses, EndpointRequest, Facts
 from podwire.base.aio import Channel
 from podwire.base.config import AgentConfig
 from podwire.base.errors import Conflict, NotFound
+from podwire.base.telemetry import Metrics
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import Selector, equals
 from podwire.state.tables import (
@@ -106,9 +107,11 @@ class MemoryNode:
     def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         return DUMPED[name]
 
-    def metrics(self) -> str:
-        help = "# HELP podwire_drop_count_total drops\n"
-        return help + 'podwire_drop_count_total{reason="Policy \\"x\\""} 3\nup 1\n'
+    def metrics(self) -> Metrics:
+        found = Metrics()
+        found.counter("podwire_drop_count_total", "drops").add(12345678, reason='Policy "x"')
+        found.gauge("up", "here").set(1)
+        return found
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:
         if uuid != FLOW:

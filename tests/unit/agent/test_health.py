@@ -38,3 +38,31 @@ def test_health_changes_when_the_node_does(serve: Serve) -> None:
         assert (await client.get("/v1/config"))["status"]["routeMTU"] == 1400
 
     serve(test)
+
+
+def test_whom_a_policy_allows_is_told_who_asks_and_not_who_attaches(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        shown = (await client.get("/v1/endpoint/5"))["status"]["policy"]["realized"]
+        assert shown["allowed-ingress-identities"] == [1235] and shown["allowed-egress-identities"] == []
+        (listed,) = await client.get("/v1/endpoint")
+        assert listed["status"]["policy"]["realized"] == shown
+        made = await client.attach(
+            container_id="c7", netns="/n", namespace="prod", pod="new", interface="eth0"
+        )
+        assert "allowed-ingress-identities" not in made["status"]["policy"]["realized"]
+
+    serve(test)
+
+
+def test_metrics_are_told_to_the_last_digit(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        (drops, up) = await client.get("/v1/metrics")
+        assert drops == {
+            "name": "podwire_drop_count_total",
+            "labels": {"reason": 'Policy "x"'},
+            "value": 12345678,
+        }
+        assert up["value"] == 1
+        assert 'podwire_drop_count_total{reason="Policy \\"x\\""} 12345678\n' in node.metrics().text()
+
+    serve(test)

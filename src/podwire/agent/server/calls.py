@@ -119,7 +119,8 @@ async def endpoints(node: Node, request: web.Request) -> Answer:
 
 async def endpoint(node: Node, request: web.Request) -> Answer:
     """One endpoint, by number or `pod-name:`, `container-id:`, `cni-attachment-id:`, `ipv4:`, `ipv6:`."""
-    return Answer(shapes.endpoint(node.tables, find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.endpoint(node.tables, row, shapes.Allowed(node.tables)))
 
 
 async def endpoint_health(node: Node, request: web.Request) -> Answer:
@@ -134,8 +135,8 @@ async def endpoint_log(node: Node, request: web.Request) -> Answer:
 
 async def endpoint_labels(node: Node, request: web.Request) -> Answer:
     """The labels that make its identity."""
-    shape = shapes.endpoint(node.tables, find(node, request.match_info["id"]))
-    return Answer({"spec": {"user": []}, "status": shape["status"]["labels"]})
+    row = find(node, request.match_info["id"])
+    return Answer({"spec": {"user": []}, "status": shapes.labels(row)})
 
 
 async def endpoint_config(node: Node, request: web.Request) -> Answer:
@@ -176,7 +177,7 @@ async def attach(node: Node, request: web.Request) -> Answer:
             ifindex=change.interface_index,
         )
     )
-    return Answer(shapes.endpoint(node.tables, row), 201)
+    return Answer(shapes.endpoint(node.tables, row, None), 201)
 
 
 async def detach(node: Node, request: web.Request) -> Answer:

@@ -58,7 +58,7 @@ async def explain(node: Node, request: web.Request) -> Answer:
 
 async def metrics(node: Node, _: web.Request) -> Answer:
     """All metrics, in Prometheus' text format."""
-    return Answer(node.metrics(), plain=True)
+    return Answer(node.metrics().text(), plain=True)
 
 
 async def monitor(request: web.Request) -> web.StreamResponse:
