@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
 from podwire.state.tables import EndpointRow, Tables
@@ -63,6 +64,7 @@ class Facts(msgspec.Struct, frozen=True):
     uptime: float  # s
     lost: int  # events of the datapath that found the ring full
     unknown: int  # records of another size than ours
+    watched: tuple[str, ...]  # kinds of objects whose changes are followed
 
 
 class Node(Protocol):
@@ -101,6 +103,10 @@ class Node(Protocol):
 
     def status(self) -> Mapping[str, tuple[str, str]]:
         """Component → (state, message). At least `kubernetes`, `datapath` and `hubble`."""
+        ...
+
+    def controllers(self) -> Mapping[str, Attempts]:
+        """Task → how what it does again and again has come out so far."""
         ...
 
     def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from functools import partial
 from podwire.agent.kernel import Kernel
 from podwire.base.addresses import exact, family
 from podwire.base.aio import Backoff, unbroken
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.errors import PodwireError
 from podwire.ipam.pools import Pools
@@ -50,6 +51,7 @@ class Itself:
         self._backoff = backoff
         self._failures = 0
         self._failure = ""
+        self.attempts = Attempts()
         self._unusable = ""  # why what the object says now is not followed
 
     async def run(self) -> None:
@@ -83,11 +85,13 @@ class Itself:
             self._routes.anew()  # those through a tunnel say how much it carries
         except PodwireError as error:
             self._failures += 1
+            self.attempts.failed(error)
             self._failure = f"this node is still what its object was before: {error}"
             if self._failures == 1:
                 log.warning("%s", self._failure)
             return
         log.info("this node has now %s and %s", ", ".join(row.addresses), ", ".join(row.pod_cidrs))
+        self.attempts.succeeded()
         self.me, self._failures, self._failure = row, 0, ""
 
     def problem(self) -> str:

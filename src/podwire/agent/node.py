@@ -12,10 +12,12 @@ from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
 from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
+from podwire.base.attempts import Attempts
 from podwire.base.errors import MapFull, NotFound, PodwireError
 from podwire.base.telemetry import Metrics
 from podwire.datapath.maps import CATALOGUE
 from podwire.hubble.message import Messages
+from podwire.kube.resources import Resource
 from podwire.sources import nodes
 from podwire.state.tables import EndpointRow
 
@@ -67,6 +69,7 @@ class Node:
             uptime=time.monotonic() - self._started,
             lost=found.accounts.lost,
             unknown=ring.foreign,
+            watched=tuple(_told(family.resource) for family in stages.sources.families),
         )
 
     def status(self) -> Mapping[str, Component]:
@@ -79,6 +82,9 @@ class Node:
             "hubble": self._hubble(),
             **{name: (WARNING, problem) for name, problem in self._stages.problems().items() if problem},
         }
+
+    def controllers(self) -> Mapping[str, Attempts]:
+        return self._stages.controllers()
 
     def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         return dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables)
@@ -176,8 +182,8 @@ class Node:
             return WARNING, "; ".join(problems)
         refused = [row for row in self.tables.policies if row.error]
         if refused:
-            named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])
-            return WARNING, f"{len(refused)} not in force: {named}"
+            named = ", ".join(f"{row.kind} {row.namespace}/{row.name}" for row in refused[:5])
+            return WARNING, f"{len(refused)} not in force: {named}{' …' * (len(refused) > 5)}"
         if self.config.enable_policy == "never":
             return DISABLED, "enforcement is off by configuration"
         return OK, f"{len(self.tables.policies)} policies in force"
@@ -199,6 +205,11 @@ class Node:
             f"{statistics.stored}/{statistics.capacity} flows, "
             f"{accounts.emitted} emitted, {accounts.received} received, {statistics.lost_text}"
         )
+
+
+def _told(resource: Resource) -> str:
+    """``core/v1::Pod``, as Cilium's clients know it."""
+    return f"{resource.group or 'core'}/{resource.version}::{resource.kind}"
 
 
 def unwritten(errors: Mapping[tuple[str, Hashable], PodwireError]) -> str:

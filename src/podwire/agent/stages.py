@@ -13,6 +13,7 @@ from podwire.agent.kept import KeptPolicies
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Registry
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
@@ -87,6 +88,18 @@ class Stages:
             lambda: (name for name, _ in self.writer.errors()),
             partial(losses, self.pipeline),
         )
+
+    def controllers(self) -> dict[str, Attempts]:
+        """Task → how what it does has come out so far, in walk order."""
+        return {
+            **{f"watch {family.resource.plural}": family.attempts for family in self.sources.families},
+            "follow the node's network": self.network.attempts,
+            "allocate identities": self.allocator.attempts,
+            "keep routes": self.routes.attempts,
+            "follow this node's object": self.itself.attempts,
+            "write maps": self.writer.attempts,
+            "tell the API": self.reporter.attempts,
+        }
 
     def problems(self) -> dict[str, str]:
         """Component → what it cannot do now; empty = nothing."""

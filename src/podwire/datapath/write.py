@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.datapath import failures, flush, missing, rows, switching
 from podwire.datapath.epochs import Epochs
@@ -78,6 +79,7 @@ class Writer:
         self._leaving = Leaving(self._mirrors)
         self._backoff = backoff
         self._failed_rounds = 0
+        self.attempts = Attempts()
         self._turn = asyncio.Event()
 
     # What others ask
@@ -125,9 +127,13 @@ class Writer:
             self.tables.endpoint_failures.mark_ready()
             await self._follow()
         finally:
-            self._epochs.close()
-            for mirror in self._mirrors.values():
-                mirror.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the maps' descriptors."""
+        self._epochs.close()
+        for mirror in self._mirrors.values():
+            mirror.close()
 
     async def _follow(self) -> None:
         tables = self.tables
@@ -149,7 +155,12 @@ class Writer:
                 self._note(batches)
                 await self._flush()
                 await self._prune(watched)
-                self._failed_rounds = self._failed_rounds + 1 if self._unfinished() else 0
+                unfinished = self._unfinished()
+                self._failed_rounds = self._failed_rounds + 1 if unfinished else 0
+                if unfinished:
+                    self.attempts.failed(next(iter(self.errors().values()), "something could not be removed"))
+                else:
+                    self.attempts.succeeded()
                 self._announce()
 
     def _unfinished(self) -> bool:

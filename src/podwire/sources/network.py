@@ -25,6 +25,7 @@ from collections.abc import Iterable
 import msgspec
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import NetworkError
 from podwire.net import messages
 from podwire.net.netlink import attributes
@@ -57,6 +58,7 @@ class Network:
         self._namespace = namespace
         self._backoff = backoff
         self._failures = 0
+        self.attempts = Attempts()
         self._missed = {"routes", "links"}  # what is to be read whole
         self._without_device: set[int] = set()  # rows of devices that are gone
         self._vrfs: dict[int, int] = {}  # ifindex of a VRF device → its table
@@ -111,10 +113,13 @@ class Network:
                 self.tables.local_addresses.replace(rows_of(local))
         except NetworkError as error:
             self._failures += 1
+            self.attempts.failed(error)
             self.problem = f"this node's own addresses and devices may have changed unseen: {error}"
             if self._failures == 1:
                 log.warning("%s", self.problem)
             return
+        if self._missed:
+            self.attempts.succeeded()
         self._missed, self._failures, self.problem = set(), 0, ""
         self.tables.local_addresses.mark_ready()
         self.tables.devices.mark_ready()

@@ -9,6 +9,7 @@ from typing import Any
 
 from podwire.agent.interface import Addresses, EndpointRequest, Facts
 from podwire.base.aio import Channel
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.errors import Conflict, NotFound
 from podwire.base.telemetry import Metrics
@@ -63,7 +64,9 @@ class MemoryNode:
             uptime=61.2,
             lost=1,
             unknown=0,
+            watched=("core/v1::Pod", "core/v1::Node"),
         )
+        self.attempts = {"write maps": Attempts(lambda: 1.7e9), "tell the API": Attempts(lambda: 1.7e9)}
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         number = len(self.owners) + 1
@@ -103,6 +106,9 @@ class MemoryNode:
 
     def status(self) -> Mapping[str, tuple[str, str]]:
         return self.components
+
+    def controllers(self) -> Mapping[str, Attempts]:
+        return self.attempts
 
     def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         return DUMPED[name]

@@ -21,6 +21,7 @@ SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "flows_seen": (6, lambda health: health["hubble"]["observer"]["seen-flows"]),
     "uptime": (62.0, lambda health: health["hubble"]["observer"]["uptime"]),
     "lost": (2, lambda health: health["nodeMonitor"]["lost"]),
+    "watched": (("core/v1::Pod",), lambda health: health["kubernetes"]["k8s-api-versions"]),
     "unknown": (1, lambda health: health["nodeMonitor"]["unknown"]),
 }
 
@@ -64,5 +65,34 @@ def test_metrics_are_told_to_the_last_digit(serve: Serve) -> None:
         }
         assert up["value"] == 1
         assert 'podwire_drop_count_total{reason="Policy \\"x\\""} 12345678\n' in node.metrics().text()
+
+    serve(test)
+
+
+def test_controllers_are_what_was_tried_and_how_it_came_out(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        async def told() -> dict[str, Any]:
+            controllers = (await client.get("/v1/healthz"))["controllers"]
+            return {one["name"]: one["status"] for one in controllers}
+
+        never = "0001-01-01T00:00:00.000Z"
+        before = (await told())["write maps"]
+        assert (before["success-count"], before["last-success-timestamp"]) == (0, never)
+        node.attempts["write maps"].succeeded()
+        for error in ("no room", "no memory"):
+            node.attempts["write maps"].failed(error)
+        assert (await told())["write maps"] == {
+            "success-count": 1,
+            "failure-count": 2,
+            "consecutive-failure-count": 2,
+            "last-failure-msg": "no memory",
+            "last-failure-timestamp": "2023-11-14T22:13:20Z",
+            "last-success-timestamp": "2023-11-14T22:13:20Z",
+        }
+        node.attempts["write maps"].succeeded()
+        after = (await told())["write maps"]
+        assert (after["success-count"], after["consecutive-failure-count"]) == (2, 0)
+        assert (after["failure-count"], after["last-failure-msg"]) == (2, "no memory"), "of what was"
+        assert (await told())["tell the API"]["success-count"] == 0
 
     serve(test)
