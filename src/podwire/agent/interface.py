@@ -109,7 +109,7 @@ class Node(Protocol):
         """Task → how what it does again and again has come out so far."""
         ...
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The rows of one of DUMPS, read from the kernel now."""
         ...
 

@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
 from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
+from podwire.base.aio import unbroken
 from podwire.base.attempts import Attempts
 from podwire.base.errors import MapFull, NotFound, PodwireError
 from podwire.base.telemetry import Metrics
@@ -86,8 +88,9 @@ class Node:
     def controllers(self) -> Mapping[str, Attempts]:
         return self._stages.controllers()
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        return dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables)
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """In a thread: maps may be large, and who attaches a pod must not wait for who looks at one."""
+        return await unbroken(partial(dumps.DUMPS[name], self._stages.kernel.programs.maps, self.tables))
 
     def metrics(self) -> Metrics:
         return self._stages.metrics

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import msgspec
 import pytest
 from tests.packets.doors.node import config_of
 
-from podwire.agent.interface import WARNING
+from podwire.agent import dumps
+from podwire.agent.interface import DUMPS, WARNING
 from podwire.agent.kernel import Kernel
 from podwire.agent.node import Node
 from podwire.agent.server import health, shapes
@@ -122,6 +125,23 @@ def test_a_refused_policy_is_named_once_with_its_cause(stages: Callable[[], Stag
         assert (state, told) == (WARNING, "1 not in force: NetworkPolicy prod/broken")
         (refused,) = health.healthz(node)["podwire"]["invalid-policies"]
         assert refused["error"] == "spec.ingress[0].from: must be a list"
+
+    asyncio.run(run())
+
+
+def test_maps_are_read_beside_the_loop(stages: Callable[[], Stages], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        node = Node(stages())
+        threads = []
+
+        def noting(real: Any, *arguments: Any) -> Any:
+            threads.append(threading.get_ident())
+            return real(*arguments)
+
+        for name, real in list(dumps.DUMPS.items()):
+            monkeypatch.setitem(dumps.DUMPS, name, partial(noting, real))
+            assert await node.bpf_dump(name) == []
+        assert len(threads) == len(DUMPS) and threading.get_ident() not in threads
 
     asyncio.run(run())
 

@@ -110,7 +110,7 @@ class MemoryNode:
     def controllers(self) -> Mapping[str, Attempts]:
         return self.attempts
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         return DUMPED[name]
 
     def metrics(self) -> Metrics:

@@ -325,7 +325,7 @@ async def one_map(node: Node, request: web.Request) -> Answer:
     if name not in DUMPS:
         raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
     cache = []
-    for row in node.bpf_dump(name):
+    for row in await node.bpf_dump(name):
         key, *_ = row.values()
         cache.append({"key": str(key), "value": msgspec.json.encode(row).decode(), "desired-action": "sync"})
     return Answer({"path": f"{node.config.bpf_dir}/{name}", "cache": cache})
