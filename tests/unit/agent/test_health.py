@@ -9,6 +9,7 @@ import msgspec
 from tests.unit.agent.conftest import Serve
 
 from podwire.client.agent import AsyncAgentClient
+from podwire.state.tables import EndpointFailureRow
 
 # Fact → another value of it, and where health says it.
 SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -94,5 +95,34 @@ def test_controllers_are_what_was_tried_and_how_it_came_out(serve: Serve) -> Non
         assert (after["success-count"], after["consecutive-failure-count"]) == (2, 0)
         assert (after["failure-count"], after["last-failure-msg"]) == (2, "no memory"), "of what was"
         assert (await told())["tell the API"]["success-count"] == 0
+
+    serve(test)
+
+
+def test_an_endpoint_says_of_itself_what_is_so(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        tables = node.tables
+        row = msgspec.structs.replace(tables.endpoints.get(5), pod_interface="net1")
+        tables.endpoints.put(row)
+        status = (await client.get("/v1/endpoint/5"))["status"]
+        assert status["external-identifiers"]["cni-attachment-id"] == "c1:net1"
+        assert status["networking"]["container-interface-name"] == "net1"
+        assert (await client.get("/v1/endpoint/5/healthz"))["policy"] == "OK"
+        tables.endpoint_failures.put(EndpointFailureRow(5, ("peers",), "map podwire_policy is full"))
+        health = await client.get("/v1/endpoint/5/healthz")
+        assert health == (await client.get("/v1/endpoint/5"))["status"]["health"]
+        assert (health["bpf"], health["policy"], health["overallHealth"]) == ("OK", "Warning", "Warning")
+        (entry,) = await client.get("/v1/endpoint/5/log")
+        assert entry["code"] == "Failed" and "map podwire_policy is full" in entry["message"]
+
+    serve(test)
+
+
+def test_a_frontend_is_of_the_type_that_its_address_is(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        row = next(iter(node.tables.frontends))
+        node.tables.frontends.put(msgspec.structs.replace(row, address="192.0.2.1", rev_nat=2))
+        types = [one["spec"]["flags"]["type"] for one in await client.get("/v1/service")]
+        assert types == ["ClusterIP", "NodePort"]
 
     serve(test)

@@ -125,12 +125,14 @@ async def endpoint(node: Node, request: web.Request) -> Answer:
 
 async def endpoint_health(node: Node, request: web.Request) -> Answer:
     """How an endpoint is."""
-    return Answer(shapes.health(find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.health(row, node.tables.endpoint_failures.get(row.id)))
 
 
 async def endpoint_log(node: Node, request: web.Request) -> Answer:
     """What became of an endpoint."""
-    return Answer(shapes.log(find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.log(row, node.tables.endpoint_failures.get(row.id)))
 
 
 async def endpoint_labels(node: Node, request: web.Request) -> Answer:

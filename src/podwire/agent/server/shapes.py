@@ -84,20 +84,20 @@ def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None) -> Shape
         "status": {
             "controllers": [],
             "external-identifiers": {
-                "cni-attachment-id": f"{row.container_id}:eth0",
+                "cni-attachment-id": f"{row.container_id}:{row.pod_interface}",
                 "container-id": row.container_id,
                 "k8s-namespace": row.namespace,
                 "k8s-pod-name": row.pod,
                 "pod-name": f"{row.namespace}/{row.pod}",
             },
-            "health": health(row),
+            "health": health(row, restricted),
             "identity": identity_of(row.identity, row.labels) if row.identity else None,
             "labels": labels(row),
             "log": log(row, restricted),
             "namedPorts": [named_port(port) for port in row.ports],
             "networking": {
                 "addressing": [{"ipv4": row.ipv4, "ipv6": row.ipv6}],
-                "container-interface-name": "eth0",
+                "container-interface-name": row.pod_interface,
                 "host-mac": row.host_mac,
                 "interface-index": row.ifindex,
                 "interface-name": row.interface,
@@ -147,13 +147,14 @@ def enforcement(obeyed: EndpointPolicyRow | None) -> str:
             return "none"
 
 
-def health(row: EndpointRow) -> Shape:
-    """Cilium's EndpointHealth."""
+def health(row: EndpointRow, restricted: EndpointFailureRow | None) -> Shape:
+    """Cilium's EndpointHealth. One that is denied what the kernel does not know has not all of its policy."""
     word = {"ready": "OK", "disconnecting": "Disabled"}.get(row.state, "Bootstrap")
-    return {"bpf": word, "policy": word, "connected": row.state == "ready", "overallHealth": word}
+    policy = "Warning" if word == "OK" and restricted is not None else word
+    return {"bpf": word, "policy": policy, "connected": row.state == "ready", "overallHealth": policy}
 
 
-def log(row: EndpointRow, restricted: EndpointFailureRow | None = None) -> list[Shape]:
+def log(row: EndpointRow, restricted: EndpointFailureRow | None) -> list[Shape]:
     code, message = ("Failed", restriction_of(restricted)) if restricted is not None else ("OK", row.state)
     return [{"code": code, "message": message, "state": row.state, "timestamp": timestamp(row.created)}]
 
@@ -229,7 +230,7 @@ def service(tables: Tables, row: FrontendRow) -> Shape:
             if (one := tables.backends.get(number)) is not None
         ],
         "flags": {
-            "type": "ClusterIP",
+            "type": "ClusterIP" if source and row.address in source.cluster_addresses else row.type,
             "name": row.service,
             "namespace": row.namespace,
             "cluster": "",
