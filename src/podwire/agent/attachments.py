@@ -233,6 +233,7 @@ class Attachments:
             ports=(),
             state="waiting-for-identity",
             created=time.time(),
+            pod_interface=request.interface,
         )
 
     async def _pod_known(self, request: EndpointRequest) -> None:

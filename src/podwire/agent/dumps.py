@@ -1,7 +1,7 @@
 """What the kernel's maps hold, for people: `podwire bpf lb|ct|policy|ipcache list`.
 
 Read from the maps at the moment somebody asks, never from the tables: where the two differ, this
-is what packets obey.
+is what packets obey. All run in a thread: tables are asked for a copy of all rows, or for one row, no more.
 """
 
 from __future__ import annotations
@@ -75,9 +75,10 @@ def _backend(maps: Maps, number: int, slot: int) -> dict[str, Any]:
 def connections(maps: Maps, tables: Tables) -> Rows:
     """Connections that have not expired, with the pod, the service and the rule of each."""
     services = {row.rev_nat: f"{row.namespace}/{row.service}" for row in tables.frontends}
+    pods = {one: f"{row.namespace}/{row.pod}" for row in tables.endpoints for one in row.addresses}
     return [
         {
-            "endpoint": _pod(tables, one.local),
+            "endpoint": pods.get(one.local, ""),
             "protocol": protocol_name(one.protocol),
             "scope": one.scope,
             "direction": one.direction,
@@ -96,11 +97,6 @@ def connections(maps: Maps, tables: Tables) -> Rows:
         for one in conntrack.Conntrack.of(maps).dump(conntrack.now())
         if one.expires_in > 0
     ]
-
-
-def _pod(tables: Tables, address: str) -> str:
-    rows = tables.endpoints.by("address", address)
-    return f"{rows[0].namespace}/{rows[0].pod}" if rows else ""
 
 
 def policies(maps: Maps, tables: Tables) -> Rows:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
+from podwire.base.telemetry import Metrics
 from podwire.state.tables import EndpointRow, Tables
 
 # What `Node.bpf_dump` is asked for; agent.dumps makes the rows.
@@ -62,6 +64,7 @@ class Facts(msgspec.Struct, frozen=True):
     uptime: float  # s
     lost: int  # events of the datapath that found the ring full
     unknown: int  # records of another size than ours
+    watched: tuple[str, ...]  # kinds of objects whose changes are followed
 
 
 class Node(Protocol):
@@ -102,12 +105,16 @@ class Node(Protocol):
         """Component → (state, message). At least `kubernetes`, `datapath` and `hubble`."""
         ...
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    def controllers(self) -> Mapping[str, Attempts]:
+        """Task → how what it does again and again has come out so far."""
+        ...
+
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The rows of one of DUMPS, read from the kernel now."""
         ...
 
-    def metrics(self) -> str:
-        """In Prometheus' text format."""
+    def metrics(self) -> Metrics:
+        """Read when they are asked for."""
         ...
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
@@ -11,7 +12,7 @@ from podwire.base.config import AgentConfig
 from podwire.bpf import probe
 from podwire.datapath import objects, routes
 from podwire.datapath.endpoints import Plumbing
-from podwire.datapath.programs import Programs, plan
+from podwire.datapath.programs import Loading, Programs, plan
 from podwire.datapath.write import Writer
 from podwire.state.tables import NodeRow
 
@@ -53,23 +54,35 @@ class Kernel:
         if "sockets" in self.degraded:
             config = msgspec.structs.replace(config, socket_lb=False)
         self.variant = objects.variant()
-        self.prepared = prepared = routes.prepare(config, me)
-        self.programs = programs = Programs.load(
-            plan(
-                config,
-                me.addresses,
-                network_device=prepared.ifindex,
-                tunnel_device=prepared.tunnel_device,
-                tunnel_mtu=prepared.route_mtu,
-            )
-        )
         self.config = config
+        self.prepared = prepared = routes.prepare(config, me)
+        self.programs = programs = Programs.load(self._plan(me, prepared))
+        self.taken_over = asyncio.Event()  # our programs are on every hook
         if not programs.made_new:
             self.take_over()
         self.plumbing = Plumbing(
             programs, gateways=me.router_addresses, mtu=prepared.mtu, route_mtu=prepared.route_mtu
         )
         self.routes = routes.RouteTarget(prepared)
+
+    def _plan(self, me: NodeRow, prepared: routes.Prepared) -> Loading:
+        return plan(
+            self.config,
+            me.addresses,
+            network_device=prepared.ifindex,
+            tunnel_device=prepared.tunnel_device,
+            tunnel_mtu=prepared.route_mtu,
+        )
+
+    def become(self, me: NodeRow, gone: Sequence[str] = ()) -> None:
+        """Be what this node's object says now; `gone` are router addresses it has no more.
+
+        For a thread. Each step can be taken again; if one fails, what was in force before it stays.
+        """
+        prepared = routes.prepare(self.config, me, gone)
+        self.programs.tell(self._plan(me, prepared).constants)
+        self.plumbing.use(me.router_addresses, mtu=prepared.mtu, route_mtu=prepared.route_mtu)
+        self.routes.prepared = self.prepared = prepared
 
     def take_over(self) -> None:
         """Our programs on every hook, in the place of an earlier agent's where there are any."""
@@ -81,6 +94,7 @@ class Kernel:
         if self.config.socket_lb and self.config.cgroup:
             programs.attach_cgroup(self.config.cgroup)
         programs.drop_old()
+        self.taken_over.set()
 
     async def take_over_when_filled(self, writer: Writer) -> None:
         """Maps of another layout than an earlier agent had begin empty: its programs run until then."""

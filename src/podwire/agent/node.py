@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
 from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
-from podwire.base.errors import NotFound
+from podwire.base.aio import unbroken
+from podwire.base.attempts import Attempts
+from podwire.base.errors import MapFull, NotFound, PodwireError
+from podwire.base.telemetry import Metrics
 from podwire.datapath.maps import CATALOGUE
 from podwire.hubble.message import Messages
+from podwire.kube.resources import Resource
 from podwire.sources import nodes
 from podwire.state.tables import EndpointRow
 
@@ -30,6 +34,7 @@ class Node:
         self.tables = stages.tables
         self._stages = stages
         self._started = time.monotonic()
+        self._looked_at: tuple[int, list[str]] = (-1, [])  # revision of the nodes, their clashes
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         given = self._stages.pools.allocate(owner, family, expiration=expiration)
@@ -66,6 +71,7 @@ class Node:
             uptime=time.monotonic() - self._started,
             lost=found.accounts.lost,
             unknown=ring.foreign,
+            watched=tuple(_told(family.resource) for family in stages.sources.families),
         )
 
     def status(self) -> Mapping[str, Component]:
@@ -79,11 +85,15 @@ class Node:
             **{name: (WARNING, problem) for name, problem in self._stages.problems().items() if problem},
         }
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        return dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables)
+    def controllers(self) -> Mapping[str, Attempts]:
+        return self._stages.controllers()
 
-    def metrics(self) -> str:
-        return self._stages.metrics.text()
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """In a thread: maps may be large, and who attaches a pod must not wait for who looks at one."""
+        return await unbroken(partial(dumps.DUMPS[name], self._stages.kernel.programs.maps, self.tables))
+
+    def metrics(self) -> Metrics:
+        return self._stages.metrics
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:
         found = self._stages.pipeline.explain_json(uuid)
@@ -124,11 +134,18 @@ class Node:
         malformed = self._stages.sources.malformed()
         if malformed:
             return WARNING, "; ".join(f"{name}: {error}" for name, error in malformed.items())
-        if clashes := nodes.clashes(self.tables.nodes):
+        if clashes := self._clashes():
             return WARNING, "; ".join(clashes)
         if self._stages.reporter.error:
             return WARNING, self._stages.reporter.error
         return OK, "all objects known"
+
+    def _clashes(self) -> list[str]:
+        """Looked for once each time the nodes change: there may be thousands, and status is asked often."""
+        revision = self.tables.nodes.revision
+        if self._looked_at[0] != revision:
+            self._looked_at = revision, nodes.clashes(self.tables.nodes)
+        return self._looked_at[1]
 
     def _kernel(self) -> Component:
         here = f"Linux {os.uname().release}"
@@ -140,7 +157,7 @@ class Node:
     def _datapath(self) -> Component:
         errors = self._stages.writer.errors()
         if errors:
-            named = f"{len(errors)} rows are not in the kernel: {_unwritten(errors)}"
+            named = f"{len(errors)} rows are not in the kernel: {unwritten(errors)}"
             # Once the tables were known, what was written stays: pods go on, only what is new waits.
             synced = self._stages.writer.synced
             return (WARNING, f"{named}; what was in force stays") if synced else (FAILURE, named)
@@ -168,8 +185,8 @@ class Node:
             return WARNING, "; ".join(problems)
         refused = [row for row in self.tables.policies if row.error]
         if refused:
-            named = "; ".join(f"{row.kind} {row.namespace}/{row.name}: {row.error}" for row in refused[:5])
-            return WARNING, f"{len(refused)} not in force: {named}"
+            named = ", ".join(f"{row.kind} {row.namespace}/{row.name}" for row in refused[:5])
+            return WARNING, f"{len(refused)} not in force: {named}{' …' * (len(refused) > 5)}"
         if self.config.enable_policy == "never":
             return DISABLED, "enforcement is off by configuration"
         return OK, f"{len(self.tables.policies)} policies in force"
@@ -193,18 +210,28 @@ class Node:
         )
 
 
-def _unwritten(errors: Mapping[tuple[str, Hashable], str]) -> str:
-    """By map: why its first row could not be written, and which option gives it room.
+def _told(resource: Resource) -> str:
+    """``core/v1::Pod``, as Cilium's clients know it."""
+    return f"{resource.group or 'core'}/{resource.version}::{resource.kind}"
 
-    A row may be held back for another map's sake: room is wanted where the error says so.
+
+def unwritten(errors: Mapping[tuple[str, Hashable], PodwireError]) -> str:
+    """By map: why its first row could not be written, what it holds, and which option gives it room.
+
+    A row may be held back for another map's sake: room is wanted where that one is full.
     """
-    first: dict[str, str] = {}
+    first: dict[str, PodwireError] = {}
     for (name, _), error in errors.items():
-        full = re.search(r"\bmap (\w+) is full", error)
-        first.setdefault(full[1] if full else name, error)
-    return "; ".join(error + _room(name) * ("is full" in error) for name, error in first.items())
+        first.setdefault(error.name if isinstance(error, MapFull) else name, error)
+    return "; ".join(
+        f"{error}{_room(error) if isinstance(error, MapFull) else ''}" for error in first.values()
+    )
 
 
-def _room(name: str) -> str:
-    option = CATALOGUE[name].size.replace("_", "-")
-    return f" (raise {option} or map-growth-max and restart the agent)"
+def _room(full: MapFull) -> str:
+    spec = CATALOGUE.get(full.name)
+    if spec is None:
+        return ""
+    options = f"{spec.size.replace('_', '-')} or map-growth-max" if spec.size else ""
+    room = f" (raise {options} and restart the agent)" if options else " (its size is fixed)"
+    return f"{room}; it holds {spec.help}"

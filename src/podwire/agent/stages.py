@@ -8,11 +8,12 @@ from pathlib import Path
 from podwire.abi import dtypes
 from podwire.agent import meters
 from podwire.agent.attachments import Attachments
+from podwire.agent.itself import Itself, own_cidrs
 from podwire.agent.kept import KeptPolicies
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Registry
-from podwire.base.addresses import family
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
@@ -63,8 +64,8 @@ class Stages:
         self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
         self.routes = Reconciler(tables.nodes, kernel.routes)
         self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger)
-        enabled = {version for version, on in ((4, config.enable_ipv4), (6, config.enable_ipv6)) if on}
-        self.pools = Pools((one for one in me.pod_cidrs if family(one) in enabled), me.router_addresses)
+        self.pools = Pools(own_cidrs(me, config), me.router_addresses)
+        self.itself = Itself(tables, kernel, self.pools, self.routes, me)
         self.attachments = Attachments(
             tables,
             kernel.plumbing,
@@ -88,6 +89,18 @@ class Stages:
             partial(losses, self.pipeline),
         )
 
+    def controllers(self) -> dict[str, Attempts]:
+        """Task → how what it does has come out so far, in walk order."""
+        return {
+            **{f"watch {family.resource.plural}": family.attempts for family in self.sources.families},
+            "follow the node's network": self.network.attempts,
+            "allocate identities": self.allocator.attempts,
+            "keep routes": self.routes.attempts,
+            "follow this node's object": self.itself.attempts,
+            "write maps": self.writer.attempts,
+            "tell the API": self.reporter.attempts,
+        }
+
     def problems(self) -> dict[str, str]:
         """Component → what it cannot do now; empty = nothing."""
         return {
@@ -95,6 +108,7 @@ class Stages:
             "prefixes": self.allocator.prefixes.error,
             "routes": "; ".join(self.routes.errors().values()),
             "network": self.network.problem,
+            "node": self.itself.problem(),
         }
 
 

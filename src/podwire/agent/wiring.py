@@ -59,6 +59,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("resolve policies", stages.compute.run())
     group.start("choose backends", stages.frontends.run())
     group.start("keep routes", stages.routes.run())
+    group.start("follow this node's object", stages.itself.run())
     group.start("write maps", stages.writer.run())
     group.once("take over from other maps", stages.kernel.take_over_when_filled(stages.writer))
     group.start("settle endpoints", stages.attachments.settle())

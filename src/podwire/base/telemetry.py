@@ -7,8 +7,9 @@ Metrics are few and named as in the field (`podwire_…`); text format is Promet
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 Labels = tuple[tuple[str, str], ...]
@@ -55,7 +56,7 @@ class Metrics:
         """A metric whose samples are read when somebody asks."""
         self._metrics[name] = Metric(name, kind, help, read=read)
 
-    def __iter__(self) -> Iterable[Metric]:
+    def __iter__(self) -> Iterator[Metric]:
         return iter(self._metrics.values())
 
     def text(self) -> str:
@@ -64,8 +65,21 @@ class Metrics:
             lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
             for labels, value in metric.collect():
                 named = ",".join(f'{name}="{_escape(text)}"' for name, text in labels)
-                lines.append(f"{metric.name}{{{named}}} {value:g}" if named else f"{metric.name} {value:g}")
+                sample = f"{metric.name}{{{named}}}" if named else metric.name
+                lines.append(f"{sample} {_number(value)}")
         return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Every digit of it: of a counter that is rounded, no rate can be told.
+
+    >>> _number(12345678.0), _number(0.25), _number(float("nan"))
+    ('12345678', '0.25', 'NaN')
+    """
+    exact = float(value)
+    if not math.isfinite(exact):
+        return {math.inf: "+Inf", -math.inf: "-Inf"}.get(exact, "NaN")
+    return str(int(exact)) if exact.is_integer() else repr(exact)
 
 
 def _escape(text: str) -> str:

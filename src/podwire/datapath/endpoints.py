@@ -72,11 +72,17 @@ class Plumbing:
         self, programs: Programs, *, gateways: Sequence[str], mtu: int, route_mtu: int | None = None
     ) -> None:
         self.programs = programs
-        self.gateways = {text.family(one): one for one in gateways}
-        self.mtu = mtu
-        self.route_mtu = route_mtu or mtu
         self._stack = Stack()
         self._turn = threading.RLock()
+        self.use(gateways, mtu=mtu, route_mtu=route_mtu)
+
+    def use(self, gateways: Sequence[str], *, mtu: int, route_mtu: int | None = None) -> None:
+        """From the next pod on. Those that are there keep what they were told: a gateway's address only
+        says where packets go, and one too large is answered with what is possible."""
+        with self._turn:
+            self.gateways = {text.family(one): one for one in gateways}
+            self.mtu = mtu
+            self.route_mtu = route_mtu or mtu
 
     def close(self) -> None:
         self._stack.close()

@@ -231,20 +231,29 @@ class Programs:
         Only for maps that the caller alone writes: nothing may be written meanwhile.
         """
         with self._lock:
-            self._grow({**self.loading.sizes, name: entries})
+            self._exchange(msgspec.structs.replace(self.loading, sizes={**self.loading.sizes, name: entries}))
 
-    def _grow(self, sizes: dict[str, int]) -> None:
-        grown = Programs.load(msgspec.structs.replace(self.loading, sizes=sizes))
+    def tell(self, constants: dict[str, int | bytes]) -> None:
+        """Programs with these constants in the place of those that run, on the same maps; if the kernel
+        refuses a step, those that ran run on."""
+        with self._lock:
+            if constants != self.loading.constants:
+                self._exchange(msgspec.structs.replace(self.loading, constants=constants))
+
+    def _exchange(self, loading: Loading) -> None:
+        made = Programs.load(loading)
         try:
-            grown.replace_all()
+            made.replace_all()
         except BaseException:
             self.replace_all()
-            grown.close()
-            shutil.rmtree(grown.maps.directory)
+            made.close()
+            if made.maps.directory != self.maps.directory:
+                shutil.rmtree(made.maps.directory)
             raise
         replaced = self._objects
-        self.loading, self._objects = grown.loading, grown._objects
-        self.maps.move(grown.maps.directory)
+        self.loading, self._objects = made.loading, made._objects
+        if made.maps.directory != self.maps.directory:
+            self.maps.move(made.maps.directory)
         for loaded in replaced.values():
             loaded.close()
         self.drop_old()

@@ -5,7 +5,8 @@ a CIDR to its node's address; with tunnels it goes to `podwire_vxlan`, whose pro
 far end. This node's own CIDRs are unreachable but for its pods, which have routes of their own: what
 is for an address that no pod has would leave by the default route, and might come back.
 
-`prepare` runs once before the programs are loaded (they are told the device), `RouteTarget` under a
+`prepare` runs before the programs are loaded (they are told the device), and again when this node's own
+object changes; `RouteTarget` under a
 `state.reconcile.Reconciler` from then on. Routes of nodes that are gone are removed, and only those:
 podwire marks its routes with a protocol number of its own.
 """
@@ -42,8 +43,9 @@ class Prepared(msgspec.Struct, frozen=True):
     tunnel_device: int
 
 
-def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
-    """Make this node a router with its router addresses; NotFound if the device does not exist."""
+def prepare(config: AgentConfig, node: NodeRow, gone: Iterable[str] = ()) -> Prepared:
+    """Make this node a router with its router addresses, without those that are `gone`; NotFound if the
+    device does not exist."""
     sysctl.ensure({"ipv4/ip_forward": 1, "ipv4/conf/all/rp_filter": 0, "ipv4/conf/default/rp_filter": 0})
     with Stack() as stack:
         device = stack.existing(config.device)
@@ -53,6 +55,7 @@ def prepare(config: AgentConfig, node: NodeRow) -> Prepared:
         stack.apply(
             messages.link_set(LOOPBACK, up=True),
             *(messages.address(LOOPBACK, text.exact(address)) for address in node.router_addresses),
+            *(messages.address(LOOPBACK, text.exact(address), delete=True) for address in gone),
         )
         if config.routing_mode == "native":
             stack.delete_link(TUNNEL)  # of an earlier agent with tunnels

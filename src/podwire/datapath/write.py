@@ -21,6 +21,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
+from podwire.base.errors import PodwireError
 from podwire.datapath import failures, flush, missing, rows, switching
 from podwire.datapath.epochs import Changes, Epochs
 from podwire.datapath.flush import Grow
@@ -74,14 +76,15 @@ class Writer:
         self._leaving = Leaving(tables, self._mirrors)
         self._backoff = backoff
         self._failed_rounds = 0
+        self.attempts = Attempts()
         self._turn = asyncio.Event()
 
     # What others ask
 
-    def errors(self) -> dict[tuple[str, Hashable], str]:
+    def errors(self) -> dict[tuple[str, Hashable], PodwireError]:
         """(map, row) → why it is not in the kernel."""
         return {
-            (name, row): str(error)
+            (name, row): error
             for name, mirror in self._mirrors.items()
             for row, error in mirror.failed_rows().items()
         }
@@ -121,9 +124,13 @@ class Writer:
             self.tables.endpoint_failures.mark_ready()
             await self._follow()
         finally:
-            self._epochs.close()
-            for mirror in self._mirrors.values():
-                mirror.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the maps' descriptors."""
+        self._epochs.close()
+        for mirror in self._mirrors.values():
+            mirror.close()
 
     async def _follow(self) -> None:
         tables = self.tables
@@ -145,7 +152,12 @@ class Writer:
                 self._note(batches)
                 await self._flush()
                 await self._prune(watched)
-                self._failed_rounds = self._failed_rounds + 1 if self._unfinished() else 0
+                unfinished = self._unfinished()
+                self._failed_rounds = self._failed_rounds + 1 if unfinished else 0
+                if unfinished:
+                    self.attempts.failed(next(iter(self.errors().values()), "something could not be removed"))
+                else:
+                    self.attempts.succeeded()
                 self._announce()
 
     def _unfinished(self) -> bool:

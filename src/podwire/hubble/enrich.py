@@ -77,6 +77,7 @@ class Enricher:
         """Fill the columns of `NAMED`, and identities the kernel did not know."""
         self._refresh()
         self._place_sockets(columns)
+        _nobody(columns)
         self._name_parties(columns)
         self._name_services(columns)
         rules, devices = columns["rule"].astype("u8"), columns["device"].astype("u8")
@@ -224,3 +225,13 @@ class Enricher:
             return self.names.number(Interface(socket.if_indextoname(device)))
         except OSError:  # gone already; its index remains
             return NOTHING
+
+
+def _nobody(columns: Columns) -> None:
+    """A frame that is no IP has no addresses. The kernel looks them up all the same, and whom it finds
+    behind none of them is the world: of that, only what an endpoint is known by is true."""
+    none = (columns["flags"] & EventFlags.IPV6) == 0  # there, :: is an address; 0.0.0.0 is not all zeros
+    for side in ("source", "destination"):
+        none = none & (columns[f"{side}_high"] == 0) & (columns[f"{side}_low"] == 0)
+    for side in ("source", "destination"):
+        columns[f"{side}_identity"][none & (columns[f"{side}_endpoint"] == 0)] = identities.UNKNOWN

@@ -18,6 +18,7 @@ from hashlib import blake2b
 import msgspec
 
 from podwire.base.aio import Backoff, Supervised
+from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.identity.prefixes import Prefixes
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED, Identity
@@ -44,6 +45,7 @@ class Allocator:
         self.prefixes = prefixes
         self.synced = False  # have all identities of the cluster been told
         self.errors: dict[Labels, str] = {}  # label sets that wait for a number, and why
+        self.attempts = Attempts()
         self._backoff = backoff
         self._endpoints = Watch(tables.endpoints, tables.identities)
         for identity in RESERVED:
@@ -160,6 +162,10 @@ class Allocator:
                 unfinished = set(self.step(self._rows(concerned)))
                 concerned = {row.id: None for row in self._rows(concerned) if row.labels in unfinished}
                 failures = failures + 1 if self.errors else 0
+                if self.errors:
+                    self.attempts.failed(next(iter(self.errors.values())))
+                elif wanted:
+                    self.attempts.succeeded()
 
     def concerned(self, endpoints: Batch[EndpointRow], identities: Batch[IdentityRow]) -> dict[int, None]:
         """Ids of the endpoints that changes may give another number."""

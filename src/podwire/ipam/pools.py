@@ -40,6 +40,7 @@ class Pool:
         self._kept = {ipaddress.ip_address(address) for address in kept}
         self._kept |= {self.network.network_address, self.network.broadcast_address}
         self._last = 0
+        self.leaving = False  # no more the node's, but for what is taken
 
     @property
     def size(self) -> int:
@@ -77,16 +78,33 @@ class Pools:
     """All pools of this node."""
 
     def __init__(self, cidrs: Iterable[str], routers: Iterable[str]) -> None:
+        self._pools: list[Pool] = []
+        self.use(cidrs, routers)
+        self._reserved: dict[str, tuple[float, str]] = {}  # address → (until, reservation)
+
+    def use(self, cidrs: Iterable[str], routers: Iterable[str]) -> None:
+        """The pod CIDRs from now on. One that is left out gives no more addresses; those that pods have
+        stay theirs."""
         kept = tuple(routers)
+        before = {str(pool.network): pool for pool in self._pools}
         try:
-            self._pools = [Pool(cidr, kept) for cidr in cidrs]
+            made = [Pool(cidr, kept) for cidr in cidrs]
         except ValueError as error:
             raise ConfigError(f"pod CIDR of this node: {error}") from error
-        self._reserved: dict[str, tuple[float, str]] = {}  # address → (until, reservation)
+        self._pools = [before.pop(str(pool.network), pool) for pool in made]
+        for pool in self._pools:
+            pool.leaving = False
+        for pool in before.values():
+            pool.leaving = True
+            self._pools.append(pool)
+
+    def leaving(self) -> dict[str, tuple[str, ...]]:
+        """CIDR that the node has no more → addresses of it that are still taken."""
+        return {str(pool.network): tuple(pool.taken) for pool in self._pools if pool.leaving and pool.taken}
 
     def allocate(self, owner: str, family: str = "", *, expiration: bool = False) -> Given:
         """One address of each family the node has, or of `family` (ipv4, ipv6). All or nothing."""
-        chosen = [pool for pool in self._pools if family in ("", f"ipv{pool.family}")]
+        chosen = [pool for pool in self._pools if not pool.leaving and family in ("", f"ipv{pool.family}")]
         if not chosen:
             raise InvalidObject("family", f"this node has no {family} pod CIDR")
         got: dict[int, str] = {}
@@ -129,7 +147,7 @@ class Pools:
 
     def capacity(self) -> list[tuple[str, int, int]]:
         """(CIDR, taken, size) of each pool."""
-        return [(str(pool.network), len(pool.taken), pool.size) for pool in self._pools]
+        return [(str(pool.network), len(pool.taken), pool.size) for pool in self._pools if not pool.leaving]
 
     def expire(self, now: float) -> list[str]:
         """Give back what was reserved until before `now` and never attached."""

@@ -33,6 +33,7 @@ class Link(msgspec.Struct, frozen=True):
     master: int
     peer: int
     port: int = 0  # UDP, of a VXLAN device
+    table: int = 0  # where a VRF device has the routes of those below it
 
 
 class Stack:
@@ -219,18 +220,19 @@ def link_of(body: bytes) -> Link:
     _, _, ifindex, flags, _ = messages.IFINFO.unpack_from(body)
     values = attributes(body, messages.IFINFO.size)
     info = attributes(values.get(18, b""))
-    data = attributes(info.get(2, b""))  # 15 is a VXLAN's port, in network order
+    kind, data = _text(info.get(1)), attributes(info.get(2, b""))
     return Link(
         ifindex=ifindex,
         name=_text(values.get(3)),
-        kind=_text(info.get(1)),
+        kind=kind,
         mac=values.get(1, b""),
         mtu=_number(values.get(4)),
         up=bool(flags & messages.UP),
         carrier=bool(flags & messages.LOWER_UP),
         master=_number(values.get(10)),
         peer=_number(values.get(5)),
-        port=int.from_bytes(data.get(15, b""), "big") if _text(info.get(1)) == "vxlan" else 0,
+        port=int.from_bytes(data.get(15, b""), "big") if kind == "vxlan" else 0,
+        table=_number(data.get(1)) if kind == "vrf" else 0,
     )
 
 

@@ -102,6 +102,8 @@ class Compute:
             for table in self._writes():
                 table.mark_ready()
         self.tables.progress.put(ProgressRow(STAGE, reached, self._taken))
+        if self.tables.endpoint_policies.ready:
+            self.tables.progress.mark_ready()  # this is the last stage that has a row in it
 
     def _writes(self) -> tuple[Any, ...]:
         tables = self.tables

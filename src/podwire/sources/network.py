@@ -2,9 +2,11 @@
 
 In the walk: the Node object names the addresses that others reach this node by; the kernel knows all it
 answers to, those of other devices, of bridges, broadcast addresses too. Its own table `local` is the
-truth: what is in it goes to the node's sockets, whoever put it there and for whatever reason. So policy
-must take all of it for the node (identity.ipcache, datapath.write), or whoever may reach the world reaches
-the node by an address that is in no object.
+truth: what is in it goes to the node's sockets, whoever put it there and for whatever reason. What comes in
+below a VRF device is looked up in that device's table, which has local routes of its own: they are the
+node's as well. (Not those of any other table: who routes by mark to a local route takes packets that are for
+others.) So policy must take all of it for the node (identity.ipcache, datapath.write), or whoever may
+reach the world reaches the node by an address that is in no object.
 
 Table `devices` says which devices carry: what is redirected into a pod's device that does not is freed by
 the kernel without a word, so datapath.write has it dropped before, with a reason.
@@ -23,6 +25,7 @@ from collections.abc import Iterable
 import msgspec
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import NetworkError
 from podwire.net import messages
 from podwire.net.netlink import attributes
@@ -55,8 +58,10 @@ class Network:
         self._namespace = namespace
         self._backoff = backoff
         self._failures = 0
+        self.attempts = Attempts()
         self._missed = {"routes", "links"}  # what is to be read whole
         self._without_device: set[int] = set()  # rows of devices that are gone
+        self._vrfs: dict[int, int] = {}  # ifindex of a VRF device → its table
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -87,7 +92,11 @@ class Network:
 
     def _concerns(self, route: Route, *, gone: bool) -> bool:
         """Whether the rows may be others now. Each device that comes has routes that all have."""
-        if route.table != messages.TABLE_LOCAL or is_link_local(route.prefix):
+        if is_link_local(route.prefix):
+            return False
+        if route.table in self._vrfs.values():
+            return route.type in KINDS or gone
+        if route.table != messages.TABLE_LOCAL:
             return False
         row = self.tables.local_addresses.get(route.prefix)
         return gone or row is None or row.kind != KINDS.get(route.type)
@@ -99,14 +108,18 @@ class Network:
             if "links" in self._missed:
                 self._devices(stack.links())
             if "routes" in self._missed:
-                local = stack.routes(table=messages.TABLE_LOCAL, protocol=None)
+                tables = (messages.TABLE_LOCAL, *sorted(set(self._vrfs.values())))
+                local = [one for table in tables for one in stack.routes(table=table, protocol=None)]
                 self.tables.local_addresses.replace(rows_of(local))
         except NetworkError as error:
             self._failures += 1
+            self.attempts.failed(error)
             self.problem = f"this node's own addresses and devices may have changed unseen: {error}"
             if self._failures == 1:
                 log.warning("%s", self.problem)
             return
+        if self._missed:
+            self.attempts.succeeded()
         self._missed, self._failures, self.problem = set(), 0, ""
         self.tables.local_addresses.mark_ready()
         self.tables.devices.mark_ready()
@@ -117,6 +130,15 @@ class Network:
             self._device(link, whole=False)
         elif row is not None:
             self._gone(row)
+        self._table(link.ifindex, 0 if gone else link.table)
+
+    def _table(self, ifindex: int, table: int) -> None:
+        """The table of a VRF device; 0 = it is none. Routes are read after devices: none is missed."""
+        if self._vrfs.get(ifindex, 0) != table:
+            self._vrfs[ifindex] = table
+            self._missed.add("routes")
+        if not table:
+            self._vrfs.pop(ifindex, None)
 
     def _sweep(self) -> None:
         """Let go of devices that are gone, and whose endpoints are."""
@@ -129,6 +151,8 @@ class Network:
         present = {link.ifindex: link for link in links}
         for link in present.values():
             self._device(link, whole=True)
+        for ifindex in {*self._vrfs, *present}:
+            self._table(ifindex, present[ifindex].table if ifindex in present else 0)
         for row in self.tables.devices:
             if row.ifindex not in present:
                 self._gone(row)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import resources
 from podwire.kube.resources import Resource
@@ -69,6 +70,7 @@ class Reporter:
         self.node_name = node_name
         self.due: dict[Hashable, Callable[[], Awaitable[None]]] = {}
         self.error = ""
+        self.attempts = Attempts()
         self._backoff = backoff
         self._failures = 0
         self._endpoints: dict[tuple[str, str], tuple[str, Object]] = {}  # pod's uid, status, as last written
@@ -147,7 +149,7 @@ class Reporter:
 
     async def _write(self) -> None:
         """Try all that is due once; what fails stays due. An API that does not answer ends the round."""
-        failed = False
+        failed, wanted = False, bool(self.due)
         for key, work in list(self.due.items()):
             try:
                 await work()
@@ -167,6 +169,10 @@ class Reporter:
                 if self.due.get(key) is work:
                     del self.due[key]
         self._failures = self._failures + 1 if failed else 0
+        if failed:
+            self.attempts.failed(self.error)
+        elif wanted:
+            self.attempts.succeeded()
         if not self.due:
             self.error = ""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
 from podwire.kube.resources import Resource
@@ -50,6 +51,7 @@ class Family(Generic[Row]):
     malformed: dict[tuple[str, str], str] = field(default_factory=dict)
     synced: bool = False
     error: str = ""  # why it cannot be watched now
+    attempts: Attempts = field(default_factory=Attempts)
     _known: set[tuple[str, str]] = field(default_factory=set)
 
     def apply(self, item: Object) -> None:
@@ -100,6 +102,7 @@ class Family(Generic[Row]):
                             self.remove(name)
                         before = set()
                         self.synced, self.error = True, ""
+                        self.attempts.succeeded()
                         yield
         finally:
             self._known |= before
@@ -149,6 +152,7 @@ class Sources:
                 if family.error != str(error):
                     log.warning("watching %s: %s; trying on", family.resource.plural, error)
                 family.error = str(error)
+                family.attempts.failed(error)
             await asyncio.sleep(self._backoff.after(failures))
 
     def malformed(self) -> dict[str, str]:

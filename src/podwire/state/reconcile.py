@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from podwire.base.aio import Backoff
+from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.state.table import Change, Table, Watch
 
@@ -64,6 +65,7 @@ class Reconciler(Generic[Row]):
         self.target = target
         self.status: dict[Hashable, Status] = {}
         self.synced = False  # has the target once been made equal to a ready table
+        self.attempts = Attempts()
         self._backoff = backoff
         self._held: dict[Item, Any] = {}  # what the target holds
         self._claims: dict[Item, dict[Hashable, Any]] = {}  # item → row key → value, first claim first
@@ -102,9 +104,19 @@ class Reconciler(Generic[Row]):
             concerned[change.key] = None
             due |= self._claim(change.key, self.target.items(change.new) if change.new is not None else {})
         self._settle(due)
+        if self._failed:
+            _, why = next(iter(self._failed.values()))
+            self.attempts.failed(why)
+        elif due:
+            self.attempts.succeeded()
         for item in due:
             concerned |= dict.fromkeys(self._claims.get(item, ()))
         self._tell(concerned)
+
+    def anew(self) -> None:
+        """Ask the target anew what it holds and should hold: something besides the rows has changed."""
+        self.load()
+        self.step([Change(key, row, row) for key in self.status if (row := self.table.get(key)) is not None])
 
     def prune(self) -> None:
         """Remove what no row claims: leftovers of an earlier life."""

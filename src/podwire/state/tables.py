@@ -74,6 +74,7 @@ class EndpointRow(msgspec.Struct, frozen=True):
     ports: tuple[ContainerPort, ...]
     state: str
     created: float = 0.0  # s since the epoch
+    pod_interface: str = "eth0"  # in the pod; what files of agents that did not keep it mean
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -324,6 +325,7 @@ class Tables:
             "policy_peers",
             lambda row: (row.policy, row.direction, row.identity),
             help="stage one: identity to class",
+            indexes={"policy": lambda row: (row.policy,)},
         )
         self.policy_entries: Table[EntryRow] = Table(
             "policy_entries",

@@ -155,3 +155,45 @@ def test_the_objects_have_the_maps_of_the_catalogue(programs: Programs) -> None:
     assert pinned >= {"podwire_policy", "podwire_conntrack", "podwire_events"}
     for name in pinned:
         programs.maps[name]  # ValueError if key or value were of another size
+
+
+def test_constants_are_told_in_one_step_or_not_at_all(
+    programs: Programs, netns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second link's update made to fail; then all of them done, on the maps that are there."""
+    with Stack(netns) as stack:
+        pair = stack.ensure_veth(Veth("lxc1", b"\2\0\0\0\0\1"), Veth("eth0", b"\2\0\0\0\0\2"))
+    namespaces.run(netns, programs.attach_pod, "lxc1", pair.ifindex)
+    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
+    before, directory = namespaces.run(netns, programs.attached), programs.maps.directory
+    wanted = {**programs.loading.constants, "config_node_ipv4": addresses.pack("192.0.2.9")}
+    calls = 0
+
+    def guard(kind: type[Link] | type[Filter]) -> None:
+        real: Any = kind.replace
+
+        def replace(attached: Link | Filter, program: Program) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise KernelError("replace the program of a link", 12)
+            real(attached, program)
+
+        monkeypatch.setattr(kind, "replace", replace)
+
+    guard(Link)
+    guard(Filter)
+    with pytest.raises(KernelError):
+        namespaces.run(netns, programs.tell, wanted)
+    assert namespaces.run(netns, programs.attached) == before
+    assert programs.loading.constants != wanted
+    namespaces.run(netns, programs.tell, wanted)
+    after = namespaces.run(netns, programs.attached)
+    assert set(after) == set(before)
+    assert all(after[name].program != before[name].program for name in before)
+    assert programs.loading.constants == wanted
+    assert programs.maps.directory == directory
+    assert programs.maps["podwire_ipcache"].get("10.9.9.9") is not None
+    done = calls
+    namespaces.run(netns, programs.tell, wanted)
+    assert calls == done, "the same again is no step"

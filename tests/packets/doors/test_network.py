@@ -192,3 +192,31 @@ def test_link_local_addresses_have_no_rows(netns: str) -> None:
         assert not [row for row in tables.local_addresses if row.prefix.startswith("fe80")]
 
     follow(netns, work)
+
+
+def test_what_is_local_in_the_table_of_a_vrf_is_the_nodes(netns: str) -> None:
+    command = ["ip", "-n", netns, "link", "add", "blue", "type", "vrf", "table"]
+    made = subprocess.run([*command, "4711"], capture_output=True, text=True)
+    if "Unknown device type" in made.stderr:
+        pytest.skip("this kernel has no VRF devices")
+    assert made.returncode == 0, made.stderr
+
+    async def work(tables: Tables, stack: Stack) -> None:
+        nic = pair(stack)
+        stack.apply(messages.link_set(name="blue", up=True))
+        stack.ensure_link("nic", master=stack.existing("blue").ifindex)
+        stack.apply(messages.address(nic, "192.0.2.1/24"), messages.address(nic, "2001:db8::1/64"))
+        blue: dict[str, str | None] = {"192.0.2.1/32": "local", "192.0.2.255/32": "broadcast"}
+        await until(tables, **blue, **{"2001:db8::1/128": "local"})
+        # One made later, and what is local in a table of nobody's.
+        subprocess.run([*command[:-4], "red", *command[-3:], "4712"], check=True)
+        more = Route("198.51.100.0/24", 1, type=LOCAL, table=4712)
+        other = Route("203.0.113.0/24", 1, type=LOCAL, table=4713)
+        stack.apply(messages.link_set(1, up=True), messages.route(other), messages.route(more))
+        await until(tables, **{"198.51.100.0/24": "local", "203.0.113.0/24": None})
+        stack.delete_link("red")
+        stack.delete_link("blue")
+        # The address is the device's as before, and in table local again.
+        await until(tables, **{"198.51.100.0/24": None, "192.0.2.1/32": "local"})
+
+    follow(netns, work)

@@ -14,6 +14,7 @@ from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.base import addresses
 from podwire.base.aio import Backoff, Supervised, eventually
+from podwire.base.errors import MapFull
 from podwire.datapath import generations
 from podwire.datapath.epochs import SERVICE
 from podwire.datapath.maps import Maps, restore_numbers
@@ -268,10 +269,10 @@ def test_a_policy_that_has_no_room_is_not_switched_to(programs: Programs) -> Non
             tables.policy_entries.put(entry(8, number))
         tables.endpoint_policies.put(msgspec.structs.replace(OBEYS, policy=8, revision=2))
         await eventually(writer.errors, timeout=within(5), what="errors")
-        (name, row), text = next(iter(writer.errors().items()))
+        (name, row), error = next(iter(writer.errors().items()))
         assert name == "podwire_policy"
         assert row[0] == 8
-        assert "full at 64 entries" in text
+        assert isinstance(error, MapFull) and (error.name, error.capacity) == ("podwire_policy", 64)
         assert maps["podwire_endpoints"]["10.0.1.5"].policy == 7
         assert writer.realized(1) == OBEYS
         for number in range(50, 100):

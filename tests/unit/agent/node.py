@@ -9,8 +9,10 @@ from typing import Any
 
 from podwire.agent.interface import Addresses, EndpointRequest, Facts
 from podwire.base.aio import Channel
+from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.errors import Conflict, NotFound
+from podwire.base.telemetry import Metrics
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import Selector, equals
 from podwire.state.tables import (
@@ -62,7 +64,9 @@ class MemoryNode:
             uptime=61.2,
             lost=1,
             unknown=0,
+            watched=("core/v1::Pod", "core/v1::Node"),
         )
+        self.attempts = {"write maps": Attempts(lambda: 1.7e9), "tell the API": Attempts(lambda: 1.7e9)}
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         number = len(self.owners) + 1
@@ -103,12 +107,17 @@ class MemoryNode:
     def status(self) -> Mapping[str, tuple[str, str]]:
         return self.components
 
-    def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    def controllers(self) -> Mapping[str, Attempts]:
+        return self.attempts
+
+    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
         return DUMPED[name]
 
-    def metrics(self) -> str:
-        help = "# HELP podwire_drop_count_total drops\n"
-        return help + 'podwire_drop_count_total{reason="Policy \\"x\\""} 3\nup 1\n'
+    def metrics(self) -> Metrics:
+        found = Metrics()
+        found.counter("podwire_drop_count_total", "drops").add(12345678, reason='Policy "x"')
+        found.gauge("up", "here").set(1)
+        return found
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:
         if uuid != FLOW:

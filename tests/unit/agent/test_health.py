@@ -9,6 +9,7 @@ import msgspec
 from tests.unit.agent.conftest import Serve
 
 from podwire.client.agent import AsyncAgentClient
+from podwire.state.tables import EndpointFailureRow
 
 # Fact → another value of it, and where health says it.
 SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
@@ -21,6 +22,7 @@ SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "flows_seen": (6, lambda health: health["hubble"]["observer"]["seen-flows"]),
     "uptime": (62.0, lambda health: health["hubble"]["observer"]["uptime"]),
     "lost": (2, lambda health: health["nodeMonitor"]["lost"]),
+    "watched": (("core/v1::Pod",), lambda health: health["kubernetes"]["k8s-api-versions"]),
     "unknown": (1, lambda health: health["nodeMonitor"]["unknown"]),
 }
 
@@ -36,5 +38,91 @@ def test_health_changes_when_the_node_does(serve: Serve) -> None:
             assert said(after) != said(before), fact
         node.known = msgspec.structs.replace(known, route_mtu=1400)
         assert (await client.get("/v1/config"))["status"]["routeMTU"] == 1400
+
+    serve(test)
+
+
+def test_whom_a_policy_allows_is_told_who_asks_and_not_who_attaches(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        shown = (await client.get("/v1/endpoint/5"))["status"]["policy"]["realized"]
+        assert shown["allowed-ingress-identities"] == [1235] and shown["allowed-egress-identities"] == []
+        (listed,) = await client.get("/v1/endpoint")
+        assert listed["status"]["policy"]["realized"] == shown
+        made = await client.attach(
+            container_id="c7", netns="/n", namespace="prod", pod="new", interface="eth0"
+        )
+        assert "allowed-ingress-identities" not in made["status"]["policy"]["realized"]
+
+    serve(test)
+
+
+def test_metrics_are_told_to_the_last_digit(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        (drops, up) = await client.get("/v1/metrics")
+        assert drops == {
+            "name": "podwire_drop_count_total",
+            "labels": {"reason": 'Policy "x"'},
+            "value": 12345678,
+        }
+        assert up["value"] == 1
+        assert 'podwire_drop_count_total{reason="Policy \\"x\\""} 12345678\n' in node.metrics().text()
+
+    serve(test)
+
+
+def test_controllers_are_what_was_tried_and_how_it_came_out(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        async def told() -> dict[str, Any]:
+            controllers = (await client.get("/v1/healthz"))["controllers"]
+            return {one["name"]: one["status"] for one in controllers}
+
+        never = "0001-01-01T00:00:00.000Z"
+        before = (await told())["write maps"]
+        assert (before["success-count"], before["last-success-timestamp"]) == (0, never)
+        node.attempts["write maps"].succeeded()
+        for error in ("no room", "no memory"):
+            node.attempts["write maps"].failed(error)
+        assert (await told())["write maps"] == {
+            "success-count": 1,
+            "failure-count": 2,
+            "consecutive-failure-count": 2,
+            "last-failure-msg": "no memory",
+            "last-failure-timestamp": "2023-11-14T22:13:20Z",
+            "last-success-timestamp": "2023-11-14T22:13:20Z",
+        }
+        node.attempts["write maps"].succeeded()
+        after = (await told())["write maps"]
+        assert (after["success-count"], after["consecutive-failure-count"]) == (2, 0)
+        assert (after["failure-count"], after["last-failure-msg"]) == (2, "no memory"), "of what was"
+        assert (await told())["tell the API"]["success-count"] == 0
+
+    serve(test)
+
+
+def test_an_endpoint_says_of_itself_what_is_so(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        tables = node.tables
+        row = msgspec.structs.replace(tables.endpoints.get(5), pod_interface="net1")
+        tables.endpoints.put(row)
+        status = (await client.get("/v1/endpoint/5"))["status"]
+        assert status["external-identifiers"]["cni-attachment-id"] == "c1:net1"
+        assert status["networking"]["container-interface-name"] == "net1"
+        assert (await client.get("/v1/endpoint/5/healthz"))["policy"] == "OK"
+        tables.endpoint_failures.put(EndpointFailureRow(5, ("peers",), "map podwire_policy is full"))
+        health = await client.get("/v1/endpoint/5/healthz")
+        assert health == (await client.get("/v1/endpoint/5"))["status"]["health"]
+        assert (health["bpf"], health["policy"], health["overallHealth"]) == ("OK", "Warning", "Warning")
+        (entry,) = await client.get("/v1/endpoint/5/log")
+        assert entry["code"] == "Failed" and "map podwire_policy is full" in entry["message"]
+
+    serve(test)
+
+
+def test_a_frontend_is_of_the_type_that_its_address_is(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        row = next(iter(node.tables.frontends))
+        node.tables.frontends.put(msgspec.structs.replace(row, address="192.0.2.1", rev_nat=2))
+        types = [one["spec"]["flags"]["type"] for one in await client.get("/v1/service")]
+        assert types == ["ClusterIP", "NodePort"]
 
     serve(test)

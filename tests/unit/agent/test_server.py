@@ -74,8 +74,10 @@ def test_health_has_all_that_clients_read(serve: Serve) -> None:
         node.components["datapath"] = ("Failure", "map full")
         health = await client.get("/v1/healthz")
         assert health["cilium"] == {"state": "Failure", "msg": "datapath: map full"}
+        node.attempts["write maps"].failed("no room")
+        health = await client.get("/v1/healthz")
         failing = [one for one in health["controllers"] if one["status"]["consecutive-failure-count"]]
-        assert [one["name"] for one in failing] == ["datapath"]
+        assert [one["name"] for one in failing] == ["write maps"]
 
     serve(test)
 

@@ -213,3 +213,19 @@ def test_too_many_are_not_left_waiting_for_their_names(make, monkeypatch) -> Non
             await eventually(lambda: len(pipeline.store) == 9000, timeout=4, what="the flows")
 
     asyncio.run(main())
+
+
+def test_a_frame_that_is_no_ip_is_its_pods_and_not_the_worlds(make) -> None:
+    """The kernel finds the world behind the addresses that the frame has not."""
+    pipeline, ring = make()
+    pipeline.flows.tables.ipcache.put(IpcacheRow("::/0", 9, "world"))
+    fields = {"source": "", "destination": "", "destination_endpoint": 0, "destination_identity": 2}
+    own = stored(pipeline, ring, **fields)
+    assert (own.source.pod_name, own.source.identity) == ("frontend", 1001)
+    assert (own.destination.identity, list(own.destination.labels)) == (0, [])
+    # Of a device that the kernel does not know yet it says the world at both ends.
+    early = stored(pipeline, ring, **fields, source_endpoint=0, source_identity=2)
+    assert (early.source.identity, list(early.source.labels)) == (0, [])
+    # The unspecified address of IPv6 is one.
+    six = stored(pipeline, ring, **fields, flags=flows.EventFlags.IPV6)
+    assert six.destination.identity == 2

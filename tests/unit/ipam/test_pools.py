@@ -64,3 +64,19 @@ def test_after_a_restart_what_is_taken_is_taken() -> None:
     found.restore({"10.0.2.1": "a", "10.0.2.7": "b", "10.9.9.9": "elsewhere"})
     assert found.allocate("c").ipv4 == "10.0.2.8"
     assert set(found.allocations()) == {"10.0.2.1", "10.0.2.7", "10.0.2.8"}
+
+
+def test_a_cidr_that_is_no_more_the_nodes_gives_nothing_and_keeps_what_is_taken() -> None:
+    found = Pools(["10.0.2.0/24"], ["10.0.2.254"])
+    old = found.allocate("a").ipv4
+    found.use(["10.0.3.0/24"], ["10.0.3.254"])
+    assert found.allocate("b").ipv4 == "10.0.3.1"
+    assert found.leaving() == {"10.0.2.0/24": (old,)}
+    assert old in found.allocations()
+    found.use(["10.0.2.0/24", "10.0.3.0/24"], ["10.0.2.254", "10.0.3.254"])
+    assert found.leaving() == {}
+    assert found.allocate("c").ipv4 == "10.0.2.2", "what was taken is known when the CIDR is back"
+    found.use(["10.0.3.0/24"], ["10.0.3.254"])
+    found.release(old)
+    found.release("10.0.2.2")
+    assert found.leaving() == {}

@@ -200,3 +200,30 @@ def test_in_the_end_the_target_is_what_the_rows_say(actions: Any, before: dict[s
     reconciler.prune()
     assert store.content == {item: next(iter(rows.values())) for item, rows in first.items() if rows}
     assert set(reconciler.status) == set(table.keys())
+
+
+def test_what_a_target_lost_or_sees_otherwise_is_written_anew() -> None:
+    table, store, reconciler = made()
+    table.put(Row("a", {"x": 1, "y": 1}))
+    reconciler.step([Change("a", None, table.get("a"))])
+    store.content = {"y": 7}
+    reconciler.anew()
+    assert store.content == {"x": 1, "y": 1}
+    writes = store.writes
+    reconciler.anew()
+    assert store.writes == writes, "what is there is not written again"
+
+
+def test_how_it_went_is_counted() -> None:
+    table, store, reconciler = made()
+    table.put(Row("a", {"x": 1}))
+    store.refuse = {"x"}
+    reconciler.step([Change("a", None, table.get("a"))])
+    reconciler.step()
+    told = reconciler.attempts
+    assert (told.successes, told.failures, told.in_a_row, told.error) == (0, 2, 2, "cannot write x")
+    store.refuse = set()
+    reconciler.step()
+    assert (told.successes, told.failures, told.in_a_row) == (1, 2, 0)
+    reconciler.step()
+    assert told.successes == 1, "nothing was to be done"

@@ -119,23 +119,26 @@ async def endpoints(node: Node, request: web.Request) -> Answer:
 
 async def endpoint(node: Node, request: web.Request) -> Answer:
     """One endpoint, by number or `pod-name:`, `container-id:`, `cni-attachment-id:`, `ipv4:`, `ipv6:`."""
-    return Answer(shapes.endpoint(node.tables, find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.endpoint(node.tables, row, shapes.Allowed(node.tables)))
 
 
 async def endpoint_health(node: Node, request: web.Request) -> Answer:
     """How an endpoint is."""
-    return Answer(shapes.health(find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.health(row, node.tables.endpoint_failures.get(row.id)))
 
 
 async def endpoint_log(node: Node, request: web.Request) -> Answer:
     """What became of an endpoint."""
-    return Answer(shapes.log(find(node, request.match_info["id"])))
+    row = find(node, request.match_info["id"])
+    return Answer(shapes.log(row, node.tables.endpoint_failures.get(row.id)))
 
 
 async def endpoint_labels(node: Node, request: web.Request) -> Answer:
     """The labels that make its identity."""
-    shape = shapes.endpoint(node.tables, find(node, request.match_info["id"]))
-    return Answer({"spec": {"user": []}, "status": shape["status"]["labels"]})
+    row = find(node, request.match_info["id"])
+    return Answer({"spec": {"user": []}, "status": shapes.labels(row)})
 
 
 async def endpoint_config(node: Node, request: web.Request) -> Answer:
@@ -176,7 +179,7 @@ async def attach(node: Node, request: web.Request) -> Answer:
             ifindex=change.interface_index,
         )
     )
-    return Answer(shapes.endpoint(node.tables, row), 201)
+    return Answer(shapes.endpoint(node.tables, row, None), 201)
 
 
 async def detach(node: Node, request: web.Request) -> Answer:
@@ -324,7 +327,7 @@ async def one_map(node: Node, request: web.Request) -> Answer:
     if name not in DUMPS:
         raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
     cache = []
-    for row in node.bpf_dump(name):
+    for row in await node.bpf_dump(name):
         key, *_ = row.values()
         cache.append({"key": str(key), "value": msgspec.json.encode(row).decode(), "desired-action": "sync"})
     return Answer({"path": f"{node.config.bpf_dir}/{name}", "cache": cache})

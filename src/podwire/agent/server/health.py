@@ -13,19 +13,10 @@ from typing import Any
 import podwire
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Facts, Node
 from podwire.agent.server import shapes
+from podwire.base.attempts import Attempts
+from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
 
 Shape = dict[str, Any]
-WATCHED = (
-    "cilium/v2::CiliumClusterwideNetworkPolicy",
-    "cilium/v2::CiliumEndpoint",
-    "cilium/v2::CiliumNetworkPolicy",
-    "core/v1::Namespace",
-    "core/v1::Node",
-    "core/v1::Pods",
-    "core/v1::Service",
-    "discovery/v1::EndpointSlice",
-    "networking.k8s.io/v1::NetworkPolicy",
-)
 MAPS = {
     "podwire_endpoints": "Endpoints",
     "podwire_conntrack": "Connections",
@@ -36,6 +27,7 @@ MAPS = {
     "podwire_frontends": "Service frontends",
     "podwire_backends": "Service backends",
 }
+NEVER = "0001-01-01T00:00:00.000Z"  # what Go calls no time
 SEVERITY = {DISABLED: 0, OK: 0, WARNING: 1, FAILURE: 2}
 
 
@@ -56,7 +48,7 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
         return answer
     config, facts = node.config, node.facts()
     answer |= {
-        "kubernetes": _kubernetes(components),
+        "kubernetes": _kubernetes(components, facts),
         "hubble": _hubble(components, facts),
         "kvstore": _status((DISABLED, "")),
         "container-runtime": _status((OK, "none is asked")),
@@ -67,10 +59,10 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
             "nodes": [shapes.node(row, config.cluster_name) for row in node.tables.nodes],
         },
         "cluster-mesh": {"clusters": [], "num-global-services": 0},
-        "controllers": [_controller(name, status) for name, status in components.items()],
+        "controllers": [_controller(name, one) for name, one in node.controllers().items()],
         "ipam": _ipam(node),
         "proxy": None,
-        "identity-range": {"min-identity": 256, "max-identity": 65535},
+        "identity-range": {"min-identity": CLUSTER_FIRST, "max-identity": CLUSTER_LAST},
         "policy-enforcement-mode": config.enable_policy,
         "podwire": {
             "version": podwire.__version__,
@@ -230,9 +222,9 @@ def _status(status: tuple[str, str]) -> Shape:
     return {"state": status[0], "msg": status[1]}
 
 
-def _kubernetes(components: Mapping[str, tuple[str, str]]) -> Shape:
+def _kubernetes(components: Mapping[str, tuple[str, str]], facts: Facts) -> Shape:
     state, message = components.get("kubernetes", (DISABLED, ""))
-    return {"state": state, "msg": message, "k8s-api-versions": list(WATCHED)}
+    return {"state": state, "msg": message, "k8s-api-versions": list(facts.watched)}
 
 
 def _monitor(facts: Facts) -> Shape:
@@ -255,21 +247,24 @@ def _hubble(components: Mapping[str, tuple[str, str]], facts: Facts) -> Shape:
     }
 
 
-def _controller(name: str, status: tuple[str, str]) -> Shape:
-    failing = SEVERITY.get(status[0], 2) == 2
+def _controller(name: str, attempts: Attempts) -> Shape:
     return {
         "name": name,
         "uuid": "",
         "configuration": {"error-retry": True},
         "status": {
-            "success-count": 0 if failing else 1,
-            "failure-count": int(failing),
-            "consecutive-failure-count": int(failing),
-            "last-failure-msg": status[1] if failing else "",
-            "last-failure-timestamp": "0001-01-01T00:00:00.000Z",
-            "last-success-timestamp": "0001-01-01T00:00:00.000Z",
+            "success-count": attempts.successes,
+            "failure-count": attempts.failures,
+            "consecutive-failure-count": attempts.in_a_row,
+            "last-failure-msg": attempts.error,
+            "last-failure-timestamp": _when(attempts.last_failure),
+            "last-success-timestamp": _when(attempts.last_success),
         },
     }
+
+
+def _when(seconds: float) -> str:
+    return shapes.timestamp(seconds) if seconds else NEVER
 
 
 def _ipam(node: Node) -> Shape:

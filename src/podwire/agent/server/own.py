@@ -48,7 +48,7 @@ async def dump(node: Node, request: web.Request) -> Answer:
     name = request.match_info["name"]
     if name not in DUMPS:
         raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
-    return Answer(list(node.bpf_dump(name)))
+    return Answer(list(await node.bpf_dump(name)))
 
 
 async def explain(node: Node, request: web.Request) -> Answer:
@@ -58,7 +58,7 @@ async def explain(node: Node, request: web.Request) -> Answer:
 
 async def metrics(node: Node, _: web.Request) -> Answer:
     """All metrics, in Prometheus' text format."""
-    return Answer(node.metrics(), plain=True)
+    return Answer(node.metrics().text(), plain=True)
 
 
 async def monitor(request: web.Request) -> web.StreamResponse:

@@ -10,6 +10,7 @@ from typing import Any
 
 from podwire.abi.enums import PolicyVerdict
 from podwire.base.addresses import exact
+from podwire.base.telemetry import Metrics
 from podwire.model import identity as identities
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction
@@ -42,21 +43,28 @@ def timestamp(seconds: float) -> str:
 
 
 class Allowed:
-    """Identities that some entry of a policy allows something to, found in one pass over the tables."""
+    """Identities that some entry of a policy allows something to; a policy is looked at when asked for."""
 
     def __init__(self, tables: Tables) -> None:
-        classes = {
-            (entry.policy, entry.direction, entry.peer_class)
-            for entry in tables.policy_entries
-            if entry.verdict == PolicyVerdict.ALLOW
-        }
-        self._found: dict[tuple[int, int], list[int]] = {}
-        for peer in tables.policy_peers:
-            if (peer.policy, peer.direction, peer.peer_class) in classes:
-                self._found.setdefault((peer.policy, peer.direction), []).append(peer.identity)
+        self._tables = tables
+        self._found: dict[int, dict[Direction, list[int]]] = {}
 
     def by(self, policy: int, direction: Direction) -> list[int]:
-        return sorted(self._found.get((policy, direction), ()))
+        if policy not in self._found:
+            self._found[policy] = self._of(policy)
+        return self._found[policy][direction]
+
+    def _of(self, policy: int) -> dict[Direction, list[int]]:
+        classes = {
+            (entry.direction, entry.peer_class)
+            for entry in self._tables.policy_entries.by("policy", policy)
+            if entry.verdict == PolicyVerdict.ALLOW
+        }
+        found: dict[Direction, list[int]] = {direction: [] for direction in Direction}
+        for peer in self._tables.policy_peers.by("policy", policy):
+            if (peer.direction, peer.peer_class) in classes:
+                found[peer.direction].append(peer.identity)
+        return {direction: sorted(numbers) for direction, numbers in found.items()}
 
 
 def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
@@ -64,36 +72,32 @@ def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
     return [endpoint(tables, row, allowed) for row in rows]
 
 
-def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -> Shape:
+def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None) -> Shape:
+    """Without `allowed` it is not said whom its policy allows: a policy may have very many peers."""
     obeyed = tables.endpoint_policies.get(row.id)
     healthy = row.state == "ready"
     restricted = tables.endpoint_failures.get(row.id)
-    policy = endpoint_policy(row, obeyed, allowed or Allowed(tables))
+    policy = endpoint_policy(row, obeyed, allowed)
     return {
         "id": row.id,
         "spec": {"label-configuration": {"user": []}, "options": {}},
         "status": {
             "controllers": [],
             "external-identifiers": {
-                "cni-attachment-id": f"{row.container_id}:eth0",
+                "cni-attachment-id": f"{row.container_id}:{row.pod_interface}",
                 "container-id": row.container_id,
                 "k8s-namespace": row.namespace,
                 "k8s-pod-name": row.pod,
                 "pod-name": f"{row.namespace}/{row.pod}",
             },
-            "health": health(row),
+            "health": health(row, restricted),
             "identity": identity_of(row.identity, row.labels) if row.identity else None,
-            "labels": {
-                "derived": [],
-                "disabled": [],
-                "realized": {"user": []},
-                "security-relevant": row.labels,
-            },
+            "labels": labels(row),
             "log": log(row, restricted),
             "namedPorts": [named_port(port) for port in row.ports],
             "networking": {
                 "addressing": [{"ipv4": row.ipv4, "ipv6": row.ipv6}],
-                "container-interface-name": "eth0",
+                "container-interface-name": row.pod_interface,
                 "host-mac": row.host_mac,
                 "interface-index": row.ifindex,
                 "interface-name": row.interface,
@@ -108,20 +112,26 @@ def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None = None) -
     }
 
 
-def endpoint_policy(row: EndpointRow, obeyed: EndpointPolicyRow | None, allowed: Allowed) -> Shape:
+def labels(row: EndpointRow) -> Shape:
+    """Cilium's LabelConfigurationStatus."""
+    return {"derived": [], "disabled": [], "realized": {"user": []}, "security-relevant": row.labels}
+
+
+def endpoint_policy(row: EndpointRow, obeyed: EndpointPolicyRow | None, allowed: Allowed | None) -> Shape:
     policy = obeyed.policy if obeyed else 0
-    return {
+    shape: Shape = {
         "id": row.identity,
         "build": obeyed.revision if obeyed else 0,
         "policy-revision": obeyed.revision if obeyed else 0,
         "policy-enabled": enforcement(obeyed),
-        "allowed-ingress-identities": allowed.by(policy, Direction.INGRESS),
-        "allowed-egress-identities": allowed.by(policy, Direction.EGRESS),
         "denied-ingress-identities": [],
         "denied-egress-identities": [],
         "cidr-policy": {"egress": [], "ingress": []},
         "l4": {"egress": [], "ingress": []},
     }
+    if allowed is not None:
+        shape |= {f"allowed-{one.word}-identities": allowed.by(policy, one) for one in Direction}
+    return shape
 
 
 def enforcement(obeyed: EndpointPolicyRow | None) -> str:
@@ -137,13 +147,14 @@ def enforcement(obeyed: EndpointPolicyRow | None) -> str:
             return "none"
 
 
-def health(row: EndpointRow) -> Shape:
-    """Cilium's EndpointHealth."""
+def health(row: EndpointRow, restricted: EndpointFailureRow | None) -> Shape:
+    """Cilium's EndpointHealth. One that is denied what the kernel does not know has not all of its policy."""
     word = {"ready": "OK", "disconnecting": "Disabled"}.get(row.state, "Bootstrap")
-    return {"bpf": word, "policy": word, "connected": row.state == "ready", "overallHealth": word}
+    policy = "Warning" if word == "OK" and restricted is not None else word
+    return {"bpf": word, "policy": policy, "connected": row.state == "ready", "overallHealth": policy}
 
 
-def log(row: EndpointRow, restricted: EndpointFailureRow | None = None) -> list[Shape]:
+def log(row: EndpointRow, restricted: EndpointFailureRow | None) -> list[Shape]:
     code, message = ("Failed", restriction_of(restricted)) if restricted is not None else ("OK", row.state)
     return [{"code": code, "message": message, "state": row.state, "timestamp": timestamp(row.created)}]
 
@@ -219,7 +230,7 @@ def service(tables: Tables, row: FrontendRow) -> Shape:
             if (one := tables.backends.get(number)) is not None
         ],
         "flags": {
-            "type": "ClusterIP",
+            "type": "ClusterIP" if source and row.address in source.cluster_addresses else row.type,
             "name": row.service,
             "namespace": row.namespace,
             "cluster": "",
@@ -326,33 +337,10 @@ def selector(row: SelectionRow) -> Shape:
     }
 
 
-def metrics(text: str) -> list[Shape]:
-    """Prometheus' text → Cilium's list of {name, labels, value}."""
-    found = []
-    for line in text.splitlines():
-        if not line or line.startswith("#"):
-            continue
-        named, _, value = line.rpartition(" ")
-        name, brace, rest = named.partition("{")
-        labels = dict(_labels(rest.removesuffix("}"))) if brace else {}
-        try:
-            found.append({"name": name, "labels": labels, "value": float(value)})
-        except ValueError:
-            continue
-    return found
-
-
-def _labels(text: str) -> Iterable[tuple[str, str]]:
-    """``a="x",b="y"`` with backslash escapes."""
-    while text:
-        name, _, text = text.partition('="')
-        value, at = [], 0
-        while at < len(text) and text[at] != '"':
-            if text[at] == "\\" and at + 1 < len(text):
-                at += 1
-                value.append("\n" if text[at] == "n" else text[at])
-            else:
-                value.append(text[at])
-            at += 1
-        yield name.lstrip(","), "".join(value)
-        text = text[at + 1 :]
+def metrics(metrics: Metrics) -> list[Shape]:
+    """Cilium's list of {name, labels, value}."""
+    return [
+        {"name": one.name, "labels": dict(labels), "value": value}
+        for one in metrics
+        for labels, value in one.collect()
+    ]
