@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,7 +12,6 @@ import aiohttp
 import pytest
 
 from podwire.apiserver import ApiServer, ServerConfig
-from podwire.apiserver import server as server_module
 from podwire.apiserver.portforward import PROTOCOL
 from podwire.apiserver.spdy import DICTIONARY
 from podwire.apiserver.streams import ExecStream, PortStream
@@ -194,34 +192,6 @@ def test_when_there_is_no_room_for_a_stream_a_client_is_told(tmp_path: Path) -> 
                     return later.status == 200
 
             await eventually(again, timeout=10, what="room again")
-
-    with_pod(tmp_path, work)
-
-
-def test_there_is_an_end_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_CONNECTIONS", 3)
-
-    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
-        context = ssl.create_default_context(cadata=server.authority.pem.decode())
-        address = server.url.removeprefix("https://").split(":")
-        idle = [await asyncio.open_connection(*address, ssl=context) for _ in range(3)]
-        reader, writer = await asyncio.open_connection(*address, ssl=context)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-        except ConnectionError:
-            pass  # as well
-        for _, one in [*idle, (reader, writer)]:
-            one.close()
-
-        async def again() -> bool:
-            try:
-                async with session.get("/readyz") as response:
-                    return response.status == 200
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(again, timeout=10, what="room again")
 
     with_pod(tmp_path, work)
 
