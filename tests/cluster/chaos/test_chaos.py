@@ -35,7 +35,6 @@ Object = dict[str, Any]
 
 WITHIN = 30.0  # s until all is well again
 LONG = 45.0  # s of a stop that is longer than a node may be silent, and an agent away
-LOOKING = {"guard", "control", "relay"}
 LAB = "nodes: 2\nmanifests: [pods.yaml]\n"
 PODS = {"web-1": "n1", "web-2": "n2", "friend-1": "n1", "friend-2": "n2", "stranger": "n2"}
 POLICY = """
@@ -108,12 +107,8 @@ class Chaos:
         found = sorted(self.victims().items())
         return self.chance.choice(found) if found else None
 
-    def spared(self, name: str) -> bool:
-        """Whether it is the last of those that start a keeper: without any, only a command would."""
-        return {name} == LOOKING & set(self.victims())
-
     async def kill(self) -> None:
-        if (picked := self.pick()) is not None and not self.spared(picked[0]):
+        if (picked := self.pick()) is not None:
             self.say(f"kill {picked[0]}")
             picked[1].signal(signal.SIGKILL)
 
@@ -134,7 +129,7 @@ class Chaos:
     async def blind(self) -> None:
         """Nobody runs pods for a while, and nobody starts who does: what dies meanwhile is found later."""
         control = self.victims().get("control")
-        if control is not None and not self.spared("control"):
+        if control is not None:
             self.say("kill control, and")
             control.signal(signal.SIGKILL)
             await self._hold("keeper", self.chance.uniform(2.0, 15.0))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.patience import within
 
 from podwire.base.aio import eventually
 from podwire.sandbox import children, view
 from podwire.testing.cluster import Cluster
-from tests.patience import within
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(within(180))]
 
