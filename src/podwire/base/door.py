@@ -95,6 +95,11 @@ class Admission:
             )  # fmt: skip
 
 
+def _client(address: object) -> str:
+    """The address alone, in one form: a socket for both families shows IPv4 as mapped."""
+    return str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else ""
+
+
 def _here(client: str) -> bool:
     """Whether a client is of this machine: by loopback, or by a unix socket, which has no address."""
     return not client or ipaddress.ip_address(client.partition("%")[0]).is_loopback
@@ -156,7 +161,7 @@ class Door:
                 continue  # it was gone before it was accepted
             except OSError as error:
                 return self._pause(listener, error)
-            client = address[0] if isinstance(address, tuple) else ""
+            client = _client(address)
             leave = self.admission.enter(client)
             if leave is None:
                 accepted.close()
