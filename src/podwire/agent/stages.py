@@ -86,6 +86,7 @@ class Stages:
             partial(flow_counts, self.pipeline),
             lambda: (name for name, _ in self.writer.errors()),
             partial(losses, self.pipeline),
+            lambda: self.pipeline.server.places.refused,
         )
 
     def problems(self) -> dict[str, str]:

@@ -19,13 +19,18 @@ _PIECE = 1 << 16
 _FAREWELL = 5.0  # s for a client to take what was said last
 
 
-def door(address: str, server: str) -> Door:
+def admission() -> Admission:
+    """Places for all clients."""
+    return Admission("connections to Hubble", affordable(CONNECTIONS))
+
+
+def door(address: str, server: str, places: Admission) -> Door:
     """Listens on `address` (host:port) for gRPC, which listens on the unix socket `server`."""
 
     async def welcome(connection: socket.socket, _: str) -> None:
         await _carry(connection, server)
 
-    return Door([_listener(address)], Admission("connections to Hubble", affordable(CONNECTIONS)), welcome)
+    return Door([_listener(address)], places, welcome)
 
 
 def _listener(address: str) -> socket.socket:

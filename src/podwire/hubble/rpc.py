@@ -21,6 +21,7 @@ import msgspec
 import podwire
 from podwire.api import health_pb2
 from podwire.base.config import AgentConfig
+from podwire.base.door import Admission
 from podwire.base.errors import ConfigError, StorageError
 from podwire.hubble import front
 
@@ -145,10 +146,11 @@ def health() -> Any:
     return service("grpc.health.v1.Health", {"Check": unary(check, health_pb2.HealthCheckRequest)})
 
 
-async def serve(handlers: list[Any], address: Address) -> None:
+async def serve(handlers: list[Any], address: Address, places: Admission | None = None) -> None:
     """Listen and answer until cancelled; StorageError or ConfigError if that cannot be.
 
-    What comes by TCP has a server of its own: however busy that is, the socket answers.
+    What comes by TCP has a server of its own: however busy that is, the socket answers. `places` are those
+    of its clients, for who wants to know how many were refused.
     """
     async with AsyncExitStack() as running:
         if address.socket:
@@ -162,7 +164,7 @@ async def serve(handlers: list[Any], address: Address) -> None:
             server = _server(handlers, _BY_TCP)
             _bind_tls(server, path, address)
             await running.enter_async_context(_started(server))
-            await running.enter_async_context(front.door(address.listen, path))
+            await running.enter_async_context(front.door(address.listen, path, places or front.admission()))
         await asyncio.get_running_loop().create_future()
 
 

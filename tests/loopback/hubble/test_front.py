@@ -30,6 +30,7 @@ class Observer:
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority(folder)
+        self.places = front.admission()
         self._held: list[object] = []  # asyncio closes a stream that nobody holds
         given = self.authority.server(("localhost",), ("127.0.0.1",))
         (folder / "crt").write_bytes(given.certificate)
@@ -42,7 +43,7 @@ class Observer:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        async with cancelling("serve", rpc.serve([rpc.health()], self.address)):
+        async with cancelling("serve", rpc.serve([rpc.health()], self.address, self.places)):
             await eventually(self._listens, timeout=within(10), what="the port")
             yield
 
@@ -97,7 +98,7 @@ def test_a_flood_from_one_address_leaves_others_theirs(
                 refused = await (await observer.connect(opened, tls)).read()
             except OSError:
                 refused = b""  # as well
-            assert refused == b""
+            assert refused == b"" and observer.places.refused == 1
             assert await observer.healthy() == 1
             assert await observer.healthy(f"unix:{observer.address.socket}") == 1
             assert not any(one.at_eof() for one in held)
