@@ -92,7 +92,7 @@ class Chaos:
 
     async def run(self, seconds: float) -> None:
         """For so long; what was stopped goes on at the end."""
-        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind]
+        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind, self.behead]
         async with Supervised("chaos") as group:
             group.once("a long stop", self._hold(self.chance.choice(["control", "agent n2"]), LONG))
             try:
@@ -133,6 +133,15 @@ class Chaos:
             self.say("kill control, and")
             control.signal(signal.SIGKILL)
             await self._hold("keeper", self.chance.uniform(2.0, 15.0))
+
+    async def behead(self) -> None:
+        """Of all who keep others at once, only agents are left, who look last."""
+        found = self.victims()
+        heads = [name for name in ("keeper", "guard", "control", "relay") if name in found]
+        self.say(f"kill {', '.join(heads)}")
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another go
+            for name in heads:
+                found[name].signal(number)
 
     async def stutter(self) -> None:
         """A process that gets little of the processor."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from tests.patience import within
 
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.portforward import PROTOCOL
@@ -153,6 +155,30 @@ def test_there_is_an_end_to_the_connections_of_one_client(tmp_path: Path) -> Non
                 for number in range(300):
                     await kubectl.open(2 * number + 1, "data", 80, str(number))
                 await eventually(lambda: len(kubectl.over) == 300 - 256, timeout=10, what="refusals")
+
+    with_pod(tmp_path, work)
+
+
+def test_there_is_an_end_to_the_connections_of_all_port_forwards(tmp_path: Path) -> None:
+    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
+        server.remote.forwarded = Room("forwarded connections", 1)
+        async with AsyncExitStack() as opened:
+            kubectls = []
+            for _ in range(2):
+                asked = session.ws_connect(f"{POD}/portforward", protocols=(PROTOCOL,))
+                kubectls.append(Kubectl(await opened.enter_async_context(asked)))
+                await opened.enter_async_context(cancelling("hear", kubectls[-1].hear()))
+            first, second = kubectls
+            await first.open(1, "data", 80, "one")
+            await first.send(1, b"hello")
+            await eventually(lambda: first.got.get(1) == b"hello", timeout=within(10), what="an echo")
+            await second.open(1, "error", 80, "one")
+            await second.open(3, "data", 80, "one")
+            await eventually(lambda: 3 in second.over, timeout=within(10), what="a refusal")
+            assert b"there are 1 forwarded connections already" in second.got[1]
+            await first.send(1, b" again")
+            await eventually(lambda: first.got[1] == b"hello again", timeout=within(10), what="an echo")
+        await eventually(lambda: server.remote.forwarded.taken == 0, timeout=within(10), what="room")
 
     with_pod(tmp_path, work)
 

@@ -109,3 +109,23 @@ def test_clients_of_a_unix_socket_are_of_this_machine(tmp_path: Path) -> None:
                 assert await answered(client) == b"hello\n"
 
     asyncio.run(scenario())
+
+
+def test_a_client_has_one_share_by_either_kind_of_listener() -> None:
+    """IPv4 on a socket for both families is shown as an IPv6 address."""
+
+    async def scenario() -> None:
+        listeners = [
+            socket.create_server(("127.0.0.1", 0)),
+            socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True),
+        ]
+        places = Admission("guests", 64)
+        with ExitStack() as opened:
+            async with Door(listeners, places, echo):
+                for number in range(places.favoured_share + 2):
+                    address = ("127.0.0.1", listeners[number % 2].getsockname()[1])
+                    connected(opened, address, "127.0.0.2")
+                await eventually(lambda: places.refused == 2, timeout=within(10), what="refusals")
+                assert places.taken == places.favoured_share
+
+    asyncio.run(scenario())
