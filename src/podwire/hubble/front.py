@@ -24,16 +24,17 @@ def admission() -> Admission:
     return Admission("connections to Hubble", affordable(CONNECTIONS))
 
 
-def door(address: str, server: str, places: Admission) -> Door:
-    """Listens on `address` (host:port) for gRPC, which listens on the unix socket `server`."""
+def door(listener: socket.socket, server: str, places: Admission) -> Door:
+    """Accepts for gRPC, which listens on the unix socket `server`."""
 
     async def welcome(connection: socket.socket, _: str) -> None:
         await _carry(connection, server)
 
-    return Door([_listener(address)], places, welcome)
+    return Door([listener], places, welcome)
 
 
-def _listener(address: str) -> socket.socket:
+def listen(address: str) -> socket.socket:
+    """Listen on `address` (host:port); who connects waits until there is a door."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

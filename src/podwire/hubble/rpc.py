@@ -153,18 +153,22 @@ async def serve(handlers: list[Any], address: Address, places: Admission | None 
     of its clients, for who wants to know how many were refused.
     """
     async with AsyncExitStack() as running:
+        # First: who finds the socket may try the port.
+        listener = front.listen(address.listen) if address.listen else None
+        if listener is not None:
+            running.callback(listener.close)
         if address.socket:
             server = _server(handlers)
             _bind_socket(server, address.socket)
             running.callback(Path(address.socket).unlink, missing_ok=True)
             await running.enter_async_context(_started(server))
-        if address.listen:
+        if listener is not None:
             directory = running.enter_context(TemporaryDirectory(prefix="podwire-hubble-"))
             path = f"{directory}/tls.sock"
             server = _server(handlers, _BY_TCP)
             _bind_tls(server, path, address)
             await running.enter_async_context(_started(server))
-            await running.enter_async_context(front.door(address.listen, path, places or front.admission()))
+            await running.enter_async_context(front.door(listener, path, places or front.admission()))
         await asyncio.get_running_loop().create_future()
 
 
