@@ -28,7 +28,7 @@ Health = health_pb2.HealthCheckRequest
 class Observer:
     """An observer with the health service alone, on both of its addresses."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mutual: bool = False) -> None:
         self.authority = Authority(folder)
         self.places = front.admission()
         self._held: list[object] = []  # asyncio closes a stream that nobody holds
@@ -37,8 +37,13 @@ class Observer:
         (folder / "key").write_bytes(given.key)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
+        (folder / "ca").write_bytes(self.authority.pem)
         self.address = Address(
-            str(folder / "hubble.sock"), f"127.0.0.1:{self.port}", str(folder / "crt"), str(folder / "key")
+            str(folder / "hubble.sock"),
+            f"127.0.0.1:{self.port}",
+            str(folder / "crt"),
+            str(folder / "key"),
+            str(folder / "ca") if mutual else "",
         )
 
     @contextlib.asynccontextmanager
@@ -55,8 +60,11 @@ class Observer:
         writer.transport.abort()
         return True
 
-    async def healthy(self, target: str = "") -> int:
-        credentials = grpc.ssl_channel_credentials(self.authority.pem)
+    async def healthy(self, target: str = "", *, known: bool = False) -> int:
+        """What the health service says; 0 where it says nothing."""
+        given = self.authority.client("anna", ())
+        pair = (given.key, given.certificate) if known else (None, None)
+        credentials = grpc.ssl_channel_credentials(self.authority.pem, *pair)
         made = (
             grpc.aio.insecure_channel(target)
             if target
@@ -68,7 +76,11 @@ class Observer:
                 request_serializer=Health.SerializeToString,
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
-            answer: Any = await check(Health(), timeout=within(10), wait_for_ready=True)
+            try:
+                answer: Any = await check(Health(), timeout=within(10))
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                return 0
             return int(answer.status)
 
     async def connect(self, opened: AsyncExitStack, tls: bool) -> asyncio.StreamReader:
@@ -115,6 +127,16 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(
         observer = Observer(tmp_path)
         async with observer.serving(), AsyncExitStack() as opened:
             assert await (await observer.connect(opened, tls=False)).read() == b""
+
+    asyncio.run(asyncio.wait_for(main(), within(60)))
+
+
+def test_certificates_of_clients_are_asked_for_through_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        observer = Observer(tmp_path, mutual=True)
+        async with observer.serving():
+            assert await observer.healthy(known=True) == 1
+            assert await observer.healthy() == 0
 
     asyncio.run(asyncio.wait_for(main(), within(60)))
 
