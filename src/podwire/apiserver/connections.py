@@ -24,6 +24,7 @@ from podwire.base.door import Admission, Door, affordable
 CONNECTIONS = 4096  # at once, of all clients
 HANDSHAKE = 10.0  # s for the TLS handshake
 HEAD = 10.0  # s from the first byte of a request (of the first one: from the handshake) to its whole head
+_GRACE = 0.5  # s more
 IDLE = 120.0  # s between two requests; Go's clients leave a connection after 90
 ANSWER = 60.0  # s for a client to read an answer that is written whole
 
@@ -115,7 +116,11 @@ class Connection(RequestHandler):
         return int.from_bytes(queue, sys.byteorder)
 
     def _await_head(self) -> None:
-        self._late = asyncio.get_running_loop().call_later(HEAD, self._abort)
+        self._late = asyncio.get_running_loop().call_later(HEAD, self._overdue)
+
+    def _overdue(self) -> None:
+        """Unless it was this process that stood still: what came meanwhile is read first."""
+        self._late = asyncio.get_running_loop().call_later(_GRACE, self._abort)
 
     def _disarm(self) -> None:
         if self._late is not None:

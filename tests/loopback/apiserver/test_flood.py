@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -182,6 +183,26 @@ def test_a_head_that_comes_byte_by_byte_is_late(tmp_path: Path, monkeypatch: pyt
 
                 async with cancelling("drip", drip(writer)):
                     assert await closed(reader)
+
+    run(work)
+
+
+def test_a_head_that_came_while_the_process_stood_still_is_not_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD", 0.1)
+
+    async def work() -> None:
+        async with serving(tmp_path) as clients:
+            for number in range(5):
+                connection = await clients.connect("127.0.0.2")
+                served = clients.server._runner
+                assert served is not None and served.server is not None
+                while len(served.server.connections) <= number:
+                    await asyncio.sleep(0)  # until the server has it
+                connection[1].write(HELLO)
+                time.sleep(0.2)  # the loop of both stands still
+                assert b" 200 " in await connection[0].readline()
 
     run(work)
 
