@@ -25,6 +25,7 @@ def declare(
     flows: Callable[[], dict[str, float]],
     unwritten: Callable[[], Iterable[str]],
     lost: Callable[[], dict[str, float]],
+    refused: Callable[[], int],
 ) -> None:
     """Declare all metrics of an agent. `used` is asked at each scrape, so it must not walk the maps.
 
@@ -105,6 +106,12 @@ def declare(
         "Events of the datapath that are not stored, by reason: ring-full, withheld (beyond the endpoint's"
         " share), unreadable",
         lambda: [({"reason": reason}, value) for reason, value in lost().items()],
+    )
+    metrics.reading(
+        "podwire_hubble_connections_refused_total",
+        "counter",
+        "TCP connections to Hubble beyond the share of their address, or all",
+        lambda: [({}, float(refused()))],
     )
     metrics.reading(
         "podwire_flow_events_withheld_total",

@@ -87,6 +87,7 @@ class Stages:
             partial(flow_counts, self.pipeline),
             lambda: (name for name, _ in self.writer.errors()),
             partial(losses, self.pipeline),
+            lambda: self.pipeline.server.places.refused,
         )
 
     def controllers(self) -> dict[str, Attempts]:

@@ -26,6 +26,7 @@ class ServerConfig(msgspec.Struct, kw_only=True):
 
     `sockets` are bound, listening or not; the server takes them over. Without them it binds
     `host`:`port` (port 0: any). `names` and `addresses` go into the server's certificate.
+    `nodes` are addresses of clients that others must not shut out: nodes' agents.
     """
 
     directory: Path
@@ -34,5 +35,6 @@ class ServerConfig(msgspec.Struct, kw_only=True):
     sockets: list[socket.socket] = []
     names: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     cluster: ClusterSettings = ClusterSettings()
     advertise: str = ""  # host:port that pods and kubeconfigs use; empty: the first socket's

@@ -6,6 +6,7 @@ than protobuf gets 406.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from podwire.kube.documents import parse_yaml
 
 Object = dict[str, Any]
 LARGEST = 3 * 1024 * 1024
+SLOWEST = 60.0  # s for a whole body
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -62,7 +64,16 @@ def accepted(header: str) -> Form:
 
 
 async def read(request: web.BaseRequest) -> bytes:
-    """The body, at most 3 MiB of it."""
+    """The body, at most 3 MiB of it, as long as it does not take for ever."""
+    try:
+        async with asyncio.timeout(SLOWEST):
+            return await _whole(request)
+    except TimeoutError as error:
+        message = f"the body of the request did not come within {SLOWEST:g} s"
+        raise StatusError(408, "Timeout", message) from error
+
+
+async def _whole(request: web.BaseRequest) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for part in request.content.iter_chunked(65536):

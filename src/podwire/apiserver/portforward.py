@@ -14,8 +14,8 @@ from aiohttp import WSMsgType, web
 from podwire.apiserver.spdy import Data, Framer, Opened, Ping, ProtocolError, Reset
 from podwire.apiserver.status import bad_request
 from podwire.apiserver.streams import PodRuntime, PortStream
-from podwire.base.aio import Supervised, boundary
-from podwire.base.errors import PodwireError
+from podwire.base.aio import Room, Supervised, boundary
+from podwire.base.errors import Conflict, PodwireError
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
 _MOST = 256  # connections of one kubectl at a time
@@ -24,9 +24,9 @@ _EARLY = 1 << 20  # bytes of a connection that is not made yet
 
 
 async def forward(
-    request: web.BaseRequest, runtime: PodRuntime, namespace: str, pod: str
+    request: web.BaseRequest, runtime: PodRuntime, namespace: str, pod: str, room: Room
 ) -> web.StreamResponse:
-    """One kubectl port-forward, until it goes away."""
+    """One kubectl port-forward, until it goes away; `room` is for the connections of all of them."""
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise bad_request("unable to upgrade: only WebSocket connections are served")
     socket = web.WebSocketResponse(protocols=(PROTOCOL,), max_msg_size=_LARGEST)
@@ -34,7 +34,7 @@ async def forward(
         raise bad_request(f"supported protocols: {PROTOCOL}")
     await socket.prepare(request)
     async with Supervised(f"port-forward {namespace}/{pod}") as group:
-        session = _Session(socket, runtime, namespace, pod, group)
+        session = _Session(socket, runtime, namespace, pod, group, room)
         try:
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
@@ -48,12 +48,19 @@ class _Session:
     """The streams of one kubectl."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, runtime: PodRuntime, namespace: str, pod: str, group: Supervised
+        self,
+        socket: web.WebSocketResponse,
+        runtime: PodRuntime,
+        namespace: str,
+        pod: str,
+        group: Supervised,
+        room: Room,
     ) -> None:
         self._socket = socket
         self._runtime = runtime
         self._place = (namespace, pod)
         self._group = group
+        self._room = room
         self._framer = Framer()
         self._errors: dict[str, int] = {}
         self._data: dict[int, PortStream] = {}
@@ -115,7 +122,10 @@ class _Session:
         problems: list[str] = []
         with boundary(f"port {port} of pod {self._place[1]}", lambda error: problems.append(repr(error))):
             try:
-                await self._carry(number, port)
+                with self._room.one() as room:
+                    if not room:
+                        raise Conflict(f"there are {self._room.most} {self._room.what} already")
+                    await self._carry(number, port)
             except (PodwireError, OSError) as error:
                 problems.append(str(error))
             finally:

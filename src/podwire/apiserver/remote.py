@@ -19,6 +19,7 @@ from podwire.apiserver.portforward import forward
 from podwire.apiserver.status import StatusError, bad_request, conflict, too_many
 from podwire.apiserver.streams import ExecStream, PodRuntime
 from podwire.base.aio import Room, cancelling
+from podwire.base.door import affordable
 from podwire.base.errors import NotFound, PodwireError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _STDIN, _ERROR, _RESIZE, _END = 0, 3, 4, 255
 _CHUNK = 32 * 1024
 _LARGEST = 4 * 1024 * 1024
 _STREAMS = 512  # at once; each exec is a process, each log that is followed is looked at all the time
+_FORWARDED = 1024  # connections of all port-forwards
 _DEFAULT = "kubectl.kubernetes.io/default-container"
 
 
@@ -37,7 +39,8 @@ class Remote:
     def __init__(self, objects: Objects, runtime: PodRuntime | None) -> None:
         self._objects = objects
         self._runtime = runtime
-        self.room = Room("streams to pods", _STREAMS)
+        self.room = Room("streams to pods", affordable(_STREAMS))
+        self.forwarded = Room("forwarded connections", affordable(_FORWARDED))
 
     async def serve(
         self, request: web.BaseRequest, namespace: str, name: str, what: str
@@ -55,7 +58,7 @@ class Remote:
                 if what == "log":
                     return await self._log(request, pod, self._runtime)
                 if what == "portforward":
-                    return await forward(request, self._runtime, namespace, name)
+                    return await forward(request, self._runtime, namespace, name, self.forwarded)
                 return await self._exec(request, pod, what, self._runtime)
         except NotFound as error:
             raise StatusError(404, "NotFound", str(error)) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from podwire.apiserver import bootstrap, content, crd, discovery, openapi, status
+from podwire.apiserver import bootstrap, connections, content, crd, discovery, openapi, status
 from podwire.apiserver.auth import ANONYMOUS, OPEN_PATHS, Authenticator, User, unauthorized
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.config import ServerConfig
@@ -28,13 +28,13 @@ from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
 from podwire.apiserver.tls import Authority, write_private
-from podwire.base.aio import Room, Supervised, boundary
+from podwire.base.aio import Supervised, boundary
+from podwire.base.door import Door
 from podwire.base.errors import ConfigError, NotPermitted, PodwireError, StorageError
 
 log = logging.getLogger(__name__)
 
 _KEEP = 5.0  # s between looks at the API's own Service
-_CONNECTIONS = 4096  # at once; pods can open them, known or not
 _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
@@ -65,7 +65,9 @@ class ApiServer:
         self.handlers = Handlers(self.objects, self.authenticator)
         self.remote = Remote(self.objects, runtime)
         self.controllers = standard(self.objects, self.authority.pem)
+        self.admission = connections.admission(config.nodes)
         self._runner: web.ServerRunner | None = None
+        self._door: Door | None = None
         self._address = ""
         self._endpoints: list[tuple[str, int]] = []
         self._documents: tuple[int, dict[tuple[str, str], Any]] = (-1, {})
@@ -82,12 +84,11 @@ class ApiServer:
         bootstrap.bootstrap(self.objects, self._endpoints)
         names, addresses = self._certified(sockets)
         context = self.authority.context(self.authority.server(names, addresses))
-        self._runner = web.ServerRunner(
-            _Server(self._answer, handler_cancellation=True), handle_signals=False, shutdown_timeout=1.0
-        )
+        server = connections.Server(self._answer)
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        for one in sockets:
-            await web.SockSite(self._runner, one, ssl_context=context, backlog=1024).start()
+        self._door = connections.door(sockets, context, server, self.admission)
+        await self._door.__aenter__()
         host, port = sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -112,6 +113,9 @@ class ApiServer:
         """Stop listening, end watches, close the database."""
         for watcher in tuple(self.handlers.watchers):
             watcher.end()
+        if self._door is not None:
+            await self._door.__aexit__(None, None, None)
+            self._door = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -146,6 +150,7 @@ class ApiServer:
     # -- requests
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connections.begun(request)
         try:
             return await self._dispatch(request)
         except status.StatusError as error:
@@ -303,25 +308,6 @@ class ApiServer:
             "compiler": "none",
             "platform": "linux/amd64",
         }
-
-
-class _Server(web.Server):
-    """With an end to the connections: one more is closed, and the log says so."""
-
-    def __init__(self, handler: Any, **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._room = Room("connections", _CONNECTIONS)
-
-    def __call__(self) -> Any:
-        if len(self.connections) < _CONNECTIONS:
-            return super().__call__()
-        self._room.refuse()
-        return _Refusal()
-
-
-class _Refusal(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 async def serve(config: ServerConfig, runtime: PodRuntime | None = None) -> None:

@@ -9,9 +9,10 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -20,7 +21,9 @@ import msgspec
 import podwire
 from podwire.api import health_pb2
 from podwire.base.config import AgentConfig
+from podwire.base.door import Admission
 from podwire.base.errors import ConfigError, StorageError
+from podwire.hubble import front
 
 SERVICE = "hubble.server.Observer"
 PORT = 4244
@@ -29,6 +32,13 @@ VERSION_HEADER = "hubble-server-version"
 # more are refused with RESOURCE_EXHAUSTED. One that follows costs some kB.
 REQUEST_BYTES = 1 << 18
 REQUESTS = 1000
+# A connection by TCP: 100 requests at once, so the share of an address (8 connections) is not all; it ends
+# if its TLS handshake takes 10 s, or if it has had no request for 5 minutes.
+_BY_TCP = (
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+)
 log = logging.getLogger(__name__)
 
 
@@ -136,23 +146,48 @@ def health() -> Any:
     return service("grpc.health.v1.Health", {"Check": unary(check, health_pb2.HealthCheckRequest)})
 
 
-async def serve(handlers: list[Any], address: Address) -> None:
-    """Listen and answer until cancelled; StorageError or ConfigError if that cannot be."""
+async def serve(handlers: list[Any], address: Address, places: Admission | None = None) -> None:
+    """Listen and answer until cancelled; StorageError or ConfigError if that cannot be.
+
+    What comes by TCP has a server of its own: however busy that is, the socket answers. `places` are those
+    of its clients, for who wants to know how many were refused.
+    """
+    async with AsyncExitStack() as running:
+        # First: who finds the socket may try the port.
+        listener = front.listen(address.listen) if address.listen else None
+        if listener is not None:
+            running.callback(listener.close)
+        if address.socket:
+            server = _server(handlers)
+            _bind_socket(server, address.socket)
+            running.callback(Path(address.socket).unlink, missing_ok=True)
+            await running.enter_async_context(_started(server))
+        if listener is not None:
+            directory = running.enter_context(TemporaryDirectory(prefix="podwire-hubble-"))
+            path = f"{directory}/tls.sock"
+            server = _server(handlers, _BY_TCP)
+            _bind_tls(server, path, address)
+            await running.enter_async_context(_started(server))
+            await running.enter_async_context(front.door(listener, path, places or front.admission()))
+        await asyncio.get_running_loop().create_future()
+
+
+def _server(handlers: list[Any], options: Iterable[tuple[str, int]] = ()) -> Any:
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", REQUEST_BYTES)], maximum_concurrent_rpcs=REQUESTS
+        options=[("grpc.max_receive_message_length", REQUEST_BYTES), *options],
+        maximum_concurrent_rpcs=REQUESTS,
     )
     server.add_generic_rpc_handlers(tuple(handlers))
-    if address.socket:
-        _bind_socket(server, address.socket)
-    if address.listen:
-        _bind_tls(server, address)
+    return server
+
+
+@asynccontextmanager
+async def _started(server: Any) -> AsyncIterator[None]:
     await server.start()
     try:
-        await server.wait_for_termination()
+        yield
     finally:
         await server.stop(grace=0.2)
-        if address.socket:
-            Path(address.socket).unlink(missing_ok=True)
 
 
 def _bind_socket(server: Any, path: str) -> None:
@@ -170,7 +205,7 @@ def _bind_socket(server: Any, path: str) -> None:
         os.umask(mask)
 
 
-def _bind_tls(server: Any, address: Address) -> None:
+def _bind_tls(server: Any, path: str, address: Address) -> None:
     try:
         certificate, key = Path(address.certificate).read_bytes(), Path(address.key).read_bytes()
         client_ca = Path(address.client_ca).read_bytes() if address.client_ca else None
@@ -180,9 +215,9 @@ def _bind_tls(server: Any, address: Address) -> None:
         [(key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
     )
     try:
-        server.add_secure_port(address.listen, credentials)
+        server.add_secure_port(f"unix:{path}", credentials)
     except RuntimeError as error:
         raise ConfigError(
             f"cannot listen on {address.listen} with {address.certificate}",
-            hint="is the address in use, and do certificate and key belong together?",
+            hint="do certificate and key belong together?",
         ) from error

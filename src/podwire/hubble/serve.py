@@ -17,6 +17,7 @@ import podwire
 from podwire.api import observer_pb2, peer_pb2, relay_pb2
 from podwire.base import addresses
 from podwire.base.errors import InvalidObject
+from podwire.hubble import front
 from podwire.hubble.flows import Flows
 from podwire.hubble.query import Query
 from podwire.hubble.rpc import (
@@ -41,6 +42,7 @@ class Server:
     def __init__(self, flows: Flows, address: Address) -> None:
         self._flows = flows
         self._address = address
+        self.places = front.admission()
         self._started = time.monotonic_ns()
         self.handlers = [
             service(
@@ -60,7 +62,7 @@ class Server:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await serve(self.handlers, self._address)
+        await serve(self.handlers, self._address, self.places)
 
     # --- observer --------------------------------------------------------------------------------
 

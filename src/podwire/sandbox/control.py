@@ -108,6 +108,7 @@ class Control:
             directory=self.places.api,
             sockets=self.sockets,
             addresses=self.plan.bridge,
+            nodes=tuple(address for node in self.plan.nodes for address in node.addresses),
             cluster=ClusterSettings(
                 name=self.plan.name,
                 service_cidrs=self.plan.service_cidrs,

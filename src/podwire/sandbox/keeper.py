@@ -24,6 +24,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,11 @@ from podwire.sandbox.runner.process import Process, process
 STEADY = 10.0  # s after which a process that dies is started again at once
 LOOK = 0.005  # s between looks for the kubeconfigs that agents wait for
 REFUSED = 1.0  # s until the next try where a process could not be started
-PATIENCE = 5.0  # s a command waits for an answer
 _PR_SET_NAME = 15
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What the processes run; each never returns. `common` and `warm` import what children need:
+    """What the processes run; each but `look` never returns. `common` and `warm` import what children need:
     the one what all of them do, before the first is forked, the other what agents do besides."""
 
     common: Callable[[], None]
@@ -57,6 +57,7 @@ class Work(msgspec.Struct, frozen=True):
     agent: Callable[[Path], None]
     relay: Callable[[list[tuple[str, str]], Places, list[socket.socket]], None]
     guard: Callable[[Places, Process, list[socket.socket]], None]
+    look: Callable[[Places], None]  # returns, and looks after the keeper beside what else the process does
     renew: Callable[[Places, list[socket.socket], str], None]
     outdated: Callable[[], bool]
 
@@ -213,6 +214,7 @@ class Keeper:
             one.close()
         if self.progress is not None:
             os.close(self.progress)
+        self.work.look(self.places)  # before the namespaces: what it starts is of the machine, not the node
         join_cgroup(self.places.agent_cgroup(node))
         namespaces.enter(str(self.places.netns(node)))
         self.work.agent(self.places.node(node) / "agent.json")
@@ -283,7 +285,8 @@ class Keeper:
             # A keeper that was renewed for this, and still finds its code old, sees a clock that was set.
             renew = renew and not self.renewed
             answer = _shown(self.children[what]) if renew else self._do(request)
-            connection.sendall(json.dumps(answer).encode() + b"\n")
+            with suppress(OSError):  # who asked may have gone; what was asked for is done all the same
+                connection.sendall(json.dumps(answer).encode() + b"\n")
         if renew:
             self.work.renew(self.places, self.sockets, what)
 
@@ -321,32 +324,6 @@ class Keeper:
 
 def _shown(child: Child) -> dict[str, Any]:
     return {"name": child.name, "pid": child.pid, "starts": child.starts}
-
-
-def ask(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The keeper's answer; None where there is no keeper (any more), or one that does not answer.
-
-    One that is just coming up is waited for.
-    """
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return _asked(places, request)
-        except (ConnectionRefusedError, FileNotFoundError):
-            if children.claimed(places, KEEPER) is None or time.monotonic() > deadline:
-                return None
-            time.sleep(0.01)
-        except OSError:
-            return None
-
-
-def _asked(places: Places, request: dict[str, Any]) -> dict[str, Any] | None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(PATIENCE)
-        connection.connect(str(places.keeper_socket))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        answer = connection.makefile("rb").readline()
-    return json.loads(answer) if answer else None
 
 
 def agent_config(plan: Plan, places: Places, node: str) -> AgentConfig:

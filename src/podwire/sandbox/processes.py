@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ RELAY = "podwire.hubble.relay"
 
 def work() -> Work:
     """The processes of a sandbox."""
-    return Work(_common, _control, _warm, _agent, _relay, _guard, _renew, _outdated)
+    return Work(_common, _control, _warm, _agent, _relay, _guard, _look, _renew, _outdated)
 
 
 def _control(plan: Plan, places: Places, sockets: list[socket.socket], progress: int | None) -> None:
@@ -68,6 +69,15 @@ def _guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:
     from podwire.sandbox import succession
 
     succession.guard(places, kept, sockets)
+
+
+def _look(places: Places) -> None:
+    """The last look after the keeper, beside an agent: a thread, for an agent's tasks know no sandbox."""
+    from podwire.sandbox import succession
+
+    threading.Thread(
+        target=succession.look, args=(places,), name="look after the keeper", daemon=True
+    ).start()
 
 
 def _renew(places: Places, sockets: list[socket.socket], restart: str) -> None:

@@ -1,10 +1,10 @@
-"""Who starts a keeper when there is none: the guard, the control process, the relay, the next command.
+"""Who starts a keeper when there is none: the guard, control process, relay, agents, or the next command.
 
 The *guard* is a fork of the keeper that waits for the keeper's end and then becomes the next one. The
-control process and the relay look too, should both be killed; and `podwire sandbox up` and
-`restart-agent`, should all be. The next keeper is a new interpreter, so that it runs the code that is
-there now; it finds what still runs by its claims (`children`). The API's listening sockets are handed on
-where somebody has them.
+control process and the relay look too, should both be killed; agents, should all of these be; and
+`podwire sandbox up` and `restart-agent`, should nothing but pods be left. The next keeper is a new
+interpreter, so that it runs the code that is there now; it finds what still runs by its claims
+(`children`). The API's listening sockets are handed on where somebody has them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 import podwire
 from podwire.base.aio import boundary
 from podwire.base.errors import NotFound, PodwireError, Unreachable
-from podwire.sandbox import children, keeper, processes, underlay
+from podwire.sandbox import children, keeper, orders, processes, underlay
 from podwire.sandbox.children import KEEPER
 from podwire.sandbox.places import Places, cgroup2_mount
 from podwire.sandbox.plan import load
@@ -34,6 +34,7 @@ from podwire.sandbox.runner.process import Process, ended
 _STARTED = time.time()  # when this process loaded its code
 # s that others leave the guard to start the next keeper: it has the sockets already.
 SECOND = 1.0
+LAST = 2.0  # s that agents leave the others, some of which have the sockets
 PATIENCE = 20.0  # s a command waits for a keeper that it started
 
 
@@ -54,12 +55,7 @@ def become(places: Places, sockets: list[socket.socket], restart: str = "") -> N
 
 def guard(places: Places, kept: Process, sockets: list[socket.socket]) -> None:
     """Until the keeper `kept` has ended; then be the next one."""
-    try:
-        fd = os.pidfd_open(kept.pid)
-    except ProcessLookupError:
-        fd = -1
-    if fd >= 0 and kept.alive:
-        select.select([fd], [], [])
+    _until_ended(kept)
     become(places, sockets)
 
 
@@ -91,12 +87,41 @@ async def watch(places: Places, sockets: list[socket.socket]) -> None:
         await asyncio.sleep(SECOND)
 
 
+def look(places: Places) -> None:
+    """As `watch`, in a thread of a process that has no sockets and does something else."""
+    spawned: list[subprocess.Popen[bytes]] = []
+    while True:
+        with boundary("looking after the keeper"):
+            spawned = [one for one in spawned if one.poll() is None]
+            known = children.claimed(places, KEEPER)
+            if known is not None:
+                _until_ended(known)
+                time.sleep(LAST)
+            if children.claimed(places, KEEPER) is None:
+                spawned.append(spawn(places, []))
+        time.sleep(LAST)
+
+
+def _until_ended(one: Process) -> None:
+    try:
+        fd = os.pidfd_open(one.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if one.alive:
+            waiting = select.poll()  # unlike select, for descriptors of any number
+            waiting.register(fd, select.POLLIN)
+            waiting.poll()
+    finally:
+        os.close(fd)
+
+
 def revive(places: Places) -> None:
     """Have a keeper, started now if there is none. Unreachable if it does not come."""
     deadline = time.monotonic() + PATIENCE
     if children.claimed(places, KEEPER) is None:
         spawn(places, [])
-    while keeper.ask(places, {"do": "status"}) is None:
+    while orders.ask(places, {"do": "status"}) is None:
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"sandbox “{places.name}” has no keeper, and a new one does not come",

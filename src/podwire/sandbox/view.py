@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from podwire.base.errors import Conflict, NotFound
-from podwire.sandbox import checks, children, keeper, succession
+from podwire.base.errors import Conflict, NotFound, Unreachable
+from podwire.sandbox import checks, children, orders, succession
 from podwire.sandbox.places import Places, cgroup2_mount, check_name, names
 from podwire.sandbox.plan import Plan, load
 from podwire.sandbox.runner.place import Saved
@@ -35,7 +35,7 @@ def _shown(name: str) -> dict[str, Any]:
     }
     shown["pods"] = len(list(pods(places)))
     shown["api"] = succession.server_of(places.kubeconfig)
-    answer = keeper.ask(places, {"do": "status"})
+    answer = orders.ask(places, {"do": "status"})
     if answer is not None:
         shown["processes"] = answer["children"]
         whole = places.complete.exists() and all(one["pid"] for one in answer["children"])
@@ -115,7 +115,14 @@ def restart(name: str, what: str) -> None:
     places, _ = open_sandbox(name)
     if children.lives(places) and children.claimed(places, children.KEEPER) is None:
         succession.revive(places)
-    answer = keeper.ask(places, {"do": "restart", "what": what})
+    try:
+        answer = orders.order(places, {"do": "restart", "what": what})
+    except orders.Silent as error:
+        known = children.claimed(places, children.KEEPER)
+        raise Unreachable(
+            f"sandbox “{name}” was asked to restart {what}, and its keeper does not answer yet",
+            hint=f"it will do it when it goes on: is process {known.pid if known else '(gone)'} stopped?",
+        ) from error
     if answer is None:
         raise Conflict(f"sandbox “{name}” does not run", hint=f"podwire sandbox down --name {name}, then up")
     if "error" in answer:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LIMIT = 1 << 20
 PIECE = 1 << 16
+RETRY = 0.2  # s until the next accept where there was no descriptor left
 IP_PKTINFO = 8  # of <linux/in.h>; the socket module has no name for it before Python 3.14
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"PATC", b"OPTI", b"TRAC", b"CONN")
 FAMILIES = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
@@ -44,6 +45,7 @@ class Server:
     def __init__(self, ports: list[int]) -> None:
         self.selector = selectors.DefaultSelector()
         self.delayed: set[Connection] = set()
+        self.paused: dict[socket.socket, float] = {}  # listener → when to accept again
         for port in ports:
             for family, address in FAMILIES:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -87,13 +89,23 @@ class Server:
             for connection in [one for one in self.delayed if one.not_before <= now]:
                 self.delayed.discard(connection)
                 self.selector.register(connection.sock, selectors.EVENT_WRITE, connection)
+            for listener in [one for one, due in self.paused.items() if due <= now]:
+                del self.paused[listener]
+                self.selector.register(listener, selectors.EVENT_READ)
 
     def until_due(self) -> float | None:
-        due = [one.not_before for one in self.delayed]
+        due = [one.not_before for one in self.delayed] + list(self.paused.values())
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def accept(self, listener: socket.socket) -> None:
-        sock, client = listener.accept()
+        try:
+            sock, client = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # readable all the same: without a pause this would only spin
+            self.selector.unregister(listener)
+            self.paused[listener] = time.monotonic() + RETRY
+            return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.selector.register(sock, selectors.EVENT_READ, Connection(sock, client))

@@ -35,7 +35,6 @@ Object = dict[str, Any]
 
 WITHIN = 30.0  # s until all is well again
 LONG = 45.0  # s of a stop that is longer than a node may be silent, and an agent away
-LOOKING = {"guard", "control", "relay"}
 LAB = "nodes: 2\nmanifests: [pods.yaml]\n"
 PODS = {"web-1": "n1", "web-2": "n2", "friend-1": "n1", "friend-2": "n2", "stranger": "n2"}
 POLICY = """
@@ -93,7 +92,7 @@ class Chaos:
 
     async def run(self, seconds: float) -> None:
         """For so long; what was stopped goes on at the end."""
-        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind]
+        deeds = [*[self.kill, self.stop] * 3, *[self.stutter, self.set_clock] * 2, self.blind, self.behead]
         async with Supervised("chaos") as group:
             group.once("a long stop", self._hold(self.chance.choice(["control", "agent n2"]), LONG))
             try:
@@ -108,12 +107,8 @@ class Chaos:
         found = sorted(self.victims().items())
         return self.chance.choice(found) if found else None
 
-    def spared(self, name: str) -> bool:
-        """Whether it is the last of those that start a keeper: without any, only a command would."""
-        return {name} == LOOKING & set(self.victims())
-
     async def kill(self) -> None:
-        if (picked := self.pick()) is not None and not self.spared(picked[0]):
+        if (picked := self.pick()) is not None:
             self.say(f"kill {picked[0]}")
             picked[1].signal(signal.SIGKILL)
 
@@ -134,10 +129,19 @@ class Chaos:
     async def blind(self) -> None:
         """Nobody runs pods for a while, and nobody starts who does: what dies meanwhile is found later."""
         control = self.victims().get("control")
-        if control is not None and not self.spared("control"):
+        if control is not None:
             self.say("kill control, and")
             control.signal(signal.SIGKILL)
             await self._hold("keeper", self.chance.uniform(2.0, 15.0))
+
+    async def behead(self) -> None:
+        """Of all who keep others at once, only agents are left, who look last."""
+        found = self.victims()
+        heads = [name for name in ("keeper", "guard", "control", "relay") if name in found]
+        self.say(f"kill {', '.join(heads)}")
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another go
+            for name in heads:
+                found[name].signal(number)
 
     async def stutter(self) -> None:
         """A process that gets little of the processor."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from podwire.base.aio import eventually
-from podwire.sandbox import keeper, view
+from podwire.sandbox import orders, view
 from podwire.testing import leaks
 from podwire.testing.cluster import Cluster
 
@@ -81,7 +81,7 @@ def running(folder: Path, text: str, name: str = "") -> Iterator[Cluster]:
 def process(lab: Cluster, name: str) -> int:
     """The pid of ``agent n1`` or ``control``, as its keeper recorded it; 0 while it does not run."""
     places, _ = view.open_sandbox(lab.name)
-    answer = keeper.ask(places, {"do": "status"})
+    answer = orders.ask(places, {"do": "status"})
     assert answer is not None
     return next(int(child["pid"] or 0) for child in answer["children"] if child["name"] == name)
 

@@ -15,7 +15,7 @@ from typing import Any
 from podwire.base.aio import eventually
 from podwire.base.errors import PodwireError
 from podwire.client.agent import AgentClient
-from podwire.sandbox import keeper, view
+from podwire.sandbox import orders, view
 from podwire.testing.cluster import Cluster
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def agent(lab: Cluster, node: str) -> AgentClient:
 def process(lab: Cluster, name: str) -> int:
     """The pid of ``agent n1`` or ``control``, as its keeper recorded it; 0 while it does not run."""
     places, _ = view.open_sandbox(lab.name)
-    answer = keeper.ask(places, {"do": "status"})
+    answer = orders.ask(places, {"do": "status"})
     assert answer is not None
     return next(int(child["pid"] or 0) for child in answer["children"] if child["name"] == name)
 

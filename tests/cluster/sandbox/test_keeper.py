@@ -15,7 +15,7 @@ import pytest
 
 import podwire
 from podwire.base.aio import eventually
-from podwire.sandbox import children, keeper
+from podwire.sandbox import children, orders
 from podwire.sandbox.places import Places, cgroup2_mount
 from podwire.sandbox.runner.process import Process
 
@@ -81,7 +81,7 @@ def pods_first_process(places: Places) -> int:
 
 
 def running(places: Places) -> bool:
-    answer = keeper.ask(places, {"do": "status"})
+    answer = orders.ask(places, {"do": "status"})
     return (
         answer is not None and len(answer["children"]) > 3 and all(one["pid"] for one in answer["children"])
     )
@@ -103,14 +103,37 @@ def test_a_killed_keeper_is_succeeded_and_what_ran_is_kept(places: Places) -> No
     assert pods_first_process(places) == first
 
 
-@pytest.mark.parametrize("left", ["control", "relay"])
+@pytest.mark.parametrize("left", ["control", "relay", "agent n1"])
 def test_whoever_is_left_starts_the_next_keeper(places: Places, left: str) -> None:
+    """An agent too: what it starts is of the machine again, not of the node."""
+    order = ["guard", "control", "relay", "agent n1"]
     killed = known(places, "keeper")
-    gone = [known(places, name) for name in ("guard", "control", "relay") if name != left] + [killed]
+    gone = [known(places, name) for name in order[: order.index(left)]] + [killed]
+    gone += [known(places, "relay")] if left == "control" else []
+    first = pods_first_process(places)
     for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none sees another go
         for one in gone:
             one.signal(number)
     wait_for(lambda: another(places, "keeper", killed) and running(places), "another keeper")
+    for name in ("keeper", "control"):
+        mine, its = (Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", known(places, name).pid))
+        assert mine == its, f"{name} is in another network namespace"
+    kubectl(places, "wait", "--for=condition=Ready", "node/n1", "pod/kept", "--timeout=30s")
+    assert pods_first_process(places) == first
+
+
+def test_a_keeper_that_is_stopped_restarts_an_agent_when_it_goes_on(cli: Run, places: Places) -> None:
+    """The command says as much, and does not say that it was done."""
+    keeping, agent = known(places, "keeper"), known(places, "agent n1")
+    keeping.signal(signal.SIGSTOP)
+    try:
+        asked = cli("sandbox", "restart-agent", "--name", places.name, "n1")
+        assert asked.returncode == 1
+        assert "does not answer yet" in asked.stderr and str(keeping.pid) in asked.stderr
+        assert known(places, "agent n1") == agent
+    finally:
+        keeping.signal(signal.SIGCONT)
+    wait_for(lambda: another(places, "agent n1", agent), "another agent")
 
 
 def test_up_never_removes_what_runs(cli: Run, places: Places) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from tests.patience import within
 
 from podwire.apiserver import ApiServer, ServerConfig
-from podwire.apiserver import server as server_module
 from podwire.apiserver.portforward import PROTOCOL
 from podwire.apiserver.spdy import DICTIONARY
 from podwire.apiserver.streams import ExecStream, PortStream
@@ -159,6 +159,30 @@ def test_there_is_an_end_to_the_connections_of_one_client(tmp_path: Path) -> Non
     with_pod(tmp_path, work)
 
 
+def test_there_is_an_end_to_the_connections_of_all_port_forwards(tmp_path: Path) -> None:
+    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
+        server.remote.forwarded = Room("forwarded connections", 1)
+        async with AsyncExitStack() as opened:
+            kubectls = []
+            for _ in range(2):
+                asked = session.ws_connect(f"{POD}/portforward", protocols=(PROTOCOL,))
+                kubectls.append(Kubectl(await opened.enter_async_context(asked)))
+                await opened.enter_async_context(cancelling("hear", kubectls[-1].hear()))
+            first, second = kubectls
+            await first.open(1, "data", 80, "one")
+            await first.send(1, b"hello")
+            await eventually(lambda: first.got.get(1) == b"hello", timeout=within(10), what="an echo")
+            await second.open(1, "error", 80, "one")
+            await second.open(3, "data", 80, "one")
+            await eventually(lambda: 3 in second.over, timeout=within(10), what="a refusal")
+            assert b"there are 1 forwarded connections already" in second.got[1]
+            await first.send(1, b" again")
+            await eventually(lambda: first.got[1] == b"hello again", timeout=within(10), what="an echo")
+        await eventually(lambda: server.remote.forwarded.taken == 0, timeout=within(10), what="room")
+
+    with_pod(tmp_path, work)
+
+
 @pytest.mark.parametrize("what", ["exec?command=x", "attach?stdout=1"])
 def test_a_stream_that_fails_does_not_end_the_server(tmp_path: Path, what: str) -> None:
     async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
@@ -194,34 +218,6 @@ def test_when_there_is_no_room_for_a_stream_a_client_is_told(tmp_path: Path) -> 
                     return later.status == 200
 
             await eventually(again, timeout=10, what="room again")
-
-    with_pod(tmp_path, work)
-
-
-def test_there_is_an_end_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_CONNECTIONS", 3)
-
-    async def work(server: ApiServer, session: aiohttp.ClientSession) -> None:
-        context = ssl.create_default_context(cadata=server.authority.pem.decode())
-        address = server.url.removeprefix("https://").split(":")
-        idle = [await asyncio.open_connection(*address, ssl=context) for _ in range(3)]
-        reader, writer = await asyncio.open_connection(*address, ssl=context)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-        except ConnectionError:
-            pass  # as well
-        for _, one in [*idle, (reader, writer)]:
-            one.close()
-
-        async def again() -> bool:
-            try:
-                async with session.get("/readyz") as response:
-                    return response.status == 200
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(again, timeout=10, what="room again")
 
     with_pod(tmp_path, work)
 

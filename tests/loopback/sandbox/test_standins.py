@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from tests.patience import within
 
 from podwire.base.aio import eventually
 from podwire.sandbox import images
@@ -72,6 +76,36 @@ def test_what_is_not_http_comes_back(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
         sock.sendall(b"plain text\n")
         assert sock.recv(100) == b"plain text\n"
+
+
+def test_without_descriptors_it_waits_for_one() -> None:
+    chosen = free_port()
+    child = subprocess.Popen(images.web([chosen]), stdout=subprocess.DEVNULL)
+    address = ("127.0.0.1", chosen)
+
+    def listens() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(address) == 0
+
+    def sleeps() -> bool:
+        """Among clients that it cannot accept: a server that tries all the time runs."""
+        return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+    def exhausted() -> bool:
+        return len(list(Path(f"/proc/{child.pid}/fd").iterdir())) == 20
+
+    try:
+        asyncio.run(eventually(listens, timeout=within(10), what="the web stand-in"))
+        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (20, 20))
+        with ExitStack() as opened:
+            for _ in range(40):
+                opened.enter_context(socket.create_connection(address, timeout=5))
+            asyncio.run(eventually(exhausted, timeout=within(10), what="no descriptor left"))
+            asyncio.run(eventually(sleeps, timeout=within(10), what="it to wait"))
+        assert b" 200 " in exchange(chosen, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    finally:
+        child.terminate()
+        child.wait()
 
 
 def reach(*targets: str) -> dict[str, str]:

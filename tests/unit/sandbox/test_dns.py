@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from typing import Any
 
 import dns.message
@@ -11,9 +12,10 @@ import dns.rcode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.patience import within
 
 from podwire.apiserver.metadata import is_resolvable
-from podwire.base.aio import Room, Supervised
+from podwire.base.aio import Supervised, cancelling, eventually
 from podwire.sandbox.dns import server
 from podwire.sandbox.dns.server import Answerer
 from podwire.sandbox.dns.zone import SLICES, Zone, pointed_at
@@ -232,26 +234,69 @@ def test_a_query_that_fails_is_answered_and_so_is_the_next() -> None:
     assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL, dns.rcode.NOERROR] * 2
 
 
-def test_a_query_without_room_is_answered_so() -> None:
-    answerer = Answerer(Zone(find, every), ())
-    answerer.room = Room("queries", 0)
-    wire = asyncio.run(answerer.answer(dns.message.make_query("cluster.local", "A").to_wire(), udp=True))
-    assert wire is not None and dns.message.from_wire(wire).rcode() == dns.rcode.SERVFAIL
+def test_who_waits_for_upstreams_leaves_others_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And names of the cluster need no room at all."""
+
+    async def scenario() -> list[int]:
+        codes = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            monkeypatch.setattr(server, "PORT", silent.getsockname()[1])
+            monkeypatch.setattr(server, "UPSTREAM_TIMEOUT", within(60))
+            answerer = Answerer(Zone(find, every), ("127.0.0.1",))
+            share = answerer.forwarding.share
+            outside = dns.message.make_query("example.com", "A").to_wire()
+            async with AsyncExitStack() as waiting:
+                for _ in range(share):
+                    ask = answerer.answer(outside, udp=True, client="10.0.1.1")
+                    await waiting.enter_async_context(cancelling("ask", ask))
+                await eventually(lambda: answerer.forwarding.taken == share, timeout=5, what="a full share")
+                for client, name in (("10.0.1.1", "example.com"), ("10.0.1.1", "cluster.local")):
+                    wire = await answerer.answer(
+                        dns.message.make_query(name, "A").to_wire(), udp=True, client=client
+                    )
+                    assert wire is not None
+                    codes.append(int(dns.message.from_wire(wire).rcode()))
+                ask = answerer.answer(outside, udp=True, client="10.0.1.2")
+                await waiting.enter_async_context(cancelling("ask", ask))
+                await eventually(lambda: answerer.forwarding.taken == share + 1, timeout=5, what="another")
+            assert answerer.forwarding.taken == 0
+        return codes
+
+    assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL, dns.rcode.NOERROR]
 
 
 def test_connections_are_bounded() -> None:
-    async def scenario() -> bytes:
-        handle = server._stream_handler(ANSWERER)
-        async with await asyncio.start_server(handle, "127.0.0.1", 0) as listening:
-            address = listening.sockets[0].getsockname()
-            open_ones = [await asyncio.open_connection(*address) for _ in range(server.STREAMS)]
-            reader, last = await asyncio.open_connection(*address)
-            got = await asyncio.wait_for(reader.read(), 5)
-            for _, writer in [*open_ones, (reader, last)]:
-                writer.close()
-            return got
+    """One address has its share, and another is answered all the same."""
 
-    assert asyncio.run(scenario()) == b""  # closed, not kept waiting
+    async def scenario() -> tuple[bytes, int]:
+        listening = socket.create_server(("127.0.0.1", 0))
+        address = listening.getsockname()
+        async with server.door(ANSWERER, [listening]) as door, AsyncExitStack() as opened:
+
+            async def connected(source: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
+                opened.callback(writer.close)
+                return reader, writer
+
+            for _ in range(door.admission.favoured_share):
+                await connected("127.0.0.2")
+            reader, _ = await connected("127.0.0.2")
+            try:
+                got = await asyncio.wait_for(reader.read(), 5)
+            except ConnectionError:
+                got = b""  # as well
+            return got, await asked(*await connected("127.0.0.3"))
+
+    assert asyncio.run(scenario()) == (b"", dns.rcode.NOERROR)  # closed, not kept waiting
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """The code of an answer over TCP."""
+    wire = dns.message.make_query("web.prod.svc.cluster.local", "A").to_wire()
+    writer.write(len(wire).to_bytes(2, "big") + wire)
+    size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
+    return int(dns.message.from_wire(await reader.readexactly(size)).rcode())
 
 
 def test_a_query_that_fails_does_not_end_its_connection() -> None:
@@ -259,15 +304,10 @@ def test_a_query_that_fails_does_not_end_its_connection() -> None:
         raise ZeroDivisionError("nobody thought of this")
 
     async def scenario() -> list[int]:
-        codes = []
-        handle = server._stream_handler(Answerer(Zone(faulty, every), ()))
-        async with await asyncio.start_server(handle, "127.0.0.1", 0) as listening:
-            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
-            for _ in range(2):
-                wire = dns.message.make_query("web.prod.svc.cluster.local", "A").to_wire()
-                writer.write(len(wire).to_bytes(2, "big") + wire)
-                size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
-                codes.append(int(dns.message.from_wire(await reader.readexactly(size)).rcode()))
+        listening = socket.create_server(("127.0.0.1", 0))
+        async with server.door(Answerer(Zone(faulty, every), ()), [listening]):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            codes = [await asked(reader, writer) for _ in range(2)]
             writer.close()
         return codes
 

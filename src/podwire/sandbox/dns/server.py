@@ -5,7 +5,8 @@ like any other's; only its "container" is served here, on sockets opened in its 
 Names outside the cluster go to the lab's upstreams; without any they are refused at once.
 
 Each query is a boundary: one that cannot be answered, for whatever reason, is answered SERVFAIL, and so is
-one for which there is no room. Pods ask, and pods may ask anything, as often as they can.
+one to be forwarded for which there is no room. Pods ask, and pods may ask anything, as often as they can:
+each address has its share of what waits for upstreams, and of the TCP connections (`base.door`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from podwire.base.aio import Room, Supervised, boundary, seldom
+from podwire.base.aio import Supervised, boundary, seldom
+from podwire.base.door import Admission, Door, affordable
 from podwire.net import namespaces
 from podwire.sandbox.dns.zone import Record, Zone, pointed_at
 
@@ -36,9 +39,9 @@ TTL = 5
 UDP_PLAIN = 512
 UPSTREAM_TIMEOUT = 3.0
 PORT = 53
-QUERIES = 256  # answered at once
-STREAMS = 128  # TCP connections at once
-IDLE = 10.0  # s a TCP connection may be silent
+QUERIES = 1024  # that wait for upstreams at once; others are answered in the same breath
+STREAMS = 512  # TCP connections at once
+IDLE = 10.0  # s a TCP connection may take for a whole query, and to read its answer
 
 
 class Answerer:
@@ -46,11 +49,11 @@ class Answerer:
 
     def __init__(self, zone: Zone, upstreams: tuple[str, ...]) -> None:
         self.zone, self.upstreams = zone, upstreams
-        self.room = Room("queries to cluster DNS", QUERIES)
+        self.forwarding = Admission("queries that cluster DNS forwards", affordable(QUERIES))
         self.failures = 0
 
-    async def answer(self, wire: bytes, *, udp: bool) -> bytes | None:
-        """The response to a query; None where there is nothing to say (not a query, not DNS)."""
+    async def answer(self, wire: bytes, *, udp: bool, client: str = "") -> bytes | None:
+        """The response to a query of `client`; None where there is nothing to say (not a query, not DNS)."""
         try:
             query = dns.message.from_wire(wire)
         except Exception:  # noqa: BLE001  the parser's boundary: bytes from anybody, which are no query
@@ -58,12 +61,10 @@ class Answerer:
         if query.flags & dns.flags.QR:
             return None
         size = max(UDP_PLAIN, query.payload) if udp else 65535
-        with self.room.one() as room:
-            if room:
-                try:
-                    return await self._answered(query, wire, size, udp)
-                except Exception as error:  # noqa: BLE001  the boundary of one query; `_failed` logs it
-                    self._failed(query, error)
+        try:
+            return await self._answered(query, wire, client, size, udp)
+        except Exception as error:  # noqa: BLE001  the boundary of one query; `_failed` logs it
+            self._failed(query, error)
         return _wire(_response(query, dns.rcode.SERVFAIL), size)
 
     def _failed(self, query: Any, error: Exception) -> None:
@@ -73,7 +74,7 @@ class Answerer:
             asked = query.question[0].to_text() if query.question else "nothing"
             log.warning("%s cannot be answered (%d so far): %r", asked, self.failures, error)
 
-    async def _answered(self, query: Any, wire: bytes, size: int, udp: bool) -> bytes:
+    async def _answered(self, query: Any, wire: bytes, client: str, size: int, udp: bool) -> bytes:
         if len(query.question) != 1 or query.opcode() != 0:
             return _wire(_response(query, dns.rcode.NOTIMP), size)
         question = query.question[0]
@@ -83,7 +84,13 @@ class Answerer:
             return _wire(self._respond(query, name, local), size)
         if not self.upstreams:
             return _wire(_response(query, dns.rcode.REFUSED), size)
-        forwarded = await self._forward(wire, udp=udp)
+        leave = self.forwarding.enter(client)
+        if leave is None:
+            return _wire(_response(query, dns.rcode.SERVFAIL), size)
+        try:
+            forwarded = await self._forward(wire, udp=udp)
+        finally:
+            leave()
         return forwarded if forwarded else _wire(_response(query, dns.rcode.SERVFAIL), size)
 
     def _local(self, name: str) -> Any:
@@ -161,7 +168,7 @@ async def _ask_tcp(wire: bytes, upstream: str) -> bytes:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Each query is answered in a task of the server's group; the answerer bounds how many at once."""
+    """Each query is answered in a task of the server's group; the answerer bounds how many wait at once."""
 
     def __init__(self, answerer: Answerer, group: Supervised) -> None:
         self._answerer, self._group = answerer, group
@@ -174,7 +181,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     async def _reply(self, data: bytes, address: Any) -> None:
         with boundary("answering a datagram"):
-            wire = await self._answerer.answer(data, udp=True)
+            wire = await self._answerer.answer(data, udp=True, client=address[0])
             if wire and not self._transport.is_closing():
                 self._transport.sendto(wire, address)
 
@@ -184,22 +191,25 @@ async def serve(
 ) -> None:
     """Answer on port 53 of the namespace until `until` returns."""
     loop = asyncio.get_running_loop()
-    async with Supervised("cluster DNS") as group:
-        servers: list[Any] = []
-        try:
-            for family in families:
-                number, host = (socket.AF_INET6, "::") if family == 6 else (socket.AF_INET, "0.0.0.0")
-                datagrams = _bound(netns, number, socket.SOCK_DGRAM, host)
-                transport, _ = await loop.create_datagram_endpoint(
-                    lambda: _Datagrams(answerer, group), sock=datagrams
-                )
-                servers.append(transport)
-                stream = _bound(netns, number, socket.SOCK_STREAM, host)
-                servers.append(await asyncio.start_server(_stream_handler(answerer), sock=stream))
-            await until()
-        finally:
-            for one in servers:
-                one.close()
+    async with Supervised("cluster DNS") as group, AsyncExitStack() as opened:
+        streams: list[socket.socket] = []
+        for family in families:
+            number, host = (socket.AF_INET6, "::") if family == 6 else (socket.AF_INET, "0.0.0.0")
+            datagrams = _bound(netns, number, socket.SOCK_DGRAM, host)
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: _Datagrams(answerer, group), sock=datagrams
+            )
+            opened.callback(transport.close)
+            streams.append(_bound(netns, number, socket.SOCK_STREAM, host))
+            opened.callback(streams[-1].close)
+        await opened.enter_async_context(door(answerer, streams))
+        await until()
+
+
+def door(answerer: Answerer, listeners: list[socket.socket]) -> Door:
+    """Accepts TCP connections, and answers what they ask one after the other."""
+    places = Admission("TCP connections to cluster DNS", affordable(STREAMS))
+    return Door(listeners, places, _stream_handler(answerer))
 
 
 def _bound(netns: Path, family: int, kind: int, host: str) -> socket.socket:
@@ -212,26 +222,22 @@ def _bound(netns: Path, family: int, kind: int, host: str) -> socket.socket:
     return sock
 
 
-def _stream_handler(
-    answerer: Answerer,
-) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    room = Room("TCP connections to cluster DNS", STREAMS)
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with room.one() as free, boundary("answering on a connection"):
-            try:
-                while free:
+def _stream_handler(answerer: Answerer) -> Callable[[socket.socket, str], Awaitable[None]]:
+    async def handle(connection: socket.socket, client: str) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            while True:
+                async with asyncio.timeout(IDLE):
+                    size = int.from_bytes(await reader.readexactly(2), "big")
+                    asked = await reader.readexactly(size)
+                wire = await answerer.answer(asked, udp=False, client=client)
+                if wire:
+                    writer.write(len(wire).to_bytes(2, "big") + wire)
                     async with asyncio.timeout(IDLE):
-                        size = int.from_bytes(await reader.readexactly(2), "big")
-                        asked = await reader.readexactly(size)
-                    wire = await answerer.answer(asked, udp=False)
-                    if wire:
-                        writer.write(len(wire).to_bytes(2, "big") + wire)
-                        async with asyncio.timeout(IDLE):
-                            await writer.drain()
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-                return
-            finally:
-                writer.close()
+                        await writer.drain()
+        except asyncio.IncompleteReadError:
+            return
+        finally:
+            writer.transport.abort()
 
     return handle
