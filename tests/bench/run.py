@@ -26,7 +26,7 @@ import report
 import targets
 from measure import Pair, Row, paths
 from namespaces import BenchError, build
-from peers import PEERS, short
+from peers import PEERS, ROUTED_ACROSS, VXLAN_ACROSS, short
 from sandboxes import SERVER_OTHER, SERVER_SAME, Sandbox, sandbox
 
 
@@ -82,14 +82,18 @@ def measure_paths(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
 
 
 def podwire_pairs(run: Run, stack: ExitStack, pairs: list[Pair]) -> Sandbox:
-    """Sandboxes with both routings; their pod-to-pod paths are compared with routed veth."""
+    """Sandboxes with both routings; their paths are compared with what the kernel has for the same way."""
     base = pairs[0].peer
     run.tell("bringing up sandboxes")
     native = stack.enter_context(sandbox("native"))
     tunnel = stack.enter_context(sandbox("tunnel", routing="tunnel"))
     pairs.append(Pair(native.peer("podwire same node", SERVER_SAME), base))
-    pairs.append(Pair(native.peer("podwire other node", SERVER_OTHER), base))
-    pairs.append(Pair(tunnel.peer("podwire other node, VXLAN", SERVER_OTHER), base))
+    made = {pair.peer.name: pair.peer for pair in pairs}
+    for own, name, plain in (
+        (native, "podwire other node", ROUTED_ACROSS),
+        (tunnel, "podwire other node, VXLAN", VXLAN_ACROSS),
+    ):
+        pairs.append(Pair(own.peer(name, SERVER_OTHER), made.get(plain, base)))
     return native
 
 
