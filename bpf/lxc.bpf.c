@@ -98,17 +98,31 @@ static __always_inline int check_destination(const struct flow *flow)
 	return address_is_special(&flow->destination) ? DROP_UNKNOWN_L3_TARGET : 0;
 }
 
+/* A pod's own address is no Service's, which need not be asked for then. */
+static __always_inline bool is_pod(const struct endpoint *receiver,
+				   const struct ipcache_entry *there)
+{
+	if (receiver)
+		return !endpoint_is_host(receiver);
+	return there && there->identity > IDENTITY_RESERVED_MAX &&
+	       there->identity <= IDENTITY_CLUSTER_MAX;
+}
+
 static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 				const struct endpoint *sender)
 {
 	struct ipcache_entry *there = NULL;
+	struct endpoint *receiver = NULL;
 	struct connection connection;
-	struct endpoint *receiver;
 	int reason = 0;
 	__u32 service;
 
 	connection_find(&connection, flow, DIRECTION_EGRESS);
-	if (!connection_is_settled(&connection, flow)) {
+	if (!connection.memory)
+		receiver = endpoint_at(&flow->destination);
+	if (!receiver && !connection.memory && !connection.entry)
+		there = ipcache_exact(&flow->destination);
+	if (!connection_is_settled(&connection, flow) && !is_pod(receiver, there)) {
 		reason = balance(skb, flow, connection.memory);
 		if (reason)
 			return drop(skb, flow, reason);
@@ -117,15 +131,16 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 			if (reason)
 				return drop(skb, flow, reason);
 			connection_find(&connection, flow, DIRECTION_EGRESS);
+			receiver = endpoint_at(&flow->destination);
+			there = NULL;
 		}
 	}
 	service = flow->rev_nat;
-	receiver = endpoint_at(&flow->destination);
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
 		flow->destination_endpoint = receiver->id;
 	} else {
-		there = away_find(flow, sender, &connection);
+		there = away_find(flow, sender, &connection, there);
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);

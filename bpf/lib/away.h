@@ -40,21 +40,25 @@ static __always_inline int away_send(struct __sk_buff *skb, struct flow *flow,
 	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_STACK);
 }
 
-/* Who is there, if it is no endpoint of this node. Without a tunnel a connection that has left
- * before knows it, if nothing has changed for it since: then NULL.
+/* Who is there, if it is no endpoint of this node; `exact` is its address' own row, if that is
+ * known. Without a tunnel a connection that has left before knows who, if nothing has changed for
+ * it since: then NULL.
  */
-static __always_inline struct ipcache_entry *
-away_find(struct flow *flow, const struct endpoint *sender, const struct connection *connection)
+static __always_inline struct ipcache_entry *away_find(struct flow *flow,
+						       const struct endpoint *sender,
+						       const struct connection *connection,
+						       struct ipcache_entry *exact)
 {
 	const struct ct_entry *entry = connection->entry;
-	struct ipcache_entry *there;
+	struct ipcache_entry *there = exact;
 
 	if (!config_tunnel_device && entry && entry->flags & CT_LEAVES &&
 	    !connection_is_stale(entry, sender, &connection->key)) {
 		flow->destination_identity = entry->identity;
 		return NULL;
 	}
-	there = ipcache_find(&flow->destination);
+	if (!there)
+		there = ipcache_find(&flow->destination);
 	flow->destination_identity = there ? there->identity : IDENTITY_WORLD;
 	return there;
 }

@@ -26,14 +26,26 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } podwire_ipcache_prefixes SEC(".maps");
 
-static __always_inline struct ipcache_entry *ipcache_find(const union address *address)
+/* A row of this very address. */
+static __always_inline struct ipcache_entry *ipcache_exact(const union address *address)
+{
+	union address key = *address;
+
+	return bpf_map_lookup_elem(&podwire_ipcache, &key);
+}
+
+static __always_inline struct ipcache_entry *ipcache_prefix(const union address *address)
 {
 	struct prefix_key key = {.prefix_length = ADDRESS_BITS, .address = *address};
-	struct ipcache_entry *entry = bpf_map_lookup_elem(&podwire_ipcache, &key.address);
 
-	if (entry)
-		return entry;
 	return bpf_map_lookup_elem(&podwire_ipcache_prefixes, &key);
+}
+
+static __always_inline struct ipcache_entry *ipcache_find(const union address *address)
+{
+	struct ipcache_entry *entry = ipcache_exact(address);
+
+	return entry ? entry : ipcache_prefix(address);
 }
 
 /* Is it known that this kind of address would have been found elsewhere, if anybody had it? */
