@@ -57,12 +57,15 @@ class Compute:
         self._using: dict[Selector, dict[int, Live]] = {}  # selector → number → policy
         self._names = Names()
         self._stale: set[int] = set()  # endpoints whose row is to be written
+        self._whole = False  # the first version of the policies is whole
         self._taken = 0  # revision of table policies that is in force
 
     async def run(self) -> None:
         """Until cancelled."""
         read = self.reads()
-        await until_ready(*read[:-1])
+        await until_ready(*read[:4])
+        if self._names_of_others():
+            await until_ready(self.tables.remote_endpoints)
         with Watch(self.tables.policies, self.tables.progress) as earlier:
             while not self._selected_all():  # an endpoint must not be without rules, even for a moment
                 await earlier.next()
@@ -98,10 +101,26 @@ class Compute:
         self._reselect(selections, out)
         self._rename(renamed, out)
         self._write(out, left)
-        if all(batch.ready for batch in batches[:-1]):
+        # What others' ports are called is needed only where a rule names one: they are many, and come last.
+        if (
+            not self._whole
+            and all(batch.ready for batch in batches[:4])
+            and (remote.ready or not self._names_of_others())
+        ):
+            self._whole = True
             for table in self._writes():
                 table.mark_ready()
         self.tables.progress.put(ProgressRow(STAGE, reached, self._taken))
+
+    def _names_of_others(self) -> bool:
+        """Whether some rule is about a port of a peer by its name."""
+        return any(
+            ports.name and clause.direction is Direction.EGRESS
+            for row in self.tables.policies
+            for rule in row.rules
+            for clause in rule.clauses
+            for ports in clause.ports or ()
+        )
 
     def _writes(self) -> tuple[Any, ...]:
         tables = self.tables
@@ -185,7 +204,8 @@ class Compute:
         for key in keys:
             pod = self.tables.pods.get(key)
             number = self._identity_of(key)
-            ports = pod.ports if pod is not None else ()
+            known = pod if pod is not None else self.tables.remote_endpoints.get(key)
+            ports = known.ports if known is not None else ()
             changed |= self._names.put(key, number, ports) if ports else self._names.remove(key)
         return changed
 
