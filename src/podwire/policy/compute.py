@@ -26,7 +26,7 @@ from podwire.model.labels import Labels, namespace_of
 from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
 from podwire.policy.live import Changed, Difference, Group, Live, Selected
-from podwire.policy.named import Names
+from podwire.policy.named import Names, names_others
 from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, policy_content, prepare, select
 from podwire.policy.rules import RuleNumbers
 from podwire.state.table import Batch, Change, Watch, until_ready
@@ -64,7 +64,7 @@ class Compute:
         """Until cancelled."""
         read = self.reads()
         await until_ready(*read[:4])
-        if self._names_of_others():
+        if names_others(self.tables.policies):
             await until_ready(self.tables.remote_endpoints)
         with Watch(self.tables.policies, self.tables.progress) as earlier:
             while not self._selected_all():  # an endpoint must not be without rules, even for a moment
@@ -101,26 +101,12 @@ class Compute:
         self._reselect(selections, out)
         self._rename(renamed, out)
         self._write(out, left)
-        # What others' ports are called is needed only where a rule names one: they are many, and come last.
-        if (
-            not self._whole
-            and all(batch.ready for batch in batches[:4])
-            and (remote.ready or not self._names_of_others())
-        ):
+        own = all(batch.ready for batch in batches[:4])
+        if own and not self._whole and (remote.ready or not names_others(self.tables.policies)):
             self._whole = True
             for table in self._writes():
                 table.mark_ready()
         self.tables.progress.put(ProgressRow(STAGE, reached, self._taken))
-
-    def _names_of_others(self) -> bool:
-        """Whether some rule is about a port of a peer by its name."""
-        return any(
-            ports.name and clause.direction is Direction.EGRESS
-            for row in self.tables.policies
-            for rule in row.rules
-            for clause in rule.clauses
-            for ports in clause.ports or ()
-        )
 
     def _writes(self) -> tuple[Any, ...]:
         tables = self.tables
@@ -202,10 +188,9 @@ class Compute:
         keys |= {change.key: None for batch in (pods, remote) for change in batch}
         changed: set[int] = set()
         for key in keys:
-            pod = self.tables.pods.get(key)
+            pod = self.tables.pods.get(key) or self.tables.remote_endpoints.get(key)
             number = self._identity_of(key)
-            known = pod if pod is not None else self.tables.remote_endpoints.get(key)
-            ports = known.ports if known is not None else ()
+            ports = pod.ports if pod is not None else ()
             changed |= self._names.put(key, number, ports) if ports else self._names.remove(key)
         return changed
 
