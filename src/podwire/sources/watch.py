@@ -108,6 +108,19 @@ class Family(Generic[Row]):
 
 
 @dataclass
+class Nodes(Family[NodeRow]):
+    """`moved` is called when this node has other addresses than before."""
+
+    moved: Callable[[], None] = field(kw_only=True)
+
+    def put(self, name: tuple[str, str], row: NodeRow) -> None:
+        before = self.table.get(row.name)
+        super().put(name, row)
+        if row.local and before is not None and before.addresses != row.addresses:
+            self.moved()
+
+
+@dataclass
 class Endpoints(Family[RemoteEndpointRow]):
     """CiliumEndpoints: of other nodes' pods what is known of them; of this node's that they are there."""
 
@@ -126,6 +139,13 @@ class Endpoints(Family[RemoteEndpointRow]):
         super().remove(name)
         self.own.delete(name)
 
+    def place(self) -> None:
+        """Take for this node's what names an address that it has now. What names one that it had is written
+        anew, with the new one, by whoever tells the API of this node."""
+        for row in self.table:
+            if self.local(row.node_address):
+                self.put((row.namespace, row.name), row)
+
 
 class Sources:
     """All families of an agent, in walk order. `run` one task per family, or `follow` them."""
@@ -143,9 +163,18 @@ class Sources:
         self._node_name = node_name
         self._kept = kept  # what policies said before an earlier agent saw them refused
         self._backoff = backoff
+        theirs = Endpoints(
+            *(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, endpoints.CiliumEndpoint),
+            *(endpoints.row_of, _by_both),
+            own=tables.reported_endpoints,
+            local=self._local,
+        )
         self.families: list[Family[Any]] = [
             Family(resources.NAMESPACES, tables.namespaces, Named, namespaces.row_of, _by_name),
-            Family(resources.NODES, tables.nodes, nodes.Node, self._node, _by_name),
+            Nodes(
+                *(resources.NODES, tables.nodes, nodes.Node, self._node, _by_name),
+                moved=theirs.place,
+            ),
             Family(
                 *(resources.PODS, tables.pods, pods.Pod, pods.row_of, _by_both, f"spec.nodeName={node_name}")
             ),
@@ -160,12 +189,7 @@ class Sources:
                 )
                 for one in POLICIES
             ),
-            Endpoints(
-                *(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, endpoints.CiliumEndpoint),
-                *(endpoints.row_of, _by_both),
-                own=tables.reported_endpoints,
-                local=self._local,
-            ),
+            theirs,
         ]
 
     async def follow(self, client: Watcher, family: Family[Any]) -> None:

@@ -191,6 +191,20 @@ def test_an_endpoint_may_come_to_this_node_and_leave_it() -> None:
     assert not len(tables.reported_endpoints) and not len(tables.remote_endpoints)
 
 
+def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    all_of = sources(tables)
+    endpoints, nodes = (family(all_of, one) for one in (resources.CILIUM_ENDPOINTS, resources.NODES))
+    for name, address in (("mine", "172.20.0.7"), ("theirs", "172.20.0.2")):
+        endpoints.apply(told("ADDED", endpoint(name, address)))
+    assert len(tables.remote_endpoints) == 2
+    addresses = [{"type": "InternalIP", "address": "172.20.0.7"}]
+    nodes.apply(told("MODIFIED", {"metadata": {"name": "n1"}, "status": {"addresses": addresses}}))
+    assert tables.remote_endpoints.keys() == [("prod", "theirs")]
+    assert tables.reported_endpoints.keys() == [("prod", "mine")]
+
+
 def test_only_pods_of_this_node_are_asked_for() -> None:
     tables, streams = Tables(), Streams([SYNCED])
     follow(resources.PODS, streams, tables, lambda: tables.pods.ready)
