@@ -173,6 +173,10 @@ TARGETS: tuple[Target, ...] = (
     Target(
         "services", "one endpoint changed → in the map, p99", "services: one endpoint changed, p99", 20, "ms"
     ),
+    Target("start", "100k pods on 5,000 nodes: what is local forwards", "start: local forwards", 5, "s"),
+    Target("start", "the same, agent memory at most", "start: rss", 400, "MiB"),
+    Target("start", "the same, memory of a remote pod", "start: rss of a remote pod", 3, "KiB"),
+    Target("start", "the same, longest step of the loop, CPU", "start: longest step", 100, "ms"),
     Target("control", "1,000 rules × 3,000 identities resolved", "policy 1k × 3k: resolve", 2.15, "ms"),
     Target("control", "one identity added", "policy 1k × 3k: add identity", 0.2, "ms"),
     Target("control", "pods attached per second", "attach: rate", 20, "/s", at_least=True),

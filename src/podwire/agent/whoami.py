@@ -15,6 +15,7 @@ from podwire.base.files import replace_whole
 from podwire.kube import Client
 from podwire.kube.resources import NODES
 from podwire.sources import nodes
+from podwire.sources.objects import of
 from podwire.state.tables import NodeRow
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Whoami:
         while True:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    row = nodes.row_of(await client.get(NODES, self.node_name), self.node_name)
+                    found = of(nodes.Node, await client.get(NODES, self.node_name))
+                row = nodes.row_of(found, self.node_name)
                 if row.addresses and row.pod_cidrs:
                     self.remember(row)
                     return row

@@ -8,6 +8,7 @@ are ready, so a start, also after a crash, changes nothing that is right already
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from contextlib import closing
@@ -39,6 +40,9 @@ async def run(config: AgentConfig, told: asyncio.Event) -> None:
         with closing(Kernel(config, me)) as kernel:
             stages = Stages(config, client, me, kernel)
             restored = stages.attachments.restore()
+            # The collector looks for circles in all dicts there are, at 100,000 pods for 100 ms each time.
+            # The tables' are here by now, empty: they stay for ever, and what is in them has no circles.
+            gc.freeze()
             async with Supervised("agent") as group, listening(Node(stages), config.socket):
                 _start(group, stages, client)
                 group.start("remember this node", _remember(whoami, stages.tables))

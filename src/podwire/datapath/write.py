@@ -20,6 +20,8 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
@@ -33,6 +35,7 @@ from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, Tables
 
 log = logging.getLogger(__name__)
+SLICE = 500  # rows
 
 # In the order they are written; removed from in the opposite one.
 ORDER = (
@@ -149,6 +152,7 @@ class Writer:
         with Watch(*watched, tables.progress) as watch:
             while True:
                 *batches, _ = await self._next(watch)
+                await self._note_many(batches)
                 self._note(batches)
                 await self._flush()
                 await self._prune(watched)
@@ -173,23 +177,32 @@ class Writer:
         except TimeoutError:
             return watch.take()  # what came in the same moment, or nothing
 
+    async def _note_many(self, batches: Sequence[Batch[Any]]) -> None:
+        """Of what comes by the ten thousand at a start, so much at a time that others have turns."""
+        _, _, ipcache, backends, frontends, nodes, *_ = batches
+        for name, batch, entries, yields in (
+            ("podwire_ipcache", ipcache, rows.ipcache_exact, False),
+            ("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix, False),
+            ("podwire_backends", backends, lambda row: rows.backend(row, self.node), False),
+            ("podwire_slots", frontends, rows.slots, False),
+            ("podwire_rev_nat", frontends, rows.rev_nat, False),
+            ("podwire_frontends", frontends, rows.frontend, False),
+            # The node's own addresses never take a pod's row; when the pod goes they are the node's again.
+            ("podwire_endpoints", nodes, rows.node_addresses, True),
+        ):
+            for start in range(0, len(batch.changes), SLICE):
+                part = msgspec.structs.replace(batch, changes=batch.changes[start : start + SLICE])
+                self._want(name, part, entries, yields=yields)
+                await asyncio.sleep(0)
+
     def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
-        entries, peers, ipcache, backends, frontends, nodes, local, devices, policies, endpoints = batches
-        want = self._want
+        entries, peers, _, _, _, _, local, devices, policies, endpoints = batches
         self._leaving.note_entries(entries)
         self._leaving.note_peers(peers)
         if self._leaving:  # peers come and go with the identities while their policy stays
             self._leaving.release(self._wanted_policies())
-        want("podwire_ipcache", ipcache, rows.ipcache_exact)
-        want("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix)
-        want("podwire_backends", backends, lambda row: rows.backend(row, self.node))
-        want("podwire_slots", frontends, rows.slots)
-        want("podwire_rev_nat", frontends, rows.rev_nat)
-        want("podwire_frontends", frontends, rows.frontend)
-        # The node's own addresses never take a pod's row; when the pod goes they are the node's again.
-        want("podwire_endpoints", nodes, rows.node_addresses, yields=True)
-        want("podwire_endpoints", local, rows.local_address, yields=True)
+        self._want("podwire_endpoints", local, rows.local_address, yields=True)
         self._switching.note_devices(devices)
         self._switching.note(change.key for batch in (policies, endpoints) for change in batch)
 

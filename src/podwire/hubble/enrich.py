@@ -27,7 +27,7 @@ from podwire.hubble.services import ServiceIndex
 from podwire.model import identity as identities
 from podwire.model.flow import NO_PARTY, Decision, Interface, Party, Reply
 from podwire.model.labels import CLUSTER, Labels, namespace_of, values
-from podwire.state.tables import EndpointRow, PodRow, Tables
+from podwire.state.tables import EndpointRow, PodRow, RemoteEndpointRow, Tables
 
 Array = NDArray[Any]
 
@@ -60,6 +60,7 @@ class Enricher:
         self._watched = (
             tables.endpoints,
             tables.pods,
+            tables.remote_endpoints,
             tables.identities,
             tables.ipcache,
             tables.nodes,
@@ -189,12 +190,14 @@ class Enricher:
             number,
         )
 
-    def _pod(self, address: str, endpoint: EndpointRow | None) -> PodRow | None:
+    def _pod(self, address: str, endpoint: EndpointRow | None) -> PodRow | RemoteEndpointRow | None:
         if endpoint is not None:
             return self._tables.pods.get((endpoint.namespace, endpoint.pod))
         # An address may be a finished pod's as well; a node's address is no pod's.
         pods = [row for row in self._tables.pods.by("address", address) if not row.host_network]
-        return min(pods, key=lambda row: row.phase in _ENDED, default=None)
+        if pods:
+            return min(pods, key=lambda row: row.phase in _ENDED)
+        return next(iter(self._tables.remote_endpoints.by("address", address)), None)
 
     def _labels(self, number: int) -> Labels:
         row = self._tables.identities.get(number)

@@ -252,14 +252,9 @@ def _own_ports(tables: Tables, endpoint: int, labels: Labels) -> NamedPorts:
 
 def _ports_of_identity(tables: Tables, number: int) -> NamedPorts:
     """Policy is by identity: a name means whatever any pod of the identity calls so."""
-    pods = {(row.namespace, row.pod) for row in tables.endpoints.by("identity", number)}
-    known = {(row.namespace, row.pod) for row in tables.endpoints}
-    pods |= {
-        key
-        for row in tables.remote_endpoints
-        if row.identity == number and (key := (row.namespace, row.name)) not in known
-    }
-    return _named(port for key in pods if (pod := tables.pods.get(key)) is not None for port in pod.ports)
+    own = (port for row in tables.endpoints.by("identity", number) for port in row.ports)
+    others = (port for row in tables.remote_endpoints.by("identity", number) for port in row.ports)
+    return _named((*own, *others))
 
 
 def _named(ports: Iterable[ContainerPort]) -> NamedPorts:

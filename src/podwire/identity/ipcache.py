@@ -10,6 +10,7 @@ would for a moment be of an identity that no policy knows.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ ORDER = (
 )
 PLACE = {source: place for place, source in enumerate(ORDER)}
 FINISHED = ("Succeeded", "Failed")
+_SLICE = 500  # prefixes published before others have a turn
 
 
 class Ipcache:
@@ -57,10 +59,14 @@ class Ipcache:
         self._tunnel = tunnel
         self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
         self._claims: dict[Hashable, tuple[str, ...]] = {}  # claimant → prefixes
-        self._claimed: dict[str, dict[Hashable, IpcacheRow]] = {}  # prefix → claimant → row
+        # prefix → (claimant, row); of several, claimant → row: nearly all of 100,000 have one
+        self._claimed: dict[str, tuple[Hashable, IpcacheRow] | dict[Hashable, IpcacheRow]] = {}
+        self._named: set[str] = set()  # prefixes that rules name
         self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
-        self._touched: set[str] = set()
+        self._touched: set[str] = set()  # prefixes to be published
+        self._own: set[str] = set()  # of these, at the start, those of pods of this node
+        self._whole = False  # all who say something have said what there was at the start
         self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes of which a rule's part is the same
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
@@ -96,13 +102,22 @@ class Ipcache:
         """Until cancelled."""
         with Watch(*self.reads()) as watch:
             while True:
-                self.step(*await watch.next())
+                self.take(*await watch.next())
+                while self.publish(_SLICE):
+                    await asyncio.sleep(0)
 
     def step(self, *batches: Batch[Any]) -> None:
         """Take in what changed in the tables of `reads`, and publish what it means."""
+        self.take(*batches)
+        while self.publish(_SLICE):
+            pass
+
+    def take(self, *batches: Batch[Any]) -> None:
+        """Take in what changed in the tables of `reads`."""
         endpoints, nodes, slices, remote, pods, identities, local, progress = batches
         for change in endpoints:
             self._claim(("endpoint", change.key), self._of_endpoint(change.new))
+            self._own.update(self._claims.get(("endpoint", change.key), ()))
         for change in nodes:
             self._claim(("node", change.key), self._of_node(change.new))
             for pod in self.tables.pods.by("node", change.key):
@@ -123,14 +138,23 @@ class Ipcache:
             self._claim(("local", change.key), self._of_local(change.new))
         if progress or identities:
             self._touched |= self._waiting
-        # Who knows less may answer first: until all have, what the kernel has from before stands.
-        if not self.tables.ipcache.ready and not all(batch.ready for batch in batches[:-1]):
-            return
-        touched, self._touched = self._touched, set()
-        for prefix in touched:
+            self._own |= self._waiting
+        self._whole = self._whole or all(batch.ready for batch in batches[:-1])
+        if self._whole:
+            self._own.clear()
+
+    def publish(self, most: int) -> bool:
+        """Publish what was taken in, at most so many prefixes; whether there is more."""
+        # Who knows less may answer first: until all have, what the kernel has from before stands. But nobody
+        # has more to say of an address than the pod of this node that holds it.
+        touched = self._touched if self._whole else self._own
+        for prefix in [touched.pop() for _ in range(min(most, len(touched)))]:
             self._publish(prefix)
-        if not self._starting:
+        if touched:
+            return True
+        if self._whole and not self._starting:
             self.tables.ipcache.mark_ready()
+        return False
 
     # --- what each row claims
 
@@ -201,20 +225,37 @@ class Ipcache:
         wanted = {row.prefix: row for row in rows if family(row.prefix) in self._families}
         for prefix in self._claims.pop(claimant, ()):
             if prefix not in wanted:
-                gone = self._claimed[prefix].pop(claimant)
-                self._touched.add(prefix)
-                if _is_ground(gone):
-                    self._ground(prefix)
+                self._say(prefix, claimant, None)
         for prefix, row in wanted.items():
-            claims = self._claimed.setdefault(prefix, {})
-            before = claims.get(claimant)
-            if before != row:
-                claims[claimant] = row
-                self._touched.add(prefix)
-                if _is_ground(row) or (before is not None and _is_ground(before)):
-                    self._ground(prefix)
+            self._say(prefix, claimant, row)
         if wanted:
             self._claims[claimant] = tuple(wanted)
+
+    def _say(self, prefix: str, claimant: Hashable, row: IpcacheRow | None) -> None:
+        claims = self._claims_of(prefix)
+        before = claims.pop(claimant, None)
+        if before == row:
+            return
+        if row is not None:
+            claims[claimant] = row
+        if len(claims) > 1:
+            self._claimed[prefix] = claims
+        elif claims:
+            (self._claimed[prefix],) = claims.items()
+        else:
+            del self._claimed[prefix]
+        self._touched.add(prefix)
+        said = [one for one in (before, row) if one is not None]
+        if any(one.source == "cidr" for one in said):
+            named = any(one.source == "cidr" for one in claims.values())
+            (self._named.add if named else self._named.discard)(prefix)
+        if any(map(_is_ground, said)):
+            self._ground(prefix)
+
+    def _claims_of(self, prefix: str) -> dict[Hashable, IpcacheRow]:
+        """Claimant → row, a copy."""
+        claims = self._claimed.get(prefix, {})
+        return dict(claims) if isinstance(claims, dict) else {claims[0]: claims[1]}
 
     def _within(self, row: IpcacheRow) -> IpcacheRow:
         """A rule may name a part of a prefix of which it is known who is there: that stays so."""
@@ -233,7 +274,7 @@ class Ipcache:
         """Note whether all of `prefix` is the node's or holds only what other tables name, as the first of
         those says who say so. Concerns what rules name in it."""
         network = ipaddress.ip_network(prefix)
-        grounds = filter(_is_ground, self._claimed[prefix].values())
+        grounds = filter(_is_ground, self._claims_of(prefix).values())
         row = min(grounds, key=lambda one: (PLACE[one.source], one.identity), default=None)
         if self._grounds.get(network) == row:
             return
@@ -241,16 +282,13 @@ class Ipcache:
             del self._grounds[network]
         else:
             self._grounds[network] = row
-        for other, claims in self._claimed.items():
-            if any(claim.source == "cidr" for claim in claims.values()):
-                within = ipaddress.ip_network(other)
-                if within.version == network.version and _holds(network, within):
-                    self._touched.add(other)
+        for other in self._named:
+            within = ipaddress.ip_network(other)
+            if within.version == network.version and _holds(network, within):
+                self._touched.add(other)
 
     def _publish(self, prefix: str) -> None:
-        claims = self._claimed.get(prefix, {})
-        if not claims:
-            self._claimed.pop(prefix, None)
+        claims = self._claims_of(prefix)
         current = self.tables.ipcache.get(prefix)
         self._waiting.discard(prefix)
         self._starting.discard(prefix)

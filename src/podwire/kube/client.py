@@ -5,7 +5,7 @@ Failures are `ApiError` (the API answered with a Status) or `Unreachable` (it di
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,15 +17,16 @@ from podwire.base.errors import ApiError, Unreachable
 from podwire.kube import credentials
 from podwire.kube.credentials import Access
 from podwire.kube.resources import Resource, known
-from podwire.kube.watch import Event, Watch
+from podwire.kube.watch import Event, Page, Watch
 
 Object = dict[str, Any]
 Items = list[Object]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_page = msgspec.json.Decoder(Page).decode
 
 _MERGE = "application/merge-patch+json"
-_PAGE = 1000
+_PAGE = 500  # objects in a part of a list: of pods, about 3 MB
 
 
 class Client:
@@ -76,29 +77,28 @@ class Client:
         field_selector: str = "",
     ) -> Items:
         """All objects, with kind and apiVersion each."""
-        items, _ = await self.list_at(resource, namespace, label_selector, field_selector)
-        return items
-
-    async def list_at(
-        self,
-        resource: Resource,
-        namespace: str | None = None,
-        label_selector: str = "",
-        field_selector: str = "",
-    ) -> tuple[Items, str]:
-        """All objects and the resourceVersion a watch goes on from; asked for in pages."""
-        query = {"limit": str(_PAGE), **_selectors(label_selector, field_selector)}
         items: Items = []
-        while True:
-            page = await self.request("GET", resource.path(namespace), query=query)
-            for item in page.get("items") or []:
+        async for page in self.pages(resource, namespace, _selectors(label_selector, field_selector)):
+            for raw in page.items or ():
+                item: Object = _decode(raw)
                 item.setdefault("kind", resource.kind)
                 item.setdefault("apiVersion", resource.api_version)
                 items.append(item)
-            meta = page.get("metadata", {})
-            if not meta.get("continue"):
-                return items, str(meta.get("resourceVersion", ""))
-            query["continue"] = meta["continue"]
+        return items
+
+    async def pages(
+        self, resource: Resource, namespace: str | None = None, query: Mapping[str, str] = {}
+    ) -> AsyncIterator[Page]:
+        """The parts of a list, one after the other: the next is asked for when this one is done with."""
+        asked = {**query, "limit": str(_PAGE)}
+        while True:
+            raw = await self._read("GET", resource.path(namespace), query=asked)
+            page = _page(raw)
+            del raw  # what is left of it is what is left of the page
+            yield page
+            if not page.metadata.continue_:
+                return
+            asked["continue"] = page.metadata.continue_
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         return await self.request("POST", resource.path(_place(resource, body, namespace)), body=body)
@@ -198,18 +198,21 @@ class Client:
         content_type: str = "application/json",
     ) -> Object:
         """One request; the decoded answer. ApiError where it is a failure."""
-        async with self.open(method, path, query=query, body=body, content_type=content_type) as response:
+        raw = await self._read(method, path, query=query, body=body, content_type=content_type)
+        try:
+            answered = _decode(raw) if raw else {}
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise self._away(error) from error
+        if not isinstance(answered, dict):
+            raise self._away(TypeError("the answer is no object"))
+        return answered
+
+    async def _read(self, method: str, path: str, **request: Any) -> bytes:
+        async with self.open(method, path, **request) as response:
             try:
-                raw = await response.read()
+                return await response.read()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise self._away(error) from error
-            try:
-                answered = _decode(raw) if raw else {}
-            except (msgspec.DecodeError, RecursionError) as error:
-                raise self._away(error) from error
-            if not isinstance(answered, dict):
-                raise self._away(TypeError("the answer is no object"))
-            return answered
 
     def open(
         self,

@@ -26,7 +26,7 @@ from podwire.model.labels import Labels, namespace_of
 from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
 from podwire.policy.live import Changed, Difference, Group, Live, Selected
-from podwire.policy.named import Names
+from podwire.policy.named import Names, names_others
 from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, policy_content, prepare, select
 from podwire.policy.rules import RuleNumbers
 from podwire.state.table import Batch, Change, Watch, until_ready
@@ -57,12 +57,15 @@ class Compute:
         self._using: dict[Selector, dict[int, Live]] = {}  # selector → number → policy
         self._names = Names()
         self._stale: set[int] = set()  # endpoints whose row is to be written
+        self._whole = False  # the first version of the policies is whole
         self._taken = 0  # revision of table policies that is in force
 
     async def run(self) -> None:
         """Until cancelled."""
         read = self.reads()
-        await until_ready(*read[:-1])
+        await until_ready(*read[:4])
+        if names_others(self.tables.policies):
+            await until_ready(self.tables.remote_endpoints)
         with Watch(self.tables.policies, self.tables.progress) as earlier:
             while not self._selected_all():  # an endpoint must not be without rules, even for a moment
                 await earlier.next()
@@ -98,7 +101,9 @@ class Compute:
         self._reselect(selections, out)
         self._rename(renamed, out)
         self._write(out, left)
-        if all(batch.ready for batch in batches[:-1]):
+        own = all(batch.ready for batch in batches[:4])
+        if own and not self._whole and (remote.ready or not names_others(self.tables.policies)):
+            self._whole = True
             for table in self._writes():
                 table.mark_ready()
         self.tables.progress.put(ProgressRow(STAGE, reached, self._taken))
@@ -185,7 +190,7 @@ class Compute:
         keys |= {change.key: None for batch in (pods, remote) for change in batch}
         changed: set[int] = set()
         for key in keys:
-            pod = self.tables.pods.get(key)
+            pod = self.tables.pods.get(key) or self.tables.remote_endpoints.get(key)
             number = self._identity_of(key)
             ports = pod.ports if pod is not None else ()
             changed |= self._names.put(key, number, ports) if ports else self._names.remove(key)

@@ -10,9 +10,22 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 
 from podwire.model.decide import named_ports
-from podwire.state.tables import ContainerPort
+from podwire.model.rule import Direction
+from podwire.state.tables import ContainerPort, PolicyRow
 
 Port = tuple[str, int, int]  # name, protocol, port
+
+
+def names_others(policies: Iterable[PolicyRow]) -> bool:
+    """Whether some rule is about a port of a peer by its name. Only then a start waits for what other nodes'
+    pods call theirs: they are many, and come last."""
+    return any(
+        ports.name and clause.direction is Direction.EGRESS
+        for row in policies
+        for rule in row.rules
+        for clause in rule.clauses
+        for ports in clause.ports or ()
+    )
 
 
 class Names:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from podwire.apiserver.config import ClusterSettings
 from podwire.base.aio import Supervised, boundary
 from podwire.base.errors import PodwireError
 from podwire.base.files import replace_whole
+from podwire.kube import Client
+from podwire.operator.policies import PolicyConditions
+from podwire.policy.parse import parse
 from podwire.sandbox import manifests, nodes, succession
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.dns import pod as dns
@@ -86,6 +90,7 @@ class Control:
                 for node in self.plan.nodes:
                     nodes.register(cluster, self.plan, node)
                 group.start("run the controllers", server.run())
+                group.start("judge policies", self._judge_policies())
                 record = Record(self.places.record)
                 for node in self.plan.nodes:
                     runtime.runners.append(NodeRunner(self.plan, self.places, record, cluster, node))
@@ -102,6 +107,11 @@ class Control:
                 await ended.wait()
             finally:
                 await server.stop()
+
+    async def _judge_policies(self) -> None:
+        """The operator's part, through the API as in any cluster."""
+        async with Client.from_kubeconfig(self.places.kubeconfig, agent="podwire-operator") as client:
+            await PolicyConditions(client, partial(parse, cluster=self.plan.name)).run()
 
     def _config(self) -> ServerConfig:
         return ServerConfig(

@@ -1,29 +1,107 @@
-"""CiliumEndpoints: the pods of other nodes with the identities their agents gave them."""
+"""CiliumEndpoints: the pods of other nodes, as their agents tell of them.
+
+Whoever needs to know of a pod of another node takes it from here: its addresses and identity, what its
+ports are called, what workload it belongs to. Its Pod object is its own node's to read.
+"""
 
 from __future__ import annotations
 
-from podwire.sources.objects import Object, address, items, mapping, name_of, number, text
-from podwire.state.tables import RemoteEndpointRow
+import sys
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+
+from podwire.sources.objects import PROTOCOLS, Fields, Metadata, Named, Port, address, items, name_of
+from podwire.state.tables import ContainerPort, RemoteEndpointRow
+
+WORKLOAD = "podwire.io/workload"  # annotation: kind/name of the topmost known owner
 
 
-def row_of(item: Object) -> RemoteEndpointRow:
+class Annotations(Fields, frozen=True, gc=False):
+    workload: str | None = msgspec.field(name=WORKLOAD, default=None)
+
+
+class EndpointMetadata(Metadata, frozen=True, gc=False):
+    annotations: Annotations | None = None
+
+
+class Addressing(Fields, frozen=True, gc=False):
+    ipv4: str | None = None
+    ipv6: str | None = None
+
+
+class Networking(Fields, frozen=True, gc=False):
+    addressing: list[Addressing] | None = None
+    node: str | None = None
+
+
+class Identity(Fields, frozen=True, gc=False):
+    id: Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)] | None = None
+
+
+class NamedPort(Fields, frozen=True, gc=False):
+    name: str | None = None
+    port: Port | None = None
+    protocol: str | None = None
+
+
+class Status(Fields, frozen=True, gc=False):
+    identity: Identity | None = None
+    networking: Networking | None = None
+    named_ports: list[NamedPort] | None = msgspec.field(name="named-ports", default=None)
+
+
+class CiliumEndpoint(Named, frozen=True, gc=False):
+    metadata: EndpointMetadata | None = None
+    status: Status | None = None
+
+
+NO_STATUS, NO_NETWORK = Status(), Networking()
+
+
+def row_of(item: CiliumEndpoint) -> RemoteEndpointRow:
     """cilium.io/v2 CiliumEndpoint → row. Identity 0 = its agent does not know it yet."""
     namespace, name = name_of(item)
-    status = mapping(item, "status")
-    networking = mapping(status, "networking", "status")
-    addresses = []
-    for index, pair in enumerate(items(networking, "addressing", "status.networking")):
-        path = f"status.networking.addressing[{index}]"
-        addresses += [
-            address(value, f"{path}.{family}")
-            for family in ("ipv4", "ipv6")
-            if (value := text(pair, family, path))
-        ]
-    node = text(networking, "node", "status.networking")
+    status = item.status or NO_STATUS
+    networking = status.networking or NO_NETWORK
+    annotations = item.metadata.annotations if item.metadata is not None else None
+    kind, _, workload = ((annotations and annotations.workload) or "").partition("/")
     return RemoteEndpointRow(
         namespace=namespace,
         name=name,
-        identity=number(mapping(status, "identity", "status"), "id", "status.identity", most=(1 << 32) - 1),
-        addresses=tuple(addresses),
-        node_address=address(node, "status.networking.node") if node else "",
+        identity=(status.identity.id if status.identity is not None else None) or 0,
+        addresses=tuple(
+            address(value, f"status.networking.addressing[{index}]")
+            for index, pair in items(networking.addressing)
+            for value in (pair.ipv4, pair.ipv6)
+            if value
+        ),
+        node_address=_node(networking.node) if networking.node else "",
+        ports=_ports(status.named_ports) if status.named_ports else (),
+        workload_kind=sys.intern(kind),
+        workload_name=sys.intern(workload),
     )
+
+
+@lru_cache(1 << 14)
+def _node(text: str) -> str:
+    """Of a node, which is that of many endpoints: kept once."""
+    return address(text, "status.networking.node")
+
+
+def _ports(ports: list[NamedPort]) -> tuple[ContainerPort, ...]:
+    """Those of a protocol that policy knows: of another, nothing but the name would be lost."""
+    return _same(
+        tuple(
+            ContainerPort(port.name, port.port, PROTOCOLS[port.protocol or "TCP"])
+            for port in ports
+            if port.name and port.port and (port.protocol or "TCP") in PROTOCOLS
+        )
+    )
+
+
+@lru_cache(1 << 12)
+def _same(ports: tuple[ContainerPort, ...]) -> tuple[ContainerPort, ...]:
+    """Pods of one workload call their ports the same: kept once."""
+    return ports

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from podwire.sources.objects import Object, labels, mapping, name_of
+from podwire.sources.objects import Named, labels_of, name_of
 from podwire.state.tables import NamespaceRow
 
 
-def row_of(item: Object) -> NamespaceRow:
-    """v1 Namespace → row. InvalidObject names what is wrong."""
+def row_of(item: Named) -> NamespaceRow:
+    """v1 Namespace → row."""
     _, name = name_of(item)
-    found = labels(mapping(item, "metadata"))
-    return NamespaceRow(name, {"kubernetes.io/metadata.name": name} | found)
+    return NamespaceRow(name, {"kubernetes.io/metadata.name": name} | labels_of(item))

@@ -6,37 +6,54 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, ip_network
 from itertools import accumulate
 
+import msgspec
+
 from podwire.base.addresses import IPNetwork
-from podwire.sources.objects import Object, address, items, labels, mapping, name_of, prefix, text, texts
+from podwire.sources.objects import Fields, Named, address, items, labels_of, name_of, prefix
 from podwire.state.tables import NodeRow
 
 
-def row_of(item: Object, local_name: str) -> NodeRow:
+class NodeSpec(Fields, frozen=True, gc=False):
+    pod_cidr: str | None = msgspec.field(name="podCIDR", default=None)
+    pod_cidrs: list[str] | None = msgspec.field(name="podCIDRs", default=None)
+
+
+class NodeAddress(Fields, frozen=True, gc=False):
+    type: str | None = None
+    address: str | None = None
+
+
+class NodeStatus(Fields, frozen=True, gc=False):
+    addresses: list[NodeAddress] | None = None
+
+
+class Node(Named, frozen=True, gc=False):
+    spec: NodeSpec | None = None
+    status: NodeStatus | None = None
+
+
+def row_of(item: Node, local_name: str) -> NodeRow:
     """v1 Node → row; `local_name` is the node this agent runs on."""
     _, name = name_of(item)
-    spec = mapping(item, "spec")
-    cidrs = texts(spec, "podCIDRs", "spec")
-    if not cidrs and (single := text(spec, "podCIDR", "spec")):
-        cidrs = (single,)
-    cidrs = tuple(prefix(cidr, f"spec.podCIDRs[{index}]") for index, cidr in enumerate(cidrs))
+    spec = item.spec or NodeSpec()
+    given = spec.pod_cidrs or ([spec.pod_cidr] if spec.pod_cidr else [])
+    cidrs = tuple(prefix(cidr, f"spec.podCIDRs[{index}]") for index, cidr in enumerate(given))
     return NodeRow(
         name=name,
         addresses=addresses_of(item),
         pod_cidrs=cidrs,
-        labels=labels(mapping(item, "metadata")),
+        labels=labels_of(item),
         local=name == local_name,
         router_addresses=tuple(router_of(cidr) for cidr in cidrs),
     )
 
 
-def addresses_of(item: Object) -> tuple[str, ...]:
+def addresses_of(item: Node) -> tuple[str, ...]:
     """Internal addresses first, then external ones; each once."""
-    found: dict[str, list[str]] = {"InternalIP": [], "ExternalIP": []}
-    for index, entry in enumerate(items(mapping(item, "status"), "addresses", "status")):
-        path = f"status.addresses[{index}]"
-        kind = text(entry, "type", path)
-        if kind in found:
-            found[kind].append(address(text(entry, "address", path), f"{path}.address"))
+    found: dict[str | None, list[str]] = {"InternalIP": [], "ExternalIP": []}
+    for index, entry in items(item.status.addresses if item.status is not None else None):
+        if entry.type in found:
+            found[entry.type].append(address(entry.address or "", f"status.addresses[{index}].address"))
     return tuple(dict.fromkeys(found["InternalIP"] + found["ExternalIP"]))
 
 

@@ -1,95 +1,141 @@
-"""Reading fields of Kubernetes objects: the right type or InvalidObject with the path.
+"""Reading Kubernetes objects: of each kind the fields that rows are made of, and no others.
 
-An API server checks most of this, but not for objects of resources it has no schema of, and the
-agent must not fall over what it is sent.
+A kind is a struct of its fields (`Pod` in `podwire.sources.pods`); an object is decoded straight into
+it, which takes a tenth of the time and memory of all that is in it. Whatever is wrong with one of these
+fields is `InvalidObject` with the path. An API server checks most of this, but not for objects of
+resources it has no schema of, and the agent must not fall over what it is sent.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
 
 from podwire.base.errors import InvalidObject
+from podwire.model import protocol as protocols
 
 Object = Mapping[str, Any]
+Kind = TypeVar("Kind")
 
-PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": socket.IPPROTO_SCTP}
-
-
-def mapping(parent: Object, key: str, path: str = "") -> Object:
-    """The object at `key`; empty where there is none."""
-    value = parent.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidObject(_join(path, key), "must be an object")
-    return value
+PROTOCOLS = {"TCP": protocols.TCP, "UDP": protocols.UDP, "SCTP": protocols.SCTP}
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
-def items(parent: Object, key: str, path: str = "") -> Sequence[Object]:
-    """The list of objects at `key`; empty where there is none."""
-    value = parent.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise InvalidObject(_join(path, key), "must be a list")
-    for index, item in enumerate(value):
-        if not isinstance(item, Mapping):
-            raise InvalidObject(f"{_join(path, key)}[{index}]", "must be an object")
-    return value
+class Fields(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A part of an object. Every field may be left out or null: an API gives both for nothing."""
 
 
-def texts(parent: Object, key: str, path: str = "") -> tuple[str, ...]:
-    """The list of strings at `key`."""
-    value = parent.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidObject(_join(path, key), "must be a list of strings")
-    return tuple(value)
+class Metadata(Fields, frozen=True, gc=False):
+    name: str | None = None
+    namespace: str | None = None
+    uid: str | None = None
+    labels: dict[str, str] | None = None
 
 
-def text(parent: Object, key: str, path: str = "", default: str = "") -> str:
-    value = parent.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, str):
-        raise InvalidObject(_join(path, key), "must be a string")
-    return value
+class Named(Fields, frozen=True, gc=False):
+    """Any object; kinds add what their rows need."""
+
+    metadata: Metadata | None = None
 
 
-def number(parent: Object, key: str, path: str = "", default: int = 0, most: int = 65535) -> int:
-    """The number at `key`, 0..`most`."""
-    value = parent.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise InvalidObject(_join(path, key), f"must be a number from 0 to {most}")
-    return value
+def name_of(item: Named) -> tuple[str, str]:
+    """(namespace, name)."""
+    metadata = item.metadata
+    if metadata is None:
+        return "", ""
+    return sys.intern(metadata.namespace or ""), metadata.name or ""
 
 
-def flag(parent: Object, key: str, path: str = "", default: bool = False) -> bool:
-    value = parent.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise InvalidObject(_join(path, key), "must be true or false")
-    return value
+def labels_of(item: Named) -> dict[str, str]:
+    return (item.metadata.labels if item.metadata is not None else None) or {}
 
 
-def labels(parent: Object, key: str = "labels", path: str = "metadata") -> dict[str, str]:
-    found = mapping(parent, key, path)
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise InvalidObject(f"{_join(path, key)}.{name}", "must be a string")
-    return dict(found)
+def read(kind: type[Kind], raw: bytes | msgspec.Raw) -> Kind:
+    """An object as its JSON has it. InvalidObject names what is wrong."""
+    try:
+        found: Kind = decoder(cast(Hashable, kind)).decode(raw)
+        return found
+    except msgspec.ValidationError as error:
+        raise _wrong(kind, msgspec.json.decode(raw), error) from error
+    except msgspec.DecodeError as error:
+        raise InvalidObject("", f"is no JSON: {error}") from error
 
 
-def protocol(parent: Object, path: str = "") -> int:
-    """The IPPROTO number of `protocol`; TCP where there is none."""
-    name = text(parent, "protocol", path, "TCP")
+def of(kind: type[Kind], item: Object) -> Kind:
+    """An object that is decoded already: one from a manifest, or the answer to a question for it."""
+    try:
+        return msgspec.convert(item, kind)
+    except msgspec.ValidationError as error:
+        raise _wrong(kind, item, error) from error
+
+
+@cache
+def decoder(kind: Hashable) -> Any:
+    """Of a kind; made once."""
+    return msgspec.json.Decoder(cast(Any, kind))
+
+
+def _wrong(kind: Any, item: Any, error: Exception) -> InvalidObject:
+    """Where the first value is that is not what it has to be: the library's words leave out the places
+    in lists and the keys of labels."""
+    return _find(msgspec.inspect.type_info(kind), item, "") or InvalidObject("", str(error))
+
+
+_WORDS: dict[type, tuple[type | tuple[type, ...], str]] = {
+    msgspec.inspect.StructType: (dict, "must be an object"),
+    msgspec.inspect.DictType: (dict, "must be an object"),
+    msgspec.inspect.ListType: (list, "must be a list"),
+    msgspec.inspect.StrType: (str, "must be a string"),
+    msgspec.inspect.BoolType: (bool, "must be true or false"),
+}
+
+
+def _find(kind: msgspec.inspect.Type, value: Any, path: str) -> InvalidObject | None:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        if value is None:
+            return None
+        others = [one for one in kind.types if not isinstance(one, msgspec.inspect.NoneType)]
+        wrong = [_find(one, value, path) for one in others]
+        return None if None in wrong else wrong[0]
+    if isinstance(kind, msgspec.inspect.IntType):
+        least, most = kind.ge or 0, kind.le
+        inside = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if inside and (most is None or value <= most):
+            return None
+        return InvalidObject(path, f"must be a number from {least}{'' if most is None else f' to {most}'}")
+    wanted, words = _WORDS.get(type(kind), (object, ""))
+    if not isinstance(value, wanted):
+        return InvalidObject(path, words)
+    found = (_find(*one) for one in _inner(kind, value, path))
+    return next((one for one in found if one is not None), None)
+
+
+def _inner(kind: msgspec.inspect.Type, value: Any, path: str) -> Iterable[tuple[Any, Any, str]]:
+    """(kind, value, path) of what is in a value of its kind."""
+    if isinstance(kind, msgspec.inspect.StructType):
+        for one in kind.fields:
+            if one.encode_name in value:
+                yield one.type, value[one.encode_name], _join(path, one.encode_name)
+    elif isinstance(kind, msgspec.inspect.ListType):
+        for index, item in enumerate(value):
+            yield kind.item_type, item, f"{path}[{index}]"
+    elif isinstance(kind, msgspec.inspect.DictType):
+        for key, item in value.items():
+            yield kind.value_type, item, _join(path, str(key))
+
+
+def items(listed: Sequence[Kind] | None) -> Iterable[tuple[int, Kind]]:
+    return enumerate(listed or ())
+
+
+def protocol(name: str | None, path: str) -> int:
+    """The IPPROTO number of `name`; TCP where there is none."""
+    name = name or "TCP"
     if name not in PROTOCOLS:
         raise InvalidObject(_join(path, "protocol"), f"must be one of {', '.join(PROTOCOLS)}, not {name!r}")
     return PROTOCOLS[name]
@@ -117,15 +163,6 @@ def prefix(value: str, path: str) -> str:
         raise InvalidObject(path, f"{value!r} is no CIDR") from error
     address(str(found.network_address), path)
     return str(found)
-
-
-def name_of(item: Object) -> tuple[str, str]:
-    """(namespace, name), whatever else is wrong with the object."""
-    metadata = item.get("metadata")
-    if not isinstance(metadata, Mapping):
-        return "", ""
-    namespace, name = metadata.get("namespace"), metadata.get("name")
-    return (namespace if isinstance(namespace, str) else "", name if isinstance(name, str) else "")
 
 
 def _join(path: str, key: str) -> str:

@@ -7,21 +7,21 @@ from typing import Any
 
 from podwire.base.errors import InvalidObject
 from podwire.model.rule import Rule
-from podwire.sources.objects import Object, mapping, name_of
 from podwire.state.tables import PolicyRow
 
 Parser = Callable[[dict[str, Any]], tuple[Rule, ...]]
 
 
-def row_of(item: Object, kind: str, parse: Parser, before: PolicyRow | None = None) -> PolicyRow:
+def row_of(item: dict[str, Any], kind: str, parse: Parser, before: PolicyRow | None = None) -> PolicyRow:
     """A policy object → row. `kind` is given: items of lists have none.
 
     `before` is the row it had: if the object was changed into a wrong one, what it said last stays in
     force. Rules that vanish would let pass what nobody meant to allow.
     """
-    namespace, name = name_of(item)
-    metadata = mapping(item, "metadata")
-    uid, generation = metadata.get("uid"), metadata.get("generation")
+    given = item.get("metadata")
+    metadata: dict[str, Any] = given if isinstance(given, dict) else {}
+    namespace, name, uid = (_text(metadata, key) for key in ("namespace", "name", "uid"))
+    generation = metadata.get("generation")
     same = before is not None and before.uid == uid  # and not another object of the same name
     error, rules = "", before.rules if before is not None and same else ()
     try:
@@ -32,8 +32,14 @@ def row_of(item: Object, kind: str, parse: Parser, before: PolicyRow | None = No
         kind=kind,
         namespace=namespace,
         name=name,
-        uid=uid if isinstance(uid, str) else "",
+        uid=uid,
         generation=generation if isinstance(generation, int) else 0,
         rules=rules,
         error=error,
     )
+
+
+def _text(metadata: dict[str, Any], key: str) -> str:
+    """Whatever else is wrong with the object: its row says so by its name."""
+    value = metadata.get(key)
+    return value if isinstance(value, str) else ""

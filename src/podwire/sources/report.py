@@ -1,4 +1,7 @@
-"""What this node tells the API: its endpoints, itself, and which policies it could not understand.
+"""What this node tells the API: its endpoints, itself, and which policies are not in force on it.
+
+Only of what is this node's: what all nodes would say the same of, a policy's being valid, one says for
+all (`podwire.operator.policies`).
 
 Write-backs follow tables like everything else. The API being away changes nothing on this node;
 what is due is written when it is back, each object once with its latest state (`Reporter.due`).
@@ -18,21 +21,16 @@ from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import resources
 from podwire.kube.resources import Resource
-from podwire.model.rule import Origin
 from podwire.sources import reports
-from podwire.sources.objects import items, mapping, name_of
 from podwire.state.table import Batch, Watch
-from podwire.state.tables import PolicyRow, Tables
+from podwire.state.tables import Tables
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 WARNED_FOR = 300.0  # s; a pod that is restricted again within them has been warned
 GONE = (403, 404)  # the namespace ends, or has
 
-POLICIES = {  # kinds that have a status
-    "CiliumNetworkPolicy": resources.CILIUM_NETWORK_POLICIES,
-    "CiliumClusterwideNetworkPolicy": resources.CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
-}
+STRATEGIC = "application/strategic-merge-patch+json"  # of a list of conditions, the one that is named
 
 
 class Api(Protocol):
@@ -41,8 +39,6 @@ class Api(Protocol):
     away: str
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
-
-    async def list(self, resource: Resource, namespace: str | None = None) -> list[Object]: ...
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
 
@@ -54,6 +50,7 @@ class Api(Protocol):
         namespace: str | None = None,
         *,
         subresource: str = "",
+        content_type: str = ...,
     ) -> Object: ...
 
     async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None: ...
@@ -73,19 +70,22 @@ class Reporter:
         self.attempts = Attempts()
         self._backoff = backoff
         self._failures = 0
-        self._endpoints: dict[tuple[str, str], tuple[str, Object]] = {}  # pod's uid, status, as last written
+        self._endpoints: dict[tuple[str, str], tuple[Object, Object]] = {}  # body, status as last written
         self._node: Object | None = None  # spec as last written
         self._warned: dict[Hashable, float] = {}  # endpoint → when an event was last due
+        self._enforced: Object | None = None  # condition of the Node, as it is there
 
     async def run(self) -> None:
         """Until cancelled."""
         tables = self.tables
         pruned = False
+        self.due["enforced"] = self._write_enforced  # an earlier life may have told otherwise
         with Watch(
             tables.endpoints,
+            tables.pods,
             tables.endpoint_policies,
             tables.nodes,
-            tables.policies,
+            tables.reported_endpoints,
             tables.policy_failures,
             tables.endpoint_failures,
         ) as watch:
@@ -95,48 +95,53 @@ class Reporter:
                         self._note(*await watch.next())
                 except TimeoutError:
                     pass  # time to try again
-                if not pruned and tables.endpoints.ready and tables.nodes.ready:
-                    self.due["stale endpoints"] = self._prune
+                if not pruned and tables.endpoints.ready and tables.reported_endpoints.ready:
+                    for row in tables.reported_endpoints:
+                        self._concerns((row.namespace, row.name))
                     pruned = True
                 await self._write()
 
     def _note(
         self,
         endpoints: Batch[Any],
+        pods: Batch[Any],
         obeyed: Batch[Any],
         nodes: Batch[Any],
-        policies: Batch[Any],
+        reported: Batch[Any],
         failures: Batch[Any],
         restricted: Batch[Any],
     ) -> None:
         """What changed is due."""
-        pods = {
-            (row.namespace, row.pod) for one in endpoints for row in (one.old, one.new) if row is not None
-        }
+        for change in endpoints:
+            for row in (change.old, change.new):
+                if row is not None:
+                    self._concerns((row.namespace, row.pod))
         for change in (*obeyed, *restricted):
             endpoint = self.tables.endpoints.get(change.key)
             if endpoint is not None:
-                pods.add((endpoint.namespace, endpoint.pod))
+                self._concerns((endpoint.namespace, endpoint.pod))
+        for change in pods:
+            if self.tables.endpoints.by("pod", change.key):
+                self._concerns(change.key)
+        for change in reported:
+            pod: Any = change.key
+            if change.new is None:
+                self._endpoints.pop(pod, None)  # somebody deleted it: made anew if it is needed
+            if self.tables.endpoints.ready:
+                self._concerns(pod)
         for change in nodes:
             if any(row is not None and row.local for row in (change.old, change.new)):
                 self.due["node"] = self._write_node
-                # An endpoint names the address of its node.
-                pods |= {(row.namespace, row.pod) for row in self.tables.endpoints}
+                for row in self.tables.endpoints:  # an endpoint names the address of its node
+                    self._concerns((row.namespace, row.pod))
         for change in failures:
-            pods |= self._obeying(change.key)
-            origins = {one for row in (change.old, change.new) if row is not None for one in row.origins}
-            for origin in origins:
-                if origin.kind in POLICIES:
-                    self.due["enforced", origin] = partial(self._write_enforced, origin)
+            self.due["enforced"] = self._write_enforced
+            for pod in self._obeying(change.key):
+                self._concerns(pod)
         self._note_restricted(restricted)
-        for pod in pods:
-            self.due["endpoint", *pod] = partial(self._write_endpoint, *pod)
-        for change in policies:
-            row = change.new
-            if row is not None and row.kind in POLICIES:
-                self.due["policy", change.key] = partial(self._write_policy, row)
-            else:
-                self.due.pop(("policy", change.key), None)
+
+    def _concerns(self, pod: Any) -> None:
+        self.due["endpoint", *pod] = partial(self._write_endpoint, *pod)
 
     def _note_restricted(self, restricted: Batch[Any]) -> None:
         """An endpoint is denied what the kernel does not know: its pod gets an event as that begins."""
@@ -180,9 +185,10 @@ class Reporter:
         rows = self.tables.endpoints.by("pod", (namespace, pod))
         key = (namespace, pod)
         if not rows or rows[-1].state == "disconnecting":
-            if key in self._endpoints:
+            # Also what an earlier life wrote, of a pod that is none here any more.
+            if key in self._endpoints or key in self.tables.reported_endpoints:
                 await self.api.delete(resources.CILIUM_ENDPOINTS, pod, namespace)
-                del self._endpoints[key]
+                self._endpoints.pop(key, None)
             return
         row = rows[-1]
         obeyed = self.tables.endpoint_policies.get(row.id)
@@ -192,11 +198,12 @@ class Reporter:
         told += [reports.restriction_of(restricted)] if restricted is not None else []
         failure = "; ".join(told)
         status = reports.endpoint_status(row, obeyed, self._address(), failure)
+        body = reports.endpoint(row, self.tables.pods.get(key))
         written = self._endpoints.get(key)
-        if written == (row.uid, status):
+        if written == (body, status):
             return
-        if written is None or written[0] != row.uid:
-            await self._make_endpoint(reports.endpoint(row))
+        if written is None or written[0] != body:
+            await self._make_endpoint(body)
         try:
             await self.api.patch(
                 resources.CILIUM_ENDPOINTS, pod, {"status": status}, namespace, subresource="status"
@@ -205,7 +212,7 @@ class Reporter:
             if error.code == 404:
                 self._endpoints.pop(key, None)  # somebody deleted it: make it anew
             raise
-        self._endpoints[key] = (row.uid, status)
+        self._endpoints[key] = (body, status)
 
     async def _write_event(self, number: Hashable) -> None:
         row, restricted = self.tables.endpoints.get(number), self.tables.endpoint_failures.get(number)
@@ -220,7 +227,7 @@ class Reporter:
 
     async def _make_event(self, event: Object) -> None:
         """What was said before is counted, as all events are."""
-        namespace, name = name_of(event)
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
         try:
             await self.api.create(resources.EVENTS, event, namespace)
         except ApiError as error:
@@ -235,7 +242,7 @@ class Reporter:
             await self.api.patch(resources.EVENTS, name, again, namespace)
 
     async def _make_endpoint(self, body: Object) -> None:
-        namespace, name = name_of(body)
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         try:
             await self.api.create(resources.CILIUM_ENDPOINTS, body, namespace)
         except ApiError as error:
@@ -261,50 +268,41 @@ class Reporter:
             await self.api.patch(resources.CILIUM_NODES, self.node_name, {"spec": body["spec"]})
         self._node = body["spec"]
 
-    async def _write_policy(self, row: PolicyRow) -> None:
-        """The condition Valid, unless it (another node's agent, say) says so already."""
-        await self._set_condition(row.kind, row.namespace, row.name, reports.policy_condition(row))
-
-    async def _write_enforced(self, origin: Origin) -> None:
-        """Whether the policy is in force on this node. Only one that was not is told that it is."""
-        failures = [row for row in self.tables.policy_failures if origin in row.origins]
-        wanted = reports.enforced_condition(self.node_name, failures)
-        await self._set_condition(origin.kind, origin.namespace, origin.name, wanted)
-
-    async def _set_condition(self, kind: str, namespace: str, name: str, wanted: Object) -> None:
-        resource = POLICIES[kind]
-        try:
-            found = await self.api.get(resource, name, namespace or None)
-        except ApiError as error:
-            if error.code == 404:
-                return
-            raise
-        conditions = [dict(one) for one in items(mapping(found, "status"), "conditions", "status")]
-        if any(one | wanted == one for one in conditions):
+    async def _write_enforced(self) -> None:
+        """Whether all policies are in force here. Of a Node that never said otherwise it is understood: the
+        nodes' objects are watched by all agents."""
+        wanted = reports.enforced_condition(self.tables.policy_failures)
+        if self._enforced is None:
+            self._enforced = await self._enforced_there(wanted)
+        if self._enforced["status"] == wanted["status"] == "True" or self._enforced == wanted:
             return
-        others = [one for one in conditions if one.get("type") != wanted["type"]]
-        patch: Object = {"status": {"conditions": [*others, wanted | {"lastTransitionTime": _now()}]}}
-        # Other nodes write their own conditions into the same list: on what was read, or again.
-        version = mapping(found, "metadata").get("resourceVersion")
-        if version:
-            patch["metadata"] = {"resourceVersion": version}
-        await self.api.patch(resource, name, patch, namespace or None, subresource="status")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        times = {"lastHeartbeatTime": now}
+        if self._enforced["status"] != wanted["status"]:
+            times["lastTransitionTime"] = now
+        patch = {"status": {"conditions": [wanted | times]}}
+        await self.api.patch(
+            resources.NODES, self.node_name, patch, subresource="status", content_type=STRATEGIC
+        )
+        self._enforced = wanted
+
+    async def _enforced_there(self, wanted: Object) -> Object:
+        """The condition as the Node has it; as if it had been well where it has none."""
+        try:
+            node = await self.api.get(resources.NODES, self.node_name)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            node = {}
+        conditions = (node.get("status") or {}).get("conditions") or []
+        found = (one for one in conditions if one["type"] == wanted["type"])
+        return {key: one.get(key) for one in found for key in wanted} or wanted | {"status": "True"}
 
     def _obeying(self, policy: Hashable) -> set[tuple[str, str]]:
         """Pods of this node that are to obey `policy`."""
         numbers = {row.endpoint for row in self.tables.endpoint_policies if row.policy == policy}
         rows = (self.tables.endpoints.get(number) for number in numbers)
         return {(row.namespace, row.pod) for row in rows if row is not None}
-
-    async def _prune(self) -> None:
-        """Delete endpoints of this node that are of no pod here: those of an earlier life."""
-        mine = self._address()
-        for item in await self.api.list(resources.CILIUM_ENDPOINTS):
-            namespace, name = name_of(item)
-            networking = mapping(mapping(item, "status"), "networking", "status")
-            here = self.tables.endpoints.by("pod", (namespace, name))
-            if mine and networking.get("node") == mine and not here:
-                await self.api.delete(resources.CILIUM_ENDPOINTS, name, namespace)
 
     def _address(self) -> str:
         """Of this node; empty while it is not known."""

@@ -1,4 +1,4 @@
-"""This node's rows as objects of the API: CiliumEndpoint, CiliumNode, conditions of policies. Pure."""
+"""This node's rows as objects of the API: CiliumEndpoint, CiliumNode, a condition of its Node. Pure."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from collections.abc import Iterable
 from typing import Any
 
 from podwire.model.labels import pod_labels
+from podwire.sources.endpoints import WORKLOAD
 from podwire.sources.objects import PROTOCOLS
 from podwire.state.tables import (
     EndpointFailureRow,
     EndpointPolicyRow,
     EndpointRow,
     NodeRow,
+    PodRow,
     PolicyFailureRow,
-    PolicyRow,
 )
 
 Object = dict[str, Any]
 RESTRICTION_HINT = "Raise map-growth-max on the node or have policies name fewer peers; see podwire status."
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+NAMED = 10  # policies that a condition names; of more, their number
 
 
-def endpoint(row: EndpointRow) -> Object:
-    """A CiliumEndpoint without status. It goes with its pod (owner reference)."""
+def endpoint(row: EndpointRow, pod: PodRow | None) -> Object:
+    """A CiliumEndpoint without status. It goes with its pod (owner reference).
+
+    It is all that other nodes are told of the pod, so it says what workload that belongs to.
+    """
     metadata: Object = {
         "name": row.pod,
         "namespace": row.namespace,
         "labels": {key: value for key, value in pod_labels(row.labels).items() if "io.cilium" not in key},
     }
+    if pod is not None and pod.workload_name:
+        metadata["annotations"] = {WORKLOAD: f"{pod.workload_kind}/{pod.workload_name}"}
     if row.uid:
         metadata["ownerReferences"] = [{"apiVersion": "v1", "kind": "Pod", "name": row.pod, "uid": row.uid}]
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint", "metadata": metadata}
@@ -117,27 +124,25 @@ def restriction_event(row: EndpointRow, failure: EndpointFailureRow, node_name: 
     }
 
 
-def enforced_type(node_name: str) -> str:
-    """Each node has a condition of its own: one may have room where another has not."""
-    return f"podwire.io/Enforced.{node_name}"
+ENFORCED = "podwire.io/PoliciesEnforced"
 
 
-def enforced_condition(node_name: str, failures: Iterable[PolicyFailureRow]) -> Object:
-    """Whether a policy is in force on a node; the last word of those that were not."""
-    why = "; ".join(map(failure_of, failures))
+def enforced_condition(failures: Iterable[PolicyFailureRow]) -> Object:
+    """Condition of the Node, without its times: whether all policies are in force on it.
+
+    It is the node's and not the policies': one node may have room where another has not, and of 5,000
+    conditions in each of 10,000 policies nobody could read any.
+    """
+    why: dict[str, str] = {}
+    for row in failures:
+        for origin in row.origins:
+            why.setdefault(f"{origin.kind} {origin}", failure_of(row))
+    told = [f"{policy}: {reason}" for policy, reason in sorted(why.items())]
+    more = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
+    message = "; ".join(told[:NAMED] + more)
     return {
-        "type": enforced_type(node_name),
-        "status": "False" if why else "True",
-        "reason": "NotWritten" if why else "Written",
-        "message": f"{why}. What was in force on the node stays" if why else "all rows are in the kernel",
-    }
-
-
-def policy_condition(row: PolicyRow) -> Object:
-    """Condition Valid, without its time."""
-    return {
-        "type": "Valid",
-        "status": "False" if row.error else "True",
-        "reason": "Refused" if row.error else "Accepted",
-        "message": row.error or "Policy validation succeeded",
+        "type": ENFORCED,
+        "status": "False" if told else "True",
+        "reason": "NotWritten" if told else "Written",
+        "message": f"{message}. What was in force stays" if told else "all policies are in the kernel",
     }

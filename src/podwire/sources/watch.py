@@ -4,6 +4,9 @@ The door (`podwire.kube`) gives a consistent stream: all objects there are, SYNC
 after a break it gives the differences. So a table is right whenever the API can be reached, keeps
 what it had while the API is away, and catches up after.
 
+Of pods only this node's are asked for, by a field selector: what the others' are is told by their
+CiliumEndpoints, which are a tenth of the size and change when something about the pod's traffic does.
+
 An object that cannot be understood never ends the loop: it is logged by name, counted, and an
 earlier row of it stays.
 """
@@ -22,9 +25,9 @@ from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
 from podwire.kube.resources import Resource
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
-from podwire.sources.objects import Object, name_of
-from podwire.state.table import Table
-from podwire.state.tables import PolicyRow, Tables
+from podwire.sources.objects import Named, read
+from podwire.state.table import Table, until_ready
+from podwire.state.tables import NodeRow, PolicyRow, RemoteEndpointRow, ReportedEndpointRow, Tables
 
 Row = TypeVar("Row")
 log = logging.getLogger(__name__)
@@ -33,12 +36,12 @@ log = logging.getLogger(__name__)
 class Watcher(Protocol):
     """What is needed of `podwire.kube.Client`."""
 
-    def watch(self, resource: Resource) -> AsyncIterator[Event]: ...
+    def watch(self, resource: Resource, *, field_selector: str = "") -> AsyncIterator[Event]: ...
 
 
 @dataclass
 class Family(Generic[Row]):
-    """One resource, the table its rows go to and how they are made.
+    """One resource, the table its rows go to and how they are made: of what is decoded of its objects.
 
     `malformed` holds what is wrong with objects that have no row, by (namespace, name); `synced`
     says whether all objects of the start are in.
@@ -46,25 +49,25 @@ class Family(Generic[Row]):
 
     resource: Resource
     table: Table[Row]
-    row_of: Callable[[Object], Row | None]  # None = this object has no row
+    kind: Any  # the struct of the fields that are read, or dict
+    row_of: Callable[[Any], Row]
     key_of: Callable[[str, str], Hashable]  # from namespace and name
+    field_selector: str = ""
     malformed: dict[tuple[str, str], str] = field(default_factory=dict)
     synced: bool = False
     error: str = ""  # why it cannot be watched now
     attempts: Attempts = field(default_factory=Attempts)
-    _known: set[tuple[str, str]] = field(default_factory=set)
+    _known: dict[tuple[str, str], None] = field(default_factory=dict)
 
-    def apply(self, item: Object) -> None:
+    def apply(self, event: Event) -> None:
         """An object that is new or has changed. Whatever is wrong with it, the others go on."""
-        name = _name_or_none(item)
-        if name is None:
-            log.warning("a %s without a usable name is ignored", self.resource.kind)
+        name = event.namespace, event.name
+        if not event.name:
+            log.warning("a %s without a name is ignored", self.resource.kind)
             return
-        self._known.add(name)
+        self._known[name] = None
         try:
-            if not name[1]:
-                raise InvalidObject("metadata.name", "must be given")
-            row = self.row_of(item)
+            row = self.row_of(read(self.kind, event.raw))
         except InvalidObject as error:
             if self.malformed.get(name) != str(error):
                 log.warning("%s %s is ignored: %s", self.resource.kind, "/".join(filter(None, name)), error)
@@ -75,37 +78,76 @@ class Family(Generic[Row]):
             self.malformed[name] = f"it cannot be read: {error!r}"
             return
         self.malformed.pop(name, None)
-        if row is None:
-            self.table.delete(self.key_of(*name))
-        else:
-            self.table.put(row)
+        self.put(name, row)
+
+    def put(self, name: tuple[str, str], row: Row) -> None:
+        self.table.put(row)
 
     def remove(self, name: tuple[str, str]) -> None:
         """An object that is gone."""
-        self._known.discard(name)
+        self._known.pop(name, None)
         self.malformed.pop(name, None)
         self.table.delete(self.key_of(*name))
 
     async def follow(self, client: Watcher) -> AsyncIterator[None]:
         """One stream; yields when all objects there are have been told."""
-        before, self._known = self._known, set()
+        before, self._known = self._known, {}
         try:
-            async for event in client.watch(self.resource):
+            async for event in client.watch(self.resource, field_selector=self.field_selector):
                 match event.kind:
                     case "ADDED" | "MODIFIED":
-                        self.apply(event.object)
+                        self.apply(event)
                     case "DELETED":
-                        if (gone := _name_or_none(event.object)) is not None:
-                            self.remove(gone)
+                        self.remove((event.namespace, event.name))
                     case "SYNCED":
-                        for name in before - self._known:  # vanished between two streams
+                        for name in before.keys() - self._known.keys():  # vanished between two streams
                             self.remove(name)
-                        before = set()
+                        before = {}
                         self.synced, self.error = True, ""
                         self.attempts.succeeded()
                         yield
         finally:
             self._known |= before
+
+
+@dataclass
+class Nodes(Family[NodeRow]):
+    """`moved` is called when this node has other addresses than before."""
+
+    moved: Callable[[], None] = field(kw_only=True)
+
+    def put(self, name: tuple[str, str], row: NodeRow) -> None:
+        before = self.table.get(row.name)
+        super().put(name, row)
+        if row.local and before is not None and before.addresses != row.addresses:
+            self.moved()
+
+
+@dataclass
+class Endpoints(Family[RemoteEndpointRow]):
+    """CiliumEndpoints: of other nodes' pods what is known of them; of this node's that they are there."""
+
+    own: Table[ReportedEndpointRow] = field(kw_only=True)
+    local: Callable[[str], bool] = field(kw_only=True)  # whether an address is this node's
+
+    def put(self, name: tuple[str, str], row: RemoteEndpointRow) -> None:
+        if self.local(row.node_address):
+            self.own.put(ReportedEndpointRow(*name))
+            self.table.delete(name)
+        else:
+            self.own.delete(name)
+            self.table.put(row)
+
+    def remove(self, name: tuple[str, str]) -> None:
+        super().remove(name)
+        self.own.delete(name)
+
+    def place(self) -> None:
+        """Take for this node's what names an address that it has now. What names one that it had is written
+        anew, with the new one, by whoever tells the API of this node."""
+        for row in self.table:
+            if self.local(row.node_address):
+                self.put((row.namespace, row.name), row)
 
 
 class Sources:
@@ -121,25 +163,46 @@ class Sources:
         backoff: Backoff = Backoff(0.5, 10.0),
     ) -> None:
         self.tables = tables
+        self._node_name = node_name
         self._kept = kept  # what policies said before an earlier agent saw them refused
         self._backoff = backoff
+        theirs = Endpoints(
+            *(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, endpoints.CiliumEndpoint),
+            *(endpoints.row_of, _by_both),
+            own=tables.reported_endpoints,
+            local=self._local,
+        )
         self.families: list[Family[Any]] = [
-            Family(resources.NAMESPACES, tables.namespaces, namespaces.row_of, _by_name),
-            Family(resources.NODES, tables.nodes, lambda item: nodes.row_of(item, node_name), _by_name),
-            Family(resources.PODS, tables.pods, pods.row_of, _by_both),
-            Family(resources.SERVICES, tables.services, services.row_of, _by_both),
-            Family(resources.ENDPOINT_SLICES, tables.slices, slices.row_of, _by_both),
+            Family(resources.NAMESPACES, tables.namespaces, Named, namespaces.row_of, _by_name),
+            Nodes(
+                *(resources.NODES, tables.nodes, nodes.Node, self._node, _by_name),
+                moved=theirs.place,
+            ),
+            Family(
+                *(resources.PODS, tables.pods, pods.Pod, pods.row_of, _by_both, f"spec.nodeName={node_name}")
+            ),
+            Family(resources.SERVICES, tables.services, services.Service, services.row_of, _by_both),
+            Family(
+                *(resources.ENDPOINT_SLICES, tables.slices, slices.EndpointSlice, slices.row_of, _by_both)
+            ),
             *(
-                Family(one, tables.policies, self._policy_row(one.kind, parse), _policy_key(one.kind))
+                Family(
+                    *(one, tables.policies, dict[str, Any]),
+                    *(self._policy_row(one.kind, parse), _policy_key(one.kind)),
+                )
                 for one in POLICIES
             ),
-            Family(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, self._remote, _by_both),
+            theirs,
         ]
 
     async def follow(self, client: Watcher, family: Family[Any]) -> None:
         """Until cancelled. A resource the API does not serve (yet) is asked for again."""
         if family.table is self.tables.remote_endpoints:
-            await _until_ready(self.tables.nodes)  # whose addresses tell which endpoints are remote
+            # What this node's pods need comes first: the pods of others are a hundred thousand.
+            tables = self.tables
+            await until_ready(
+                tables.nodes, tables.namespaces, tables.pods, tables.policies, tables.identities
+            )
         failures = 0
         while True:
             try:
@@ -147,6 +210,8 @@ class Sources:
                     failures = 0
                     if all(one.synced for one in self.families if one.table is family.table):
                         family.table.mark_ready()
+                        if isinstance(family, Endpoints):
+                            family.own.mark_ready()
             except (ApiError, Unreachable, InvalidObject) as error:
                 failures += 1
                 if family.error != str(error):
@@ -171,18 +236,21 @@ class Sources:
         """Resource → why it cannot be watched."""
         return {family.resource.plural: family.error for family in self.families if family.error}
 
-    def _policy_row(self, kind: str, parse: policies.Parser) -> Callable[[Object], Any]:
-        def row_of(item: Object) -> Any:
-            key = (kind, *name_of(item))
+    def _policy_row(self, kind: str, parse: policies.Parser) -> Callable[[dict[str, Any]], PolicyRow]:
+        def row_of(item: dict[str, Any]) -> PolicyRow:
+            metadata = item["metadata"]
+            key = (kind, metadata.get("namespace") or "", metadata["name"])
             before = self.tables.policies.get(key) or self._kept.get(key)
             return policies.row_of(item, kind, parse, before)
 
         return row_of
 
-    def _remote(self, item: Object) -> Any:
-        row = endpoints.row_of(item)
-        local = {address for node in self.tables.nodes if node.local for address in node.addresses}
-        return None if row.node_address in local else row
+    def _node(self, item: nodes.Node) -> NodeRow:
+        return nodes.row_of(item, self._node_name)
+
+    def _local(self, address: str) -> bool:
+        node = self.tables.nodes.get(self._node_name)
+        return node is not None and address in node.addresses
 
 
 POLICIES = (
@@ -190,22 +258,6 @@ POLICIES = (
     resources.CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
     resources.NETWORK_POLICIES,
 )
-
-
-def _name_or_none(item: Object) -> tuple[str, str] | None:
-    try:
-        return name_of(item)
-    except InvalidObject:
-        return None
-
-
-async def _until_ready(table: Table[Any]) -> None:
-    reader = table.changes()
-    try:
-        while not table.ready:
-            await reader.next()
-    finally:
-        reader.close()
 
 
 def _by_name(_namespace: str, name: str) -> Hashable:

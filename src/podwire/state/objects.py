@@ -26,7 +26,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     router_addresses: tuple[str, ...] = ()  # the gateway addresses in the pod CIDRs, held by the node
 
 
-class ContainerPort(msgspec.Struct, frozen=True):
+class ContainerPort(msgspec.Struct, frozen=True, gc=False):
     name: str
     port: int
     protocol: int
@@ -122,11 +122,21 @@ class DeviceRow(msgspec.Struct, frozen=True):
     lost: bool
 
 
-class RemoteEndpointRow(msgspec.Struct, frozen=True):
-    """A CiliumEndpoint of another node."""
+class RemoteEndpointRow(msgspec.Struct, frozen=True, gc=False):
+    """A pod of another node, as its CiliumEndpoint tells of it."""
 
     namespace: str
     name: str
     identity: int
     addresses: tuple[str, ...]
     node_address: str
+    ports: tuple[ContainerPort, ...] = ()  # named ones
+    workload_kind: str = ""
+    workload_name: str = ""
+
+
+class ReportedEndpointRow(msgspec.Struct, frozen=True, gc=False):
+    """A CiliumEndpoint that the API has of this node: one the agent wrote, in this life or an earlier one."""
+
+    namespace: str
+    name: str

@@ -25,6 +25,7 @@ from podwire.state.objects import (
     PodRow,
     PolicyRow,
     RemoteEndpointRow,
+    ReportedEndpointRow,
     ServicePort,
     ServiceRow,
     SliceEndpoint,
@@ -42,6 +43,7 @@ __all__ = [
     "PodRow",
     "PolicyRow",
     "RemoteEndpointRow",
+    "ReportedEndpointRow",
     "ServicePort",
     "ServiceRow",
     "SliceEndpoint",
@@ -82,7 +84,7 @@ class EndpointRow(msgspec.Struct, frozen=True):
         return tuple(address for address in (self.ipv4, self.ipv6) if address)
 
 
-class IdentityRow(msgspec.Struct, frozen=True):
+class IdentityRow(msgspec.Struct, frozen=True, gc=False):
     """A number and its labels. `source` is reserved, cluster (CiliumIdentity) or local (a prefix)."""
 
     number: int
@@ -98,7 +100,7 @@ class SelectionRow(msgspec.Struct, frozen=True):
     users: int
 
 
-class IpcacheRow(msgspec.Struct, frozen=True):
+class IpcacheRow(msgspec.Struct, frozen=True, gc=False):
     """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to.
 
     `holds` is pods (of this node) or services: who has an address of it is in a table of its own, so
@@ -251,12 +253,15 @@ class Tables:
             "namespaces", lambda row: row.name, help="namespaces and their labels"
         )
         self.nodes: Table[NodeRow] = Table(
-            "nodes", lambda row: row.name, help="nodes, their addresses and pod CIDRs"
+            "nodes",
+            lambda row: row.name,
+            help="nodes, their addresses and pod CIDRs",
+            indexes={"address": lambda row: row.addresses},
         )
         self.pods: Table[PodRow] = Table(
             "pods",
             lambda row: (row.namespace, row.name),
-            help="pods of all nodes",
+            help="pods of this node",
             indexes={
                 "address": lambda row: row.addresses,
                 "namespace": lambda row: (row.namespace,),
@@ -278,7 +283,15 @@ class Tables:
             help="policy objects, parsed; a wrong one says why",
         )
         self.remote_endpoints: Table[RemoteEndpointRow] = Table(
-            "remote_endpoints", lambda row: (row.namespace, row.name), help="endpoints of other nodes"
+            "remote_endpoints",
+            lambda row: (row.namespace, row.name),
+            help="pods of other nodes",
+            indexes={"address": lambda row: row.addresses, "identity": lambda row: (row.identity,)},
+        )
+        self.reported_endpoints: Table[ReportedEndpointRow] = Table(
+            "reported_endpoints",
+            lambda row: (row.namespace, row.name),
+            help="pods of this node, as the API was told of them",
         )
         self.local_addresses: Table[LocalAddressRow] = Table(
             "local_addresses", lambda row: row.prefix, help="what the kernel takes for this node's own"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from podwire import kube
 from podwire.base.aio import Channel
 from podwire.base.errors import ApiError, Unreachable
 from podwire.kube import Client
@@ -59,6 +60,15 @@ class IdentityStore(Protocol):
         ...
 
 
+class CiliumIdentity(msgspec.Struct, frozen=True):
+    """What of the object is read; its name is the number."""
+
+    labels: dict[str, str] = msgspec.field(name="security-labels")
+
+
+_decode = msgspec.json.Decoder(CiliumIdentity).decode
+
+
 class KubeIdentities:
     """CiliumIdentity objects of the Kubernetes API."""
 
@@ -80,7 +90,7 @@ class KubeIdentities:
                 if gone.code != 404:
                     raise
                 continue  # deleted between the two: the next try decides
-            known = read(existing)
+            known = read(str(number), msgspec.json.encode(existing))
             return () if known is None else known.labels
         raise Unreachable(f"identity {number} is there and is not, each time it is asked for")
 
@@ -89,11 +99,10 @@ class KubeIdentities:
             if event.kind == "SYNCED":
                 yield Synced()
             elif event.kind == "DELETED":
-                name = str(event.object.get("metadata", {}).get("name", ""))
-                if name.isascii() and name.isdigit():
-                    yield Gone(int(name))
+                if number := number_of(event.name):
+                    yield Gone(number)
             elif event.kind in ("ADDED", "MODIFIED"):
-                known = _read_or_name(event.object)
+                known = _read_or_name(event)
                 if known is not None:
                     yield known
 
@@ -110,29 +119,34 @@ def document(number: int, labels: Labels) -> dict[str, Any]:
     }
 
 
-def read(body: Any) -> Known | None:
+def number_of(name: str) -> int:
+    """The number an object's name stands for; 0 for none of the cluster's."""
+    number = int(name) if name.isascii() and name.isdigit() and len(name) < 10 else 0
+    return number if CLUSTER_FIRST <= number <= CLUSTER_LAST else 0
+
+
+def read(name: str, raw: bytes | msgspec.Raw) -> Known | None:
     """An object as an identity; None, and a line in the log, if it is not a usable one."""
-    metadata = body.get("metadata") if isinstance(body, dict) else None
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    texts = body.get("security-labels") if isinstance(body, dict) else None
-    number = (
-        int(name) if isinstance(name, str) and name.isascii() and name.isdigit() and len(name) < 10 else 0
-    )
-    if not CLUSTER_FIRST <= number <= CLUSTER_LAST or not isinstance(texts, dict):
+    number = number_of(name)
+    try:
+        texts = _decode(raw).labels if number else None
+    except msgspec.ValidationError:
+        texts = None
+    if texts is None:
         log.warning("CiliumIdentity %s is ignored: it is no number of a cluster's identity with labels", name)
         return None
-    found = [label(*split(f"{key}=")[:2], str(value)) for key, value in texts.items()]
+    found = [label(*split(f"{key}=")[:2], value) for key, value in texts.items()]
     if claims := [one for one in found if split(one)[0] in NOT_OF_PODS]:
         log.warning("CiliumIdentity %s is ignored: no pod has the label %s", name, claims[0])
         return None
     return Known(number, canonical(found))
 
 
-def _read_or_name(body: Any) -> Known | None:
+def _read_or_name(event: kube.Event) -> Known | None:
     try:
-        return read(body)
+        return read(event.name, event.raw)
     except Exception:  # a fault of ours over one object must not end the watch of all others
-        log.exception("a CiliumIdentity is ignored, it cannot be read")
+        log.exception("CiliumIdentity %s is ignored, it cannot be read", event.name)
         return None
 
 

@@ -25,6 +25,7 @@ from podwire.state.tables import (
     IpcacheRow,
     NodeRow,
     PodRow,
+    RemoteEndpointRow,
     RuleRow,
     Tables,
 )
@@ -103,22 +104,17 @@ def tables() -> Tables:
             ]
         )
         made.identities.put(IdentityRow(number, labels, "cluster"))
-        made.pods.put(
-            PodRow(
-                namespace="prod",
-                name=name,
-                uid=f"uid-{name}",
-                node="n1" if endpoint else "n2",
-                addresses=(ipv4, ipv6),
-                labels={"app": workload or name},
-                service_account="default",
-                host_network=False,
-                phase="Running",
-                ports=(),
-                workload_kind="Deployment" if workload else "",
-                workload_name=workload,
+        kind = "Deployment" if workload else ""
+        if endpoint:
+            made.pods.put(_pod(name, (ipv4, ipv6), kind, workload))
+        else:
+            made.remote_endpoints.put(
+                RemoteEndpointRow(
+                    *("prod", name, number, (ipv4, ipv6), "192.168.7.2"),
+                    workload_kind=kind,
+                    workload_name=workload,
+                )
             )
-        )
         made.ipcache.put(IpcacheRow(addresses.exact(ipv4), number, "pod", namespace="prod", pod=name))
         if endpoint:
             made.endpoints.put(_endpoint(endpoint, name, number, ipv4, ipv6, labels))
@@ -133,6 +129,23 @@ def tables() -> Tables:
     made.rules.put(RuleRow(DENIED, Direction.EGRESS, (policy,), "spec.egressDeny[0]", False))
     made.rules.put(RuleRow(DEFAULT_DENIED, Direction.INGRESS, (policy,), "", True))
     return made
+
+
+def _pod(name: str, held: tuple[str, ...], kind: str, workload: str) -> PodRow:
+    return PodRow(
+        namespace="prod",
+        name=name,
+        uid=f"uid-{name}",
+        node="n1",
+        addresses=held,
+        labels={"app": workload or name},
+        service_account="default",
+        host_network=False,
+        phase="Running",
+        ports=(),
+        workload_kind=kind,
+        workload_name=workload,
+    )
 
 
 def _endpoint(

@@ -19,6 +19,7 @@ from podwire.ipam.pools import Pools
 from podwire.loadbalancer.frontends import Frontends
 from podwire.policy.parse import PARSERS, parse
 from podwire.sources import namespaces, nodes, pods, policies, services, slices
+from podwire.sources.objects import Named, of
 from podwire.state.tables import EndpointRow, NamespaceRow, PodRow, RemoteEndpointRow, Tables
 from podwire.stores.identities import Known
 from podwire.testing.walk import Walk
@@ -57,7 +58,7 @@ class ScenarioNode:
         self._pools: dict[str, Pools] = {}
         for name, addresses in NODES.items():
             cidrs = POD_CIDRS[name][:families]
-            row = nodes.row_of(_node(name, addresses[:families], cidrs), "n1")
+            row = nodes.row_of(of(nodes.Node, _node(name, addresses[:families], cidrs)), "n1")
             self.tables.nodes.put(row)
             self._pools[name] = Pools(cidrs, row.router_addresses)
         self._namespace({"metadata": {"name": "default"}})
@@ -88,8 +89,12 @@ class ScenarioNode:
             appliers: dict[str, Callable[[dict[str, Any]], None]] = {
                 "Namespace": self._namespace,
                 "Pod": self._pod,
-                "Service": lambda one: self._put("services", services.row_of(_placed(one))),
-                "EndpointSlice": lambda one: self._put("slices", slices.row_of(_placed(one))),
+                "Service": lambda one: self._put(
+                    "services", services.row_of(of(services.Service, _placed(one)))
+                ),
+                "EndpointSlice": lambda one: self._put(
+                    "slices", slices.row_of(of(slices.EndpointSlice, _placed(one)))
+                ),
             }
             if kind not in appliers:
                 raise InvalidObject("kind", f"a scenario knows no {kind}")
@@ -115,7 +120,7 @@ class ScenarioNode:
     def _namespace(self, item: dict[str, Any]) -> None:
         metadata = item["metadata"]
         labels = (metadata.get("labels") or {}) | {"kubernetes.io/metadata.name": metadata["name"]}
-        self._put("namespaces", namespaces.row_of({"metadata": metadata | {"labels": labels}}))
+        self._put("namespaces", namespaces.row_of(of(Named, {"metadata": metadata | {"labels": labels}})))
 
     def _policy(self, item: dict[str, Any], kind: str) -> None:
         placed = item if "Clusterwide" in kind else _placed(item)
@@ -126,20 +131,21 @@ class ScenarioNode:
         spec, status = dict(item.get("spec") or {}), dict(item.get("status") or {})
         node = spec.setdefault("nodeName", "n1")
         metadata = item["metadata"]
-        known = self.tables.pods.get((metadata["namespace"], metadata["name"]))
+        key = metadata["namespace"], metadata["name"]
+        known = self.tables.pods.get(key) or self.tables.remote_endpoints.get(key)
         if known is not None:
             status["podIPs"] = [{"ip": address} for address in known.addresses]
         elif "podIP" not in status:
             given = self._pools[node].allocate(f"{metadata['namespace']}/{metadata['name']}")
             status["podIPs"] = [{"ip": address} for address in (given.ipv4, given.ipv6) if address]
         status.setdefault("phase", "Running")
-        row = pods.row_of({**item, "spec": spec, "status": status})
+        row = pods.row_of(of(pods.Pod, {**item, "spec": spec, "status": status}))
         if row.namespace not in self.tables.namespaces:
             self._namespace({"metadata": {"name": row.namespace}})
-        self.tables.pods.put(row)
         space = self.tables.namespaces.get(row.namespace)
         assert space is not None
         if node == "n1":
+            self.tables.pods.put(row)
             self._endpoint(row, space)
         else:
             self._remote(row, space)
@@ -175,15 +181,18 @@ class ScenarioNode:
         number = self.walk.identity(found)
         self.walk.allocator.apply(Known(number, found))
         self.tables.remote_endpoints.put(
-            RemoteEndpointRow(row.namespace, row.name, number, row.addresses, NODES[row.node][0])
+            RemoteEndpointRow(
+                *(row.namespace, row.name, number, row.addresses, NODES[row.node][0], row.ports),
+                *(row.workload_kind, row.workload_name),
+            )
         )
 
     def _remove_pod(self, namespace: str, name: str) -> None:
-        if self.tables.pods.delete((namespace, name)) is None:
+        key = namespace, name
+        if self.tables.pods.delete(key) is None and self.tables.remote_endpoints.delete(key) is None:
             raise InvalidObject(f"Pod {namespace}/{name}", "is not there")
         for endpoint in self.tables.endpoints.by("pod", (namespace, name)):
             self.tables.endpoints.delete(endpoint.id)
-        self.tables.remote_endpoints.delete((namespace, name))
 
     # --- packets
 
@@ -206,10 +215,12 @@ class ScenarioNode:
         except ValueError:
             pass
         namespace, _, name = place.rpartition("/")
+        everywhere: tuple[PodRow | RemoteEndpointRow, ...] = (
+            *self.tables.pods,
+            *self.tables.remote_endpoints,
+        )
         found = [
-            row
-            for row in self.tables.pods
-            if row.name == name and (not namespace or row.namespace == namespace)
+            row for row in everywhere if row.name == name and (not namespace or row.namespace == namespace)
         ]
         if len(found) != 1:
             raise InvalidObject(place, f"is the name of {len(found)} pods", hint="write namespace/name")

@@ -69,9 +69,10 @@ def metric(lab: Cluster, name: str, table: str) -> float:
     return sum(one["value"] for one in found if one["name"] == name and one["labels"]["map"] == table)
 
 
-def condition(lab: Cluster, name: str) -> Object:
-    found = get(lab, "cilium.io/v2", "CiliumNetworkPolicy", name).get("status", {}).get("conditions", [])
-    return next((one for one in found if one["type"] == "podwire.io/Enforced.n1"), {})
+def condition(lab: Cluster, kind: str) -> Object:
+    """Of the node."""
+    found = get(lab, "v1", "Node", "n1", "")["status"]["conditions"]
+    return next((one for one in found if one["type"] == kind), {})
 
 
 def full(lab: Cluster, component: str = "datapath") -> str:
@@ -105,10 +106,13 @@ def test_a_policy_that_does_not_fit_is_not_switched_to(lab: Cluster) -> None:
     assert shown.returncode == 1 and "map podwire_policy is full" in shown.stdout
     assert metric(lab, "podwire_bpf_map_pressure", "podwire_policy") > 0.9
     assert metric(lab, "podwire_bpf_map_unwritten", "podwire_policy") > 0
-    for name in ("big", "also"):
-        found = wait(lambda name=name: condition(lab, name), "the condition of the policy")
-        assert found["status"] == "False" and found["reason"] == "NotWritten"
-        assert "map podwire_policy is full" in found["message"]
+    told = wait(lambda: condition(lab, "podwire.io/PoliciesEnforced"), "the condition of the node")
+    assert told["status"] == "False" and told["reason"] == "NotWritten"
+    for name in ("big", "also"):  # named, and valid all the same: other nodes may have room
+        assert f"CiliumNetworkPolicy default/{name}: " in told["message"]
+        policy_status = get(lab, "cilium.io/v2", "CiliumNetworkPolicy", name)["status"]
+        assert [(one["type"], one["status"]) for one in policy_status["conditions"]] == [("Valid", "True")]
+    assert "map podwire_policy is full" in told["message"]
 
     def endpoint() -> Object:
         found = get(lab, "cilium.io/v2", "CiliumEndpoint", "server")["status"]
@@ -117,9 +121,11 @@ def test_a_policy_that_does_not_fit_is_not_switched_to(lab: Cluster) -> None:
     found = wait(endpoint, "the endpoint's status")
     assert found["state"] == "regenerating"
     assert "map podwire_policy is full" in found["log"][0]["message"]
-    assert get(lab, "v1", "Node", "n1", "")["status"]["conditions"][-1]["status"] == "True"
+    assert condition(lab, "Ready")["status"] == "True"
     remove(lab, big)
-    as_now = wait(lambda: condition(lab, "also").get("status") == "True", "the condition of the policy")
+    as_now = wait(
+        lambda: condition(lab, "podwire.io/PoliciesEnforced")["status"] == "True", "the condition of the node"
+    )
     assert as_now and asyncio.run(lab["stranger"].can_reach(lab["server"], port=80))
     remove(lab, also)
     as_before(lab)
@@ -156,8 +162,13 @@ def test_a_policy_whose_peers_addresses_do_not_fit_says_so(lab: Cluster) -> None
     asyncio.run(lab.apply(more))
     apply(lab, denied)
     wait(lambda: "map podwire_ipcache_prefixes is full" in full(lab), "the agent to say so")
-    found = wait(lambda: condition(lab, "denied"), "the condition of the policy")
-    assert found["status"] == "False" and "podwire_ipcache_prefixes is full" in found["message"]
+
+    def named() -> bool:
+        found = condition(lab, "podwire.io/PoliciesEnforced")
+        return found["status"] == "False" and "default/denied: " in found["message"]
+
+    wait(named, "the condition of the node")
+    assert "podwire_ipcache_prefixes is full" in condition(lab, "podwire.io/PoliciesEnforced")["message"]
     as_before(lab)
     remove(lab, denied, more)
     as_before(lab)

@@ -14,10 +14,18 @@ from podwire.apiserver import ApiServer, ServerConfig
 from podwire.base.aio import Backoff, Supervised, eventually
 from podwire.base.errors import ApiError, InvalidObject
 from podwire.kube import Client, resources
-from podwire.model.rule import Rule
+from podwire.model.rule import Origin, Rule
+from podwire.operator.policies import PolicyConditions
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
-from podwire.state.tables import EndpointFailureRow, EndpointPolicyRow, EndpointRow, NodeRow, Tables
+from podwire.state.tables import (
+    EndpointFailureRow,
+    EndpointPolicyRow,
+    EndpointRow,
+    NodeRow,
+    PolicyFailureRow,
+    Tables,
+)
 
 NODE = NodeRow("n1", ("172.20.0.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
 SPEC: dict[str, Any] = {"endpointSelector": {}, "ingress": [{}]}
@@ -36,6 +44,8 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.tables = Tables()
+        self.tables.nodes.put(NODE)  # an agent knows its node before all else
+        self.tables.identities.mark_ready()  # the allocator's, which is not here
         self.server = ApiServer(ServerConfig(directory=directory))
         self.port = 0
 
@@ -66,6 +76,8 @@ class World:
                 for family in sources.families:
                     group.start(f"watch {family.resource.plural}", sources.follow(self.client, family))
                 group.start("report", self.reporter.run())
+                self.conditions = PolicyConditions(self.client, parse, backoff=QUICK)
+                group.start("operate", self.conditions.run())
                 await eventually(lambda: not sources.waiting(), timeout=10, what="the first lists")
                 yield self
         finally:
@@ -103,7 +115,6 @@ def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 async def endpoints_come_change_and_go(world: World) -> None:
     tables = world.tables
-    tables.nodes.put(NODE)
     tables.endpoints.put(endpoint())
     found = await world.until("the endpoint", lambda: world.endpoint("web"))
     await world.until("its status", lambda: not world.reporter.due)
@@ -136,7 +147,6 @@ async def endpoints_come_change_and_go(world: World) -> None:
 
 
 async def the_node_tells_of_itself(world: World) -> None:
-    world.tables.nodes.put(NODE)
     found = await world.until("the node", lambda: world.found(resources.CILIUM_NODES, "n1"))
     assert {"type": "CiliumInternalIP", "ip": "10.0.1.254"} in found["spec"]["addresses"]
 
@@ -202,6 +212,78 @@ async def a_restricted_pod_is_warned_once(world: World) -> None:
         await world.until("the count", is_counted)
 
 
+async def what_earlier_versions_wrote_into_policies_goes(world: World) -> None:
+    """A condition a node, also of nodes that are gone; what others wrote there stays."""
+    kind = resources.CILIUM_NETWORK_POLICIES
+    await world.client.create(kind, policy("old", SPEC))
+    moment = "2026-01-01T00:00:00Z"
+    others = {
+        "type": "example.com/Seen",
+        "status": "True",
+        "lastTransitionTime": moment,
+        "reason": "Is",
+        "message": "",
+    }
+    gone = [others | {"type": f"podwire.io/Enforced.n{number}"} for number in range(3)]
+    wrong = others | {"type": "Valid", "status": "False"}
+    status = {"status": {"conditions": [others, *gone, wrong]}}
+    await world.client.patch(kind, "old", status, "default", subresource="status")
+
+    async def is_right() -> Any:
+        found = await world.client.get(kind, "old", "default")
+        types = [(one["type"], one["status"]) for one in found["status"]["conditions"]]
+        return found if types == [("example.com/Seen", "True"), ("Valid", "True")] else None
+
+    found = await world.until("the conditions", is_right)
+    await world.until("the end of the work", lambda: not world.conditions.due)
+    now = await world.client.get(kind, "old", "default")
+    assert now["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]  # written once
+
+
+async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
+    ours = {"type": "Ready", "status": "True", "reason": "", "message": ""}
+    spec = {"podCIDRs": list(NODE.pod_cidrs)}
+    body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": spec}
+    await world.client.create(resources.NODES, body)
+    addresses = [{"type": "InternalIP", "address": one} for one in NODE.addresses]
+    status = {"status": {"conditions": [ours], "addresses": addresses}}
+    await world.client.patch(resources.NODES, "n1", status, subresource="status")
+
+    async def told(status: str) -> Any:
+        found = (await world.client.get(resources.NODES, "n1"))["status"]["conditions"]
+        assert next(one for one in found if one["type"] == "Ready") == ours  # others' stay
+        mine = next((one for one in found if one["type"] == "podwire.io/PoliciesEnforced"), {})
+        return mine if mine.get("status") == status else None
+
+    await world.until("nothing to tell", lambda: "enforced" not in world.reporter.due)
+    assert await told("True") is None  # of a node on which all is in force
+    origins = (Origin("CiliumNetworkPolicy", "prod", "big"), Origin("NetworkPolicy", "prod", "np"))
+    world.tables.policy_failures.put(PolicyFailureRow(9, 3, "map podwire_policy is full", origins))
+    mine = await world.until("the condition", lambda: told("False"))
+    for origin in origins:
+        assert (
+            f"{origin.kind} {origin}: 3 rows of policy 9 are not in the kernel: map podwire_policy is full"
+            in mine["message"]
+        )
+    world.tables.policy_failures.delete(9)
+    await world.until("the end", lambda: told("True"))
+
+
+async def an_endpoint_that_somebody_deletes_is_made_anew(world: World) -> None:
+    world.tables.endpoints.put(endpoint(7, pod="kept", identity=77, state="ready"))
+    made = await world.until("the endpoint", lambda: world.endpoint("kept"))
+    await world.until("the telling", lambda: ("default", "kept") in world.tables.reported_endpoints)
+    await world.client.delete(resources.CILIUM_ENDPOINTS, "kept", "default")
+
+    async def is_back() -> Any:
+        shape = await world.endpoint("kept")
+        again = shape is not None and shape["metadata"]["uid"] != made["metadata"]["uid"]
+        return again and shape and shape.get("status", {}).get("identity", {}).get("id") == 77
+
+    await world.until("the endpoint's return", is_back)
+    world.tables.endpoints.delete(7)
+
+
 async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
     for name, node in (("stale", "172.20.0.1"), ("theirs", "172.20.0.2")):
         body = {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint",
@@ -209,7 +291,6 @@ async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
         await world.client.create(resources.CILIUM_ENDPOINTS, body)
         status = {"status": {"networking": {"node": node, "addressing": [{"ipv4": "10.0.2.9"}]}}}
         await world.client.patch(resources.CILIUM_ENDPOINTS, name, status, "default", subresource="status")
-    world.tables.nodes.put(NODE)
     world.tables.endpoints.mark_ready()
 
     async def is_gone() -> bool:
@@ -226,8 +307,11 @@ def test_what_a_node_tells(tmp_path: Path) -> None:
         await leftovers_of_an_earlier_life_are_deleted(world)
         await the_node_tells_of_itself(world)
         await endpoints_come_change_and_go(world)
+        await an_endpoint_that_somebody_deletes_is_made_anew(world)
+        await a_node_tells_what_is_not_in_force_on_it(world)
         await policies_are_told_whether_they_are_valid(world)
         await a_restricted_pod_is_warned_once(world)
+        await what_earlier_versions_wrote_into_policies_goes(world)
 
     run(tmp_path, test)
 
@@ -237,7 +321,6 @@ def test_the_api_away_changes_nothing_and_is_caught_up_with(tmp_path: Path) -> N
         tables = world.tables
         await world.client.create(resources.CILIUM_NETWORK_POLICIES, policy("p", SPEC))
         await world.until("the policy", lambda: len(tables.policies) == 1)
-        tables.nodes.put(NODE)
         await world.until("the node", lambda: not world.reporter.due)
         await world.server.stop()
         tables.endpoints.put(endpoint(identity=77))

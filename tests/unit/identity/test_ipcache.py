@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from podwire.identity.ipcache import Ipcache
 from podwire.model import identity
+from podwire.state.table import Watch
 from podwire.state.tables import IpcacheRow, LocalAddressRow, NodeRow, PodRow, RemoteEndpointRow, Tables
 from podwire.stores.identities import Known
 from podwire.testing.walk import Walk
@@ -65,6 +68,34 @@ def test_with_tunnels_what_is_behind_another_node_is_reached_through_it() -> Non
     assert tunnels == dict.fromkeys(
         ("10.0.2.0/24", "10.0.2.254/32", "10.0.2.1/32", "10.0.2.2/32"), "172.18.0.2"
     )
+
+
+def test_of_many_addresses_so_many_are_published_at_a_time() -> None:
+    """And it is whole only with the last: until then nobody may take what is not in it for gone."""
+    walk = made()
+    walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
+    walk.settle()
+    tables = Tables()
+    ipcache = Ipcache(tables, tunnel=False, ipv4=True, ipv6=False)
+    for table in ipcache.reads()[:-1]:
+        table.mark_ready()
+    for known in walk.tables.identities:
+        tables.identities.put(known)
+    for progress in walk.tables.progress:
+        tables.progress.put(msgspec.structs.replace(progress, identities=tables.identities.revision))
+    many = {f"10.1.{number // 250}.{number % 250}" for number in range(1000)}
+    for number, address in enumerate(sorted(many)):
+        tables.remote_endpoints.put(remote(f"web-{number}", 5000, address, "172.18.0.2"))
+    watch = Watch(*ipcache.reads())
+    ipcache.take(*watch.take())
+    sizes = []
+    more = True
+    while more:
+        assert not tables.ipcache.ready
+        more = ipcache.publish(100)
+        sizes.append(len(tables.ipcache))
+    assert tables.ipcache.ready and {f"{one}/32" for one in many} <= set(tables.ipcache.keys())
+    assert max(after - before for before, after in zip([0, *sizes], sizes, strict=False)) <= 100
 
 
 def test_precedence() -> None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
 from podwire.base.aio import cancelling, eventually
 from podwire.identity.allocate import Allocator
 from podwire.identity.ipcache import Ipcache
@@ -64,23 +66,36 @@ async def turns(count: int = 50) -> None:
         await asyncio.sleep(0)
 
 
-def test_nothing_is_said_before_everything_is_known() -> None:
+NAMED = {"toEndpoints": [{}], "toPorts": [{"ports": [{"port": "http", "protocol": "TCP"}]}]}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_nothing_is_said_before_everything_is_known(named: bool) -> None:
+    """Of other nodes' pods a policy needs only what their ports are called, and only where it names one."""
+
     async def scenario() -> None:
         tables = Tables()
         endpoint(tables, 1, "web")
         tables.endpoints.mark_ready()
-        tables.policies.put(policy("a", ingress=[{}]))
+        tables.policies.put(policy("a", ingress=[{}], **({"egress": [NAMED]} if named else {})))
+        needed = SOURCES if named else SOURCES[:-1]
         async with agent(tables, MemoryIdentities()):
-            for name in SOURCES:
+            for name in needed:
                 await turns()
                 assert not len(tables.endpoint_policies), f"before {name} is ready"
                 assert not tables.endpoint_policies.ready and not tables.policy_entries.ready
                 tables.named(name).mark_ready()
             await eventually(lambda: tables.endpoint_policies.ready, timeout=5, what="the policies")
             row = tables.endpoint_policies.get(1)
-            assert row is not None and row.enforce_ingress and not row.enforce_egress
-            for name in ("selections", "identities", "ipcache", "policy_peers", "policy_entries", "rules"):
-                await eventually(lambda name=name: tables.named(name).ready, timeout=5, what=name)  # type: ignore[misc]
+            assert row is not None and row.enforce_ingress and row.enforce_egress is named
+            if not named:  # a pod of this node is known to be it before all is known of the others
+                await eventually(
+                    lambda: tables.ipcache.keys() == ["10.0.1.1/32"], timeout=5, what="its address"
+                )
+                assert not tables.ipcache.ready
+                tables.remote_endpoints.mark_ready()
+            for table in ("selections", "identities", "ipcache", "policy_peers", "policy_entries", "rules"):
+                await eventually(lambda table=table: tables.named(table).ready, timeout=5, what=table)  # type: ignore[misc]
 
     asyncio.run(scenario())
 

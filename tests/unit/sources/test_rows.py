@@ -7,12 +7,46 @@ from typing import Any
 import pytest
 
 from podwire.base.errors import InvalidObject
-from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
-from podwire.state.tables import ContainerPort, NodeRow, SliceEndpoint
+from podwire.sources import endpoints, namespaces, nodes, objects, pods, policies, reports, services, slices
+from podwire.state.tables import (
+    ContainerPort,
+    EndpointRow,
+    NamespaceRow,
+    NodeRow,
+    PodRow,
+    RemoteEndpointRow,
+    ServiceRow,
+    SliceEndpoint,
+    SliceRow,
+)
+
+
+def namespaces_row(item: dict[str, Any]) -> NamespaceRow:
+    return namespaces.row_of(objects.of(objects.Named, item))
+
+
+def nodes_row(item: dict[str, Any], local: str) -> NodeRow:
+    return nodes.row_of(objects.of(nodes.Node, item), local)
+
+
+def pods_row(item: dict[str, Any]) -> PodRow:
+    return pods.row_of(objects.of(pods.Pod, item))
+
+
+def services_row(item: dict[str, Any]) -> ServiceRow:
+    return services.row_of(objects.of(services.Service, item))
+
+
+def slices_row(item: dict[str, Any]) -> SliceRow:
+    return slices.row_of(objects.of(slices.EndpointSlice, item))
+
+
+def endpoints_row(item: dict[str, Any]) -> RemoteEndpointRow:
+    return endpoints.row_of(objects.of(endpoints.CiliumEndpoint, item))
 
 
 def test_namespace_has_its_name_as_label() -> None:
-    row = namespaces.row_of({"metadata": {"name": "prod", "labels": {"team": "a"}}})
+    row = namespaces_row({"metadata": {"name": "prod", "labels": {"team": "a"}}})
     assert row.labels == {"kubernetes.io/metadata.name": "prod", "team": "a"}
 
 
@@ -32,10 +66,10 @@ def node(name: str = "n1") -> dict[str, Any]:
 
 
 def test_node_lists_internal_addresses_first_and_routers_of_its_pod_cidrs() -> None:
-    row = nodes.row_of(node(), "n1")
+    row = nodes_row(node(), "n1")
     assert row.addresses == ("172.20.0.1", "fd00::1", "192.0.2.1")
     assert row.router_addresses == ("10.0.1.254", "fd00:1::ffff:ffff:ffff:ffff")
-    assert row.local and not nodes.row_of(node(), "n2").local
+    assert row.local and not nodes_row(node(), "n2").local
 
 
 @pytest.mark.parametrize(
@@ -95,7 +129,7 @@ def pod(**changes: Any) -> dict[str, Any]:
 
 
 def test_pod() -> None:
-    row = pods.row_of(pod())
+    row = pods_row(pod())
     assert (row.namespace, row.name, row.node, row.phase) == ("prod", "web-7d4b9-abc", "n1", "Running")
     assert row.addresses == ("10.0.1.5", "fd00:1::5")
     assert row.ports == (ContainerPort("http", 8080, 6),)
@@ -104,7 +138,7 @@ def test_pod() -> None:
 
 
 def test_finished_pods_have_no_address() -> None:
-    assert pods.row_of(pod(status={"phase": "Succeeded"})).addresses == ()
+    assert pods_row(pod(status={"phase": "Succeeded"})).addresses == ()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +151,7 @@ def test_finished_pods_have_no_address() -> None:
     ],
 )
 def test_workload(owners: list[dict[str, Any]], workload: tuple[str, str]) -> None:
-    row = pods.row_of(pod(metadata={"ownerReferences": owners}))
+    row = pods_row(pod(metadata={"ownerReferences": owners}))
     assert (row.workload_kind, row.workload_name) == workload
 
 
@@ -127,19 +161,19 @@ def service(**spec: Any) -> dict[str, Any]:
 
 
 def test_service() -> None:
-    row = services.row_of(service(sessionAffinity="ClientIP", selector={"app": "web"}))
+    row = services_row(service(sessionAffinity="ClientIP", selector={"app": "web"}))
     assert row.cluster_addresses == ("10.96.0.5",) and row.type == "ClusterIP"
     assert row.affinity_timeout == 10800 and row.selector == {"app": "web"} and row.not_served == ()
     assert (row.ports[0].port, row.ports[0].protocol, row.ports[0].target_port) == (80, 6, "80")
 
 
 def test_headless_and_external_name_have_no_address() -> None:
-    assert services.row_of(service(clusterIP="None", clusterIPs=["None"])).cluster_addresses == ()
-    assert services.row_of(service(type="ExternalName", clusterIP="", clusterIPs=[])).cluster_addresses == ()
+    assert services_row(service(clusterIP="None", clusterIPs=["None"])).cluster_addresses == ()
+    assert services_row(service(type="ExternalName", clusterIP="", clusterIPs=[])).cluster_addresses == ()
 
 
 def test_what_is_not_served_is_named() -> None:
-    row = services.row_of(
+    row = services_row(
         service(
             type="NodePort",
             ports=[{"port": 80, "nodePort": 30080}, {"port": 81, "protocol": "SCTP", "name": "s"}],
@@ -159,7 +193,7 @@ def test_what_is_not_served_is_named() -> None:
 
 
 def test_slice() -> None:
-    row = slices.row_of(
+    row = slices_row(
         {
             "metadata": {
                 "namespace": "prod",
@@ -185,7 +219,7 @@ def test_slice() -> None:
 
 
 def test_remote_endpoint() -> None:
-    row = endpoints.row_of(
+    row = endpoints_row(
         {
             "metadata": {"namespace": "prod", "name": "web"},
             "status": {
@@ -195,7 +229,29 @@ def test_remote_endpoint() -> None:
         }
     )
     assert (row.identity, row.addresses, row.node_address) == (12345, ("10.0.2.3", "fd00::3"), "172.20.0.2")
-    assert endpoints.row_of({"metadata": {"name": "a"}}).identity == 0
+    assert endpoints_row({"metadata": {"name": "a"}}).identity == 0
+
+
+def test_a_remote_endpoint_tells_all_that_is_known_of_its_pod() -> None:
+    """What this agent writes of an endpoint, another reads: the Pod object is its own node's only."""
+    pod_row = pods_row(pod())
+    own = EndpointRow(
+        1, "prod", pod_row.name, "u1", "c", "", "", 1, "", "", *pod_row.addresses, ("k8s:app=web",), 300,
+        pod_row.ports, "ready",
+    )  # fmt: skip
+    written = reports.endpoint(own, pod_row) | {"status": reports.endpoint_status(own, None, "172.20.0.1")}
+    row = endpoints_row(written)
+    assert row == RemoteEndpointRow(
+        *("prod", pod_row.name, 300, ("10.0.1.5", "fd00:1::5"), "172.20.0.1"),
+        *((ContainerPort("http", 8080, 6),), "Deployment", "web"),
+    )
+
+
+def test_ports_that_policy_does_not_know_cost_the_endpoint_nothing() -> None:
+    ports = [{"name": "a", "port": 1}, {"name": "b", "port": 2, "protocol": "DCCP"}, {"port": 3}]
+    item = {"metadata": {"name": "a"}, "status": {"identity": {"id": 7}, "named-ports": ports}}
+    row = endpoints_row(item)
+    assert (row.identity, row.ports) == (7, (ContainerPort("a", 1, 6),))
 
 
 def test_a_wrong_policy_is_a_row_that_says_why() -> None:
@@ -212,15 +268,15 @@ def test_a_wrong_policy_is_a_row_that_says_why() -> None:
 @pytest.mark.parametrize(
     ("row_of", "item", "path"),
     [
-        (pods.row_of, pod(status={"podIPs": [{"ip": "10.0.0.300"}]}), "status.podIPs[0].ip"),
-        (pods.row_of, pod(status={"podIPs": [{"ip": "::ffff:10.0.2.3"}]}), "status.podIPs[0].ip"),
-        (pods.row_of, pod(status={"podIPs": [{"ip": "fe80::1%eth0"}]}), "status.podIPs[0].ip"),
-        (pods.row_of, pod(metadata={"labels": {"a": 1}}), "metadata.labels.a"),
-        (pods.row_of, {"metadata": {}, "spec": []}, "spec"),
-        (services.row_of, service(ports=[{"port": 70000}]), "spec.ports[0].port"),
-        (services.row_of, service(ports="x"), "spec.ports"),
-        (slices.row_of, {"metadata": {}, "addressType": "FQDN"}, "addressType"),
-        (slices.row_of, {"addressType": "IPv4", "endpoints": [{}]}, "endpoints[0].addresses"),
+        (pods_row, pod(status={"podIPs": [{"ip": "10.0.0.300"}]}), "status.podIPs[0].ip"),
+        (pods_row, pod(status={"podIPs": [{"ip": "::ffff:10.0.2.3"}]}), "status.podIPs[0].ip"),
+        (pods_row, pod(status={"podIPs": [{"ip": "fe80::1%eth0"}]}), "status.podIPs[0].ip"),
+        (pods_row, pod(metadata={"labels": {"a": 1}}), "metadata.labels.a"),
+        (pods_row, {"metadata": {}, "spec": []}, "spec"),
+        (services_row, service(ports=[{"port": 70000}]), "spec.ports[0].port"),
+        (services_row, service(ports="x"), "spec.ports"),
+        (slices_row, {"metadata": {}, "addressType": "FQDN"}, "addressType"),
+        (slices_row, {"addressType": "IPv4", "endpoints": [{}]}, "endpoints[0].addresses"),
     ],
 )
 def test_what_is_wrong_is_named_by_path(row_of: Any, item: dict[str, Any], path: str) -> None:

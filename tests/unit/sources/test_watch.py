@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.unit.sources.told import told
+
 from podwire.base.aio import Backoff, cancelling, eventually
 from podwire.base.errors import ApiError
 from podwire.kube import Event, Resource, resources
 from podwire.sources.watch import Family, Sources
-from podwire.state.tables import NodeRow, Tables
+from podwire.state.tables import NodeRow, ReportedEndpointRow, Tables
 
 
 class Streams:
@@ -18,8 +20,10 @@ class Streams:
 
     def __init__(self, *streams: list[Event | Exception]) -> None:
         self.streams = list(streams)
+        self.asked: list[tuple[Resource, str]] = []
 
-    async def watch(self, resource: Resource) -> AsyncIterator[Event]:
+    async def watch(self, resource: Resource, *, field_selector: str = "") -> AsyncIterator[Event]:
+        self.asked.append((resource, field_selector))
         for event in self.streams.pop(0) if self.streams else []:
             if isinstance(event, Exception):
                 raise event
@@ -57,11 +61,11 @@ def test_rows_follow_and_the_table_is_ready_when_synced() -> None:
     tables = Tables()
     streams = Streams(
         [
-            Event("ADDED", namespace("a")),
-            Event("ADDED", namespace("b")),
+            told("ADDED", namespace("a")),
+            told("ADDED", namespace("b")),
             SYNCED,
-            Event("MODIFIED", namespace("a", team="x")),
-            Event("DELETED", namespace("b")),
+            told("MODIFIED", namespace("a", team="x")),
+            told("DELETED", namespace("b")),
         ]
     )
     follow(
@@ -78,21 +82,25 @@ def test_a_malformed_object_is_named_and_the_rest_goes_on() -> None:
     tables = Tables()
     streams = Streams(
         [
-            Event("ADDED", namespace("good")),
-            Event("ADDED", namespace("bad", team=1)),
-            Event("ADDED", {"metadata": 5}),
-            Event("ADDED", namespace("last")),
+            told("ADDED", namespace("good")),
+            told("ADDED", namespace("bad", team=1)),
+            Event("ADDED", "", "", b"{}"),
+            Event("ADDED", "", "worse", b'{"metadata": 5}'),
+            told("ADDED", namespace("last")),
             SYNCED,
         ]
     )
     of = follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.ready)
     assert set(tables.namespaces.keys()) == {"good", "last"}
-    assert of.malformed()["Namespace bad"] == "metadata.labels.team: must be a string"
+    assert of.malformed() == {
+        "Namespace bad": "metadata.labels.team: must be a string",
+        "Namespace worse": "metadata: must be an object",
+    }
 
 
 def test_an_object_that_became_malformed_keeps_its_row() -> None:
     tables = Tables()
-    streams = Streams([Event("ADDED", namespace("a", x="1")), Event("MODIFIED", namespace("a", x=1)), SYNCED])
+    streams = Streams([told("ADDED", namespace("a", x="1")), told("MODIFIED", namespace("a", x=1)), SYNCED])
     follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.ready)
     row = tables.namespaces.get("a")
     assert row is not None and row.labels["x"] == "1"
@@ -103,8 +111,8 @@ def test_after_a_refused_stream_what_vanished_meanwhile_goes() -> None:
     refused = ApiError(403, "Forbidden", "not now")
     streams = Streams(
         [refused],
-        [Event("ADDED", namespace("a")), Event("ADDED", namespace("b")), SYNCED, refused],
-        [Event("ADDED", namespace("b")), SYNCED],
+        [told("ADDED", namespace("a")), told("ADDED", namespace("b")), SYNCED, refused],
+        [told("ADDED", namespace("b")), SYNCED],
     )
     of = follow(resources.NAMESPACES, streams, tables, lambda: tables.namespaces.keys() == ["b"])
     assert of.errors() == {}
@@ -126,6 +134,29 @@ def test_policies_are_ready_when_all_three_kinds_are() -> None:
     asyncio.run(run())
 
 
+def known_here(tables: Tables) -> None:
+    """What this node's pods need, without which other nodes' are not asked for."""
+    for table in (tables.nodes, tables.namespaces, tables.pods, tables.policies, tables.identities):
+        table.mark_ready()
+
+
+def test_other_nodes_pods_come_after_what_is_local() -> None:
+    tables, streams = Tables(), Streams([told("ADDED", endpoint("theirs", "172.20.0.2")), SYNCED])
+    all_of = sources(tables)
+
+    async def run() -> None:
+        async with cancelling("follow", all_of.follow(streams, family(all_of, resources.CILIUM_ENDPOINTS))):
+            for table in (tables.nodes, tables.namespaces, tables.pods, tables.policies):
+                table.mark_ready()
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert not streams.asked
+            tables.identities.mark_ready()
+            await eventually(lambda: tables.remote_endpoints.ready, timeout=5, what="the others")
+
+    asyncio.run(run())
+
+
 def endpoint(name: str, node: str) -> dict[str, Any]:
     status = {"identity": {"id": 300}, "networking": {"addressing": [{"ipv4": "10.0.0.1"}], "node": node}}
     return {"metadata": {"namespace": "prod", "name": name}, "status": status}
@@ -134,9 +165,47 @@ def endpoint(name: str, node: str) -> dict[str, Any]:
 def test_only_endpoints_of_other_nodes_are_remote() -> None:
     tables = Tables()
     tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
-    tables.nodes.mark_ready()
-    added = [Event("ADDED", endpoint("mine", "172.20.0.1")), Event("ADDED", endpoint("theirs", "172.20.0.2"))]
+    known_here(tables)
+    added = [told("ADDED", endpoint("mine", "172.20.0.1")), told("ADDED", endpoint("theirs", "172.20.0.2"))]
     follow(
         resources.CILIUM_ENDPOINTS, Streams([*added, SYNCED]), tables, lambda: tables.remote_endpoints.ready
     )
     assert tables.remote_endpoints.keys() == [("prod", "theirs")]
+    assert list(tables.reported_endpoints) == [ReportedEndpointRow("prod", "mine")]
+
+
+def test_an_endpoint_may_come_to_this_node_and_leave_it() -> None:
+    """A pod of a set has the name of the one before it, which ran elsewhere."""
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    tables.nodes.mark_ready()
+    all_of = sources(tables)
+    endpoints = family(all_of, resources.CILIUM_ENDPOINTS)
+    for node, here in (("172.20.0.2", False), ("172.20.0.1", True), ("172.20.0.2", False)):
+        endpoints.apply(told("MODIFIED", endpoint("db-0", node)))
+        assert (("prod", "db-0") in tables.reported_endpoints) is here
+        assert (("prod", "db-0") in tables.remote_endpoints) is not here
+    endpoints.remove(("prod", "db-0"))
+    endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.1")))
+    endpoints.remove(("prod", "db-0"))
+    assert not len(tables.reported_endpoints) and not len(tables.remote_endpoints)
+
+
+def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    all_of = sources(tables)
+    endpoints, nodes = (family(all_of, one) for one in (resources.CILIUM_ENDPOINTS, resources.NODES))
+    for name, address in (("mine", "172.20.0.7"), ("theirs", "172.20.0.2")):
+        endpoints.apply(told("ADDED", endpoint(name, address)))
+    assert len(tables.remote_endpoints) == 2
+    addresses = [{"type": "InternalIP", "address": "172.20.0.7"}]
+    nodes.apply(told("MODIFIED", {"metadata": {"name": "n1"}, "status": {"addresses": addresses}}))
+    assert tables.remote_endpoints.keys() == [("prod", "theirs")]
+    assert tables.reported_endpoints.keys() == [("prod", "mine")]
+
+
+def test_only_pods_of_this_node_are_asked_for() -> None:
+    tables, streams = Tables(), Streams([SYNCED])
+    follow(resources.PODS, streams, tables, lambda: tables.pods.ready)
+    assert streams.asked == [(resources.PODS, "spec.nodeName=n1")]
