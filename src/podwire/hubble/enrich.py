@@ -55,7 +55,7 @@ class Enricher:
         self._parties = NameCache(3)
         self._rules = NameCache(1)
         self._devices = NameCache(1)
-        self._services = ServiceIndex(tables)
+        self.services = ServiceIndex(tables)
         self.cgroups = Cgroups(cgroup, tables.endpoints)
         self._watched = (
             tables.endpoints,
@@ -71,7 +71,8 @@ class Enricher:
     @property
     def ready(self) -> bool:
         """Whether the tables hold all the names there were when the agent started."""
-        return all(table.ready for table in (*self._watched, self._tables.frontends))
+        tables = (*self._watched, self._tables.frontends)
+        return all(table.ready for table in tables) and not self.services.behind
 
     def enrich(self, columns: Columns) -> None:
         """Fill the columns of `NAMED`, and identities the kernel did not know."""
@@ -94,7 +95,9 @@ class Enricher:
             self._revisions = revisions
             for cache in (self._parties, self._rules, self._devices):
                 cache.clear()
-        self._services.refresh(self.names.number, force=swept)
+        if swept:
+            self.services.forget_numbers()
+        self.services.step()
 
     def _sweep(self) -> bool:
         """Make room for names when there is none; seldom if it does not help."""
@@ -155,7 +158,9 @@ class Enricher:
                 high = np.where(mine, columns["original_high"], high)
                 low = np.where(mine, columns["original_low"], low)
                 port = np.where(mine, columns["original_port"], port)
-            columns[f"{side}_service"][:] = self._services.look_up(high, low, port, protocol)
+            columns[f"{side}_service"][:] = self.services.look_up(
+                high, low, port, protocol, self.names.number
+            )
 
     def _party_at(self, high: Array, low: Array, number: Array, endpoint: Array, i: int) -> tuple[int, int]:
         address = addresses.unpack(address_bytes(high[i], low[i]))

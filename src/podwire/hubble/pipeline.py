@@ -93,6 +93,7 @@ class Pipeline:
     async def run(self) -> None:
         """Until cancelled."""
         async with Supervised("hubble") as group:
+            group.start("follow services", self._enricher.services.run())
             group.start("read events", self._read())
             group.start("count what was lost", self._watch_losses())
             group.start("serve flows", self.server.run())
@@ -101,6 +102,7 @@ class Pipeline:
     def drain(self) -> int:
         """Store what waits in the ring now; how many events."""
         total = 0
+        self._enricher.services.catch_up()
         while records := self._batch():
             total += records
         self.check_losses()
