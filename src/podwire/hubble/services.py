@@ -106,13 +106,13 @@ class ServiceIndex:
         """
         came: list[BackendRow] = []
         gone: dict[Key, int] = {}
-        for change in backends:
+        for count, change in enumerate(backends, 1):
             if change.old is not None:
                 del self._rows[change.old.id]
                 gone[key_of(change.old.address, change.old.port, change.old.protocol)] = NOTHING
             if change.new is not None:
                 came.append(change.new)
-            if len(gone) >= STEP:
+            if count % STEP == 0:
                 self._backends.put(gone)
                 gone = {}
                 yield
