@@ -64,13 +64,13 @@ class Server:
 
     # --- observer --------------------------------------------------------------------------------
 
-    async def _get_flows(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def _get_flows(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         await greet(context)
         try:
             query = Query(request, self._flows)
         except InvalidObject as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        async for response in query.responses():
+        async for response in query.encoded():
             yield response
 
     async def _status(self, _: Any, context: Any) -> Any:
