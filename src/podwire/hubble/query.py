@@ -57,11 +57,13 @@ class Query:
         # Who follows has no end.
         self._until = None if request.follow else _nanoseconds(request, "until")
         self._number = request.number if 0 < request.number < ALL else None
+        # Who is answered knows that what comes from now on is told.
+        self._end = self._store.end
         self._now_on = request.follow and request.number == 0 and self._since is None
 
     async def encoded(self) -> AsyncIterator[bytes]:
         """GetFlowsResponse messages as they travel. Ends unless the request follows."""
-        end = self._store.end
+        end = self._end
         first = end if self._now_on else self._store.first
         losses = _Losses(self._flows, first)
         if not self._now_on:

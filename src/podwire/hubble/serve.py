@@ -65,11 +65,13 @@ class Server:
     # --- observer --------------------------------------------------------------------------------
 
     async def _get_flows(self, request: Any, context: Any) -> AsyncIterator[bytes]:
-        await greet(context)
         try:
+            # Before the greeting: who has that, and follows, gets what happens from then on.
             query = Query(request, self._flows)
         except InvalidObject as error:
+            await greet(context)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await greet(context)
         async for response in query.encoded():
             yield response
 
