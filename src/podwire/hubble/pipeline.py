@@ -173,6 +173,7 @@ class Pipeline:
             patience = NAMES_AFTER_BUSY if self.reader.waiting() > BUSY else NAMES_AFTER
             if time.monotonic() - started > patience:
                 break
+            self._enricher.follow()
             await asyncio.sleep(PACE)
         while True:
             await self._until_readable()
