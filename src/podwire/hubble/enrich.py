@@ -54,7 +54,7 @@ class Enricher:
     ) -> None:
         self.names = Interner(capacity, used)
         self._tables = tables
-        self._parties = NameCache(3)
+        self._parties = NameCache(3, bits=15)  # thousands of pods and few that share a slot
         self._rules = NameCache(1)
         self._devices = NameCache(1)
         self.services = ServiceIndex(tables)

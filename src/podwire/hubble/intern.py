@@ -74,12 +74,12 @@ class Interner:
 class NameCache:
     """Direct-mapped: keys of `words` 64-bit words → two numbers. Exact: a key is compared whole."""
 
-    SLOTS = 1 << 13
-
-    def __init__(self, words: int) -> None:
-        self.keys = np.zeros((words, self.SLOTS), dtype="u8")
-        self._filled = np.zeros(self.SLOTS, dtype=bool)
-        self.values = np.zeros((2, self.SLOTS), dtype="u4")
+    def __init__(self, words: int, bits: int = 13) -> None:
+        slots = 1 << bits
+        self._shift = np.uint64(64 - bits)
+        self.keys = np.zeros((words, slots), dtype="u8")
+        self._filled = np.zeros(slots, dtype=bool)
+        self.values = np.zeros((2, slots), dtype="u4")
         # Odd random factors: nobody outside can choose addresses that share a slot.
         random = np.random.default_rng()
         self._factors = random.integers(1, 1 << 63, size=words, dtype="u8") * np.uint64(2) + np.uint64(1)
@@ -103,7 +103,7 @@ class NameCache:
             mixed ^= word * factor
             mixed ^= mixed >> np.uint64(29)
             mixed *= factor
-        slots = (mixed >> np.uint64(64 - 13)).astype(np.intp)
+        slots = (mixed >> self._shift).astype(np.intp)
         hit = self._filled[slots]
         for word, known in zip(key, self.keys, strict=True):
             hit &= known[slots] == word

@@ -24,7 +24,7 @@ from podwire.state.tables import BackendRow, FrontendRow, Tables
 
 Array = NDArray[Any]
 # Rows, and backends of frontends, taken over in one step: some milliseconds.
-STEP = 1024
+STEP = 512
 
 
 class ServiceIndex:
