@@ -17,6 +17,7 @@ from typing import Any
 import hypothesis
 import pytest
 from tests.patience import within
+from tests.slowcallbacks import longest_callback, slow_callbacks
 
 from podwire.bpf import probe
 from podwire.testing import leaks, whose
@@ -136,9 +137,26 @@ def cgroup2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
+def _folder(item: pytest.Item) -> tuple[str, ...]:
+    return Path(item.path).relative_to(Path(__file__).parent).parts[:-1]
+
+
 def _place(item: pytest.Item) -> int:
-    folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
+    folder = (*_folder(item), "")[0]
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test in whose loop a callback takes too long fails, unless it says why it may."""
+    limit = longest_callback(_folder(item))
+    if limit is None or item.get_closest_marker("holds_the_loop"):
+        return (yield)
+    with slow_callbacks(within(limit)) as slow:
+        result = yield
+    if slow:
+        raise AssertionError("the event loop was held by " + "; ".join(slow))
+    return result
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ def queries() -> list[tuple[str, float]]:
         def work() -> int:
             rows = np.arange(store.end - 8192, store.end)
             for at in range(0, len(rows), 256):
-                for _ in messages.responses(rows[at : at + 256]):
+                for _ in messages.encoded(rows[at : at + 256]):
                     pass
             return len(rows)
 

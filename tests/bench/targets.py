@@ -191,6 +191,33 @@ TARGETS: tuple[Target, ...] = (
         "events/s",
         at_least=True,
     ),
+    Target("flows", "a flow's message, whole", "flows: message, whole", 8_000, "ns/flow"),
+    Target(
+        "flows", "a flow's message, as hubble prints", "flows: message, as hubble prints", 5_000, "ns/flow"
+    ),
+    Target(
+        "naming",
+        "30k services × 10, one endpoint changes: name right",
+        "naming: services: one endpoint changed, name right, longest",
+        100,
+        "ms",
+    ),
+    Target(
+        "naming",
+        "the same, longest step under 100k flows/s",
+        "naming: services: longest step under flows",
+        20,
+        "ms",
+    ),
+    Target("naming", "the same, longest step at start", "naming: services: start, longest step", 20, "ms"),
+    Target(
+        "naming",
+        "flows stored while 20 pods change a second",
+        "naming: names: 20 pods change a second",
+        500_000,
+        "events/s",
+        at_least=True,
+    ),
     Target(
         "flows",
         "flows, cost on connect-request-close",

@@ -100,7 +100,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = ""
     hubble_flow_capacity: Annotated[
         int, Meta(description="flows kept in memory", ge=1024, le=ENTRIES_MAX)
-    ] = 1 << 20
+    ] = 1 << 18
     ct_max: Annotated[int, Meta(description="connections tracked", ge=1024, le=ENTRIES_MAX)] = 65536
     ct_overflow_max: Annotated[
         int,

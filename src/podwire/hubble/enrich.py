@@ -4,8 +4,8 @@ Each name a flow has (who is at either end, the service, the rule that decided, 
 one more column of small numbers that stand for interned values (`hubble.intern`). Names are looked
 up when the flow is stored: a pod deleted later still has its name in the flows it made.
 
-Work per batch is a few array operations; Python runs for what was not seen lately, and anew after
-a table changed.
+Work per batch is a few array operations; Python runs for what was not seen lately, and anew for what
+a changed row concerns (`hubble.stale`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from podwire.base import addresses
 from podwire.hubble.cgroups import Cgroups
 from podwire.hubble.decode import Columns, address_bytes, address_words
 from podwire.hubble.intern import NOTHING, Interner, NameCache
+from podwire.hubble.prefixes import Prefixes
 from podwire.hubble.services import ServiceIndex
+from podwire.hubble.stale import Changed
 from podwire.model import identity as identities
 from podwire.model.flow import NO_PARTY, Decision, Interface, Party, Reply
 from podwire.model.labels import CLUSTER, Labels, namespace_of, values
@@ -52,12 +54,20 @@ class Enricher:
     ) -> None:
         self.names = Interner(capacity, used)
         self._tables = tables
-        self._parties = NameCache(3)
+        self._parties = NameCache(3, bits=15)  # thousands of pods and few that share a slot
         self._rules = NameCache(1)
         self._devices = NameCache(1)
-        self._services = ServiceIndex(tables)
+        self.services = ServiceIndex(tables)
         self.cgroups = Cgroups(cgroup, tables.endpoints)
-        self._watched = (
+        self._prefixes = Prefixes()
+        self._changed = Changed(tables, self._prefixes)
+        self._sweep_pause = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the tables hold all the names there were when the agent started."""
+        tables = self._tables
+        needed = (
             tables.endpoints,
             tables.pods,
             tables.remote_endpoints,
@@ -65,18 +75,13 @@ class Enricher:
             tables.ipcache,
             tables.nodes,
             tables.rules,
+            tables.frontends,
         )
-        self._revisions: tuple[int, ...] = ()
-        self._sweep_pause = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether the tables hold all the names there were when the agent started."""
-        return all(table.ready for table in (*self._watched, self._tables.frontends))
+        return all(table.ready for table in needed) and not (self.services.behind or self._changed.behind)
 
     def enrich(self, columns: Columns) -> None:
         """Fill the columns of `NAMED`, and identities the kernel did not know."""
-        self._refresh()
+        self.follow()
         self._place_sockets(columns)
         _nobody(columns)
         self._name_parties(columns)
@@ -89,14 +94,20 @@ class Enricher:
             (devices,), lambda i: (self._interface(int(devices[i])), 0)
         )[0]
 
-    def _refresh(self) -> None:
-        revisions = tuple(table.revision for table in self._watched)
-        swept = self._sweep()
-        if revisions != self._revisions or swept:
-            self._revisions = revisions
+    def follow(self) -> None:
+        """Forget what the tables made wrong, and take over a piece of what they say new."""
+        stale = self._changed.take()
+        if self._sweep():
             for cache in (self._parties, self._rules, self._devices):
                 cache.clear()
-        self._services.refresh(self.names.number, force=swept)
+            self.services.forget_numbers()
+        elif stale is not None:
+            stale.forget_parties(self._parties)
+            if stale.devices:
+                self._devices.clear()
+            if stale.rules or stale.everything:
+                self._rules.clear()
+        self.services.step()
 
     def _sweep(self) -> bool:
         """Make room for names when there is none; seldom if it does not help."""
@@ -140,7 +151,8 @@ class Enricher:
             inside = (~outside).astype("u8")
             rest = number.astype("u8") << np.uint64(16) | endpoint
             found = self._parties.look_up(
-                (high * inside, low * inside, rest), partial(self._party_at, high, low, number, endpoint)
+                (high * inside, low * inside, rest),
+                partial(self._party_at, high * inside, low * inside, number, endpoint),
             )
             columns[f"{side}_party"][:] = found[0]
             columns[f"{side}_identity"][:] = found[1]
@@ -157,7 +169,9 @@ class Enricher:
                 high = np.where(mine, columns["original_high"], high)
                 low = np.where(mine, columns["original_low"], low)
                 port = np.where(mine, columns["original_port"], port)
-            columns[f"{side}_service"][:] = self._services.look_up(high, low, port, protocol)
+            columns[f"{side}_service"][:] = self.services.look_up(
+                high, low, port, protocol, self.names.number
+            )
 
     def _party_at(self, high: Array, low: Array, number: Array, endpoint: Array, i: int) -> tuple[int, int]:
         address = addresses.unpack(address_bytes(high[i], low[i]))
@@ -168,7 +182,9 @@ class Enricher:
         """Who `address` is, and its identity; `number` and `endpoint_id` as the kernel knew them."""
         endpoint = self._tables.endpoints.get(endpoint_id) if endpoint_id else None
         if endpoint is None and address:
-            endpoint = next(iter(self._tables.endpoints.by("address", address)), None)
+            endpoint = min(
+                self._tables.endpoints.by("address", address), key=lambda row: row.id, default=None
+            )
         pod = self._pod(address, endpoint)
         namespace = endpoint.namespace if endpoint else pod.namespace if pod else ""
         name = endpoint.pod if endpoint else pod.name if pod else ""
@@ -195,9 +211,11 @@ class Enricher:
             return self._tables.pods.get((endpoint.namespace, endpoint.pod))
         # An address may be a finished pod's as well; a node's address is no pod's.
         pods = [row for row in self._tables.pods.by("address", address) if not row.host_network]
+        # What several have is one's all the same: names that are remembered and a fresh look agree.
         if pods:
-            return min(pods, key=lambda row: row.phase in _ENDED)
-        return next(iter(self._tables.remote_endpoints.by("address", address)), None)
+            return min(pods, key=lambda row: (row.phase in _ENDED, row.namespace, row.name))
+        elsewhere = self._tables.remote_endpoints.by("address", address)
+        return min(elsewhere, key=lambda row: (row.namespace, row.name), default=None)
 
     def _labels(self, number: int) -> Labels:
         row = self._tables.identities.get(number)
@@ -207,11 +225,8 @@ class Enricher:
         """Of an address the kernel did not look up: the longest prefix of the ipcache."""
         if not address:
             return identities.UNKNOWN
-        for network in addresses.containing(address):
-            row = self._tables.ipcache.get(str(network))
-            if row is not None:
-                return row.identity
-        return identities.UNKNOWN
+        row = self._tables.ipcache.get(addresses.exact(address))
+        return row.identity if row is not None else self._prefixes.longest(address)
 
     def _decision(self, rule: int) -> int:
         row = self._tables.rules.get(rule) if rule else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from podwire.hubble.intern import Interner
 from podwire.hubble.store import Store
+from podwire.hubble.wire import Kept
 from podwire.model.labels import Labels
 from podwire.state.tables import Tables
 
@@ -54,6 +55,7 @@ class Flows:
         self.name = name
         self.cluster = cluster
         self.node = f"{cluster}/{name}"
+        self.kept = Kept()
         self.ids = FlowIds(self.node, _BOOT_ID.read_text().strip())
 
     def value(self, number: Any) -> Any:

@@ -74,18 +74,27 @@ class Interner:
 class NameCache:
     """Direct-mapped: keys of `words` 64-bit words → two numbers. Exact: a key is compared whole."""
 
-    SLOTS = 1 << 13
-
-    def __init__(self, words: int) -> None:
-        self._keys = np.zeros((words, self.SLOTS), dtype="u8")
-        self._filled = np.zeros(self.SLOTS, dtype=bool)
-        self._values = np.zeros((2, self.SLOTS), dtype="u4")
+    def __init__(self, words: int, bits: int = 13) -> None:
+        slots = 1 << bits
+        self._shift = np.uint64(64 - bits)
+        self.keys = np.zeros((words, slots), dtype="u8")
+        self._filled = np.zeros(slots, dtype=bool)
+        self.values = np.zeros((2, slots), dtype="u4")
         # Odd random factors: nobody outside can choose addresses that share a slot.
         random = np.random.default_rng()
         self._factors = random.integers(1, 1 << 63, size=words, dtype="u8") * np.uint64(2) + np.uint64(1)
 
+    @property
+    def filled(self) -> int:
+        """How many keys are known."""
+        return int(self._filled.sum())
+
     def clear(self) -> None:
         self._filled[:] = False
+
+    def forget(self, which: Array) -> None:
+        """The slots for which `which` is true; made from `keys` and `values`, which are by slot."""
+        self._filled &= ~which
 
     def look_up(self, key: tuple[Array, ...], resolve: Callable[[int], tuple[int, int]]) -> Array:
         """(2, n) numbers for `n` keys; `resolve(i)` says them for the key at index i."""
@@ -94,11 +103,11 @@ class NameCache:
             mixed ^= word * factor
             mixed ^= mixed >> np.uint64(29)
             mixed *= factor
-        slots = (mixed >> np.uint64(64 - 13)).astype(np.intp)
+        slots = (mixed >> self._shift).astype(np.intp)
         hit = self._filled[slots]
-        for word, known in zip(key, self._keys, strict=True):
+        for word, known in zip(key, self.keys, strict=True):
             hit &= known[slots] == word
-        values: Array = self._values[:, slots]
+        values: Array = self.values[:, slots]
         if not hit.all():
             self._resolve(key, slots, np.flatnonzero(~hit), values, resolve)
         return values
@@ -119,7 +128,7 @@ class NameCache:
             pair = known.get(words)
             if pair is None:
                 pair = known[words] = resolve(index)
-                self._keys[:, slot] = words
-                self._values[:, slot] = pair
+                self.keys[:, slot] = words
+                self.values[:, slot] = pair
                 self._filled[slot] = True
             values[0, index], values[1, index] = pair

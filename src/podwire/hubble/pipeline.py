@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from podwire.hubble.flows import Flows
 from podwire.hubble.read import Accounts, Loss, LossReason, Reader, Records, RingLike, StatsReader
 from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
+from podwire.hubble.services import ServiceIndex
 from podwire.hubble.store import BYTES_PER_FLOW, Store
 from podwire.state.tables import Tables
 
@@ -40,6 +42,8 @@ NAMES_AFTER_BUSY = 1.0
 BUSY = 1 << 20  # bytes that wait
 # A batch that cannot be stored is tried again in parts of so many records.
 RETRIED = 64
+# Records stored in one step of the event loop.
+PART = 1024
 COMPLAIN_EVERY = 60.0
 log = logging.getLogger(__name__)
 
@@ -90,9 +94,15 @@ class Pipeline:
         self._boot_to_wall = boot_to_wall()
         self._complained = -COMPLAIN_EVERY
 
+    @property
+    def services(self) -> ServiceIndex:
+        """The names of services, which follow their tables."""
+        return self._enricher.services
+
     async def run(self) -> None:
         """Until cancelled."""
         async with Supervised("hubble") as group:
+            group.start("follow services", self.services.run())
             group.start("read events", self._read())
             group.start("count what was lost", self._watch_losses())
             group.start("serve flows", self.server.run())
@@ -101,6 +111,7 @@ class Pipeline:
     def drain(self) -> int:
         """Store what waits in the ring now; how many events."""
         total = 0
+        self.services.catch_up()
         while records := self._batch():
             total += records
         self.check_losses()
@@ -134,6 +145,12 @@ class Pipeline:
         if time.monotonic() - self._complained > COMPLAIN_EVERY:
             self._complained = time.monotonic()
             log.error("%d events could not be stored", len(rest), exc_info=failure)
+
+    def take_in_parts(self, records: Records) -> Iterator[None]:
+        """The same, and a step ends at each part: names that are all new take 10 µs each."""
+        for start in range(0, len(records), PART):
+            self.take_what_can_be_read(records[start : start + PART])
+            yield
 
     def check_losses(self) -> None:
         """Tell the store what the kernel lost since this was last asked."""
@@ -171,6 +188,7 @@ class Pipeline:
             patience = NAMES_AFTER_BUSY if self.reader.waiting() > BUSY else NAMES_AFTER
             if time.monotonic() - started > patience:
                 break
+            self._enricher.follow()
             await asyncio.sleep(PACE)
         while True:
             await self._until_readable()
@@ -182,7 +200,8 @@ class Pipeline:
         records = self.reader.read()
         if len(records):
             await self._enricher.cgroups.learn(records["cgroup"])
-            self.take_what_can_be_read(records)
+            for _ in self.take_in_parts(records):
+                await asyncio.sleep(0)
         return len(records)
 
     async def _until_readable(self) -> None:

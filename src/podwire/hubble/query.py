@@ -57,11 +57,13 @@ class Query:
         # Who follows has no end.
         self._until = None if request.follow else _nanoseconds(request, "until")
         self._number = request.number if 0 < request.number < ALL else None
+        # Who is answered knows that what comes from now on is told.
+        self._end = self._store.end
         self._now_on = request.follow and request.number == 0 and self._since is None
 
-    async def responses(self) -> AsyncIterator[Any]:
-        """GetFlowsResponse messages. Ends unless the request follows."""
-        end = self._store.end
+    async def encoded(self) -> AsyncIterator[bytes]:
+        """GetFlowsResponse messages as they travel. Ends unless the request follows."""
+        end = self._end
         first = end if self._now_on else self._store.first
         losses = _Losses(self._flows, first)
         if not self._now_on:
@@ -73,7 +75,7 @@ class Query:
                 yield response
             return
         for response in losses.told():
-            yield response
+            yield response.SerializeToString()
 
     # --- which rows ------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class Query:
             passed &= columns["time"] <= self._until
         return passed
 
-    async def _followed(self, cursor: int, losses: _Losses) -> AsyncIterator[Any]:
+    async def _followed(self, cursor: int, losses: _Losses) -> AsyncIterator[bytes]:
         store = self._store
         while True:
             # What is lost now and may not be told yet is told in a moment, whether more comes or not.
@@ -131,14 +133,14 @@ class Query:
                     break
                 cursor = start + len(columns["time"])
             for response in losses.told(every=LOSS_INTERVAL):
-                yield response
+                yield response.SerializeToString()
 
-    async def _send(self, rows: Rows, losses: _Losses) -> AsyncIterator[Any]:
+    async def _send(self, rows: Rows, losses: _Losses) -> AsyncIterator[bytes]:
         for at in range(0, len(rows), _AT_ONCE):
             part = rows[at : at + _AT_ONCE]
             stored = part[part >= self._store.first]
             losses.overwritten += len(part) - len(stored)
-            for response in self._messages.responses(stored):
+            for response in self._messages.encoded(stored):
                 yield response
             await asyncio.sleep(0)
 

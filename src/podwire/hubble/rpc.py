@@ -116,6 +116,8 @@ async def _boundary(method: Callable[..., Any], context: Any) -> AsyncIterator[N
 
 
 def _serialize(message: Any) -> bytes:
+    if isinstance(message, bytes):  # made as it travels
+        return message
     raw: bytes = message.SerializeToString()
     return raw
 

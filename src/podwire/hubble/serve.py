@@ -66,13 +66,15 @@ class Server:
 
     # --- observer --------------------------------------------------------------------------------
 
-    async def _get_flows(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        await greet(context)
+    async def _get_flows(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         try:
+            # Before the greeting: who has that, and follows, gets what happens from then on.
             query = Query(request, self._flows)
         except InvalidObject as error:
+            await greet(context)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        async for response in query.responses():
+        await greet(context)
+        async for response in query.encoded():
             yield response
 
     async def _status(self, _: Any, context: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -121,6 +121,11 @@ class Store:
         lists = [column[places].tolist() for column in self._columns.values()]
         for values in zip(*lists, strict=True):
             yield dict(zip(COLUMNS, values, strict=True))
+
+    def pick(self, numbers: Array, names: Iterable[str]) -> Columns:
+        """Copies of some columns of rows by number, which must be there."""
+        places = numbers % self.capacity
+        return {name: self._columns[name][places] for name in names}
 
     async def wait(self, row: int) -> None:
         """Until a row numbered `row` or later is there, or something was lost meanwhile."""

@@ -227,6 +227,19 @@ class Changes(Generic[Row]):
         self._told_ready = self.table.ready
         return Batch(changes, self.table.ready, self.table.revision)
 
+    @property
+    def pending_rows(self) -> int:
+        """How many keys changed since the last `take` or `drain`."""
+        return len(self._latest)
+
+    def drain(self) -> Iterator[Change[Row]]:
+        """What changed up to now, as `take` gives it, but worked out row by row as it is asked for: for
+        who takes over hundreds of thousands in steps. What changes meanwhile is for the next time."""
+        before, latest = self._before, self._latest
+        self._before, self._latest = {}, {}
+        self._told_ready = self.table.ready
+        return (Change(key, before[key], new) for key, new in latest.items() if before[key] != new)
+
     async def next(self) -> Batch[Row]:
         """Wait until something changed (or the table became ready), then `take`."""
         if self._woken is None:

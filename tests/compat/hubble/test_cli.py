@@ -134,7 +134,7 @@ def test_status(run, form: str) -> None:
     if form == "compact":
         assert theirs[1].splitlines()[:2] == ours[1].splitlines()[:2]
         assert "Healthcheck (via unix://" in theirs[1]
-        assert "Current/Max Flows: 12/1,048,576" in theirs[1]
+        assert "Current/Max Flows: 12/262,144" in theirs[1]
     else:
         assert json.loads(theirs[1]).keys() == json.loads(ours[1]).keys()
 

@@ -71,7 +71,7 @@ def test_flows_of_all_nodes_in_order_and_a_node_that_is_away(
 
     status = ask(program, relay, "status").stdout
     assert "Connected Nodes: 2/2" in status
-    assert "Current/Max Flows: 24/2,097,152" in status
+    assert "Current/Max Flows: 24/524,288" in status
     listed = ask(program, relay, "list", "nodes").stdout
     assert [line.split()[:2] for line in listed.splitlines()[1:]] == [
         ["default/n1", "Connected"],

@@ -97,8 +97,10 @@ def test_random_records(pipeline: Pipeline, chance: random.Random) -> None:
         records["cpu"], records["sequence"] = batch % 4, np.arange(500) + 1
         pipeline.take(records)
         rows = np.arange(pipeline.store.end - 500, pipeline.store.end)
-        for response in Messages(pipeline.flows).responses(rows):
-            response.SerializeToString()
+        messages = Messages(pipeline.flows)
+        # What is put together from parts that were kept is what is made message by message.
+        for raw, response in zip(messages.encoded(rows), messages.responses(rows), strict=True):
+            assert observer_pb2.GetFlowsResponse.FromString(raw) == response
         for row in chance.sample(rows.tolist(), 5):
             found = pipeline.explain_json(Messages(pipeline.flows).flow(row).uuid)
             assert found is not None and found["text"]
@@ -121,10 +123,10 @@ def test_random_requests(pipeline: Pipeline, chance: random.Random) -> None:
 
 
 async def answer(query: Query, follow: bool) -> None:
-    responses = query.responses()
+    responses = query.encoded()
     if not follow:
-        async for response in responses:
-            response.SerializeToString()
+        async for raw in responses:
+            observer_pb2.GetFlowsResponse.FromString(raw)
     await responses.aclose()  # type: ignore[attr-defined]
 
 

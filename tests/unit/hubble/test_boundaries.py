@@ -38,7 +38,8 @@ GET_FLOWS = "/observer.Observer/GetFlows"
 def answers(pipeline: Pipeline, **fields: Any) -> list[Any]:
     async def main() -> list[Any]:
         request = observer_pb2.GetFlowsRequest(**fields)
-        return [each async for each in Query(request, pipeline.flows).responses()]
+        query = Query(request, pipeline.flows)
+        return [observer_pb2.GetFlowsResponse.FromString(raw) async for raw in query.encoded()]
 
     return asyncio.run(main())
 
@@ -247,7 +248,7 @@ def test_a_fault_in_one_answer_ends_that_answer(
         async with serving(sampled, Address(socket=str(tmp_path / "s"))) as channel:
             request = observer_pb2.GetFlowsRequest(number=5)
             with monkeypatch.context() as patched:
-                patched.setattr(Messages, "responses", broken)
+                patched.setattr(Messages, "encoded", broken)
                 patched.setattr("podwire.hubble.serve.Server.status", broken)
                 for answer in (
                     stream(channel, GET_FLOWS, request, observer_pb2.GetFlowsResponse).read(),

@@ -32,7 +32,8 @@ def request(pipeline: Pipeline, since: int | None = None, until: int | None = No
 
 def answer(pipeline: Pipeline, wanted: Any) -> list[Any]:
     async def main() -> list[Any]:
-        return [response async for response in Query(wanted, pipeline.flows).responses()]
+        query = Query(wanted, pipeline.flows)
+        return [observer_pb2.GetFlowsResponse.FromString(raw) async for raw in query.encoded()]
 
     return asyncio.run(main())
 
@@ -95,8 +96,8 @@ def follow(pipeline: Pipeline, wanted: Any, count: int, work: Any) -> list[Any]:
         found: list[Any] = []
 
         async def read() -> None:
-            async for response in Query(wanted, pipeline.flows).responses():
-                found.append(response)
+            async for raw in Query(wanted, pipeline.flows).encoded():
+                found.append(observer_pb2.GetFlowsResponse.FromString(raw))
                 if len(found) == count:
                     return
 
