@@ -116,7 +116,7 @@ class InKernel:
                 IpcacheRow(f"{place}/{32 if '.' in place else 128}", number, "node") for place in places
             ]
         self._put("podwire_policy", map(rows.policy_entry, entries))
-        self._put("podwire_policy_peers", map(rows.policy_peer, peers))
+        self._put("podwire_policy_peers", [rows.policy_peers(peers)])
         self._put("podwire_ipcache", map(rows.ipcache_exact, known))
         self._put("podwire_ipcache_prefixes", map(rows.ipcache_prefix, known))
 

@@ -235,6 +235,16 @@ async def unbroken(work: Callable[[], T]) -> T:
     return running.result()
 
 
+async def in_slices(steps: Iterator[None], most: float = 0.02) -> None:
+    """Take all `steps`, and let others run after each `most` seconds of them."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + most
+    for _ in steps:
+        if clock() >= until:
+            await asyncio.sleep(0)
+            until = clock() + most
+
+
 class Room:
     """At most `most` at once; whoever finds no room is told, and the log is, more and more seldom."""
 

@@ -15,6 +15,7 @@ import msgspec
 from podwire.abi import enums, structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
+from podwire.datapath import rows
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -49,13 +50,14 @@ class Missing(msgspec.Struct, frozen=True):
 def of(mirrors: Mirrors) -> Missing:
     """What is missing now."""
     why = {}
-    peers = set()
-    for name in (POLICY, PEERS):
-        for key, error in mirrors[name].failures.items():
-            kind = structs.PolicyKey if name == POLICY else structs.PolicyPeerKey
-            row = kind.unpack(key)
-            peers.add((row.policy, row.direction))
-            why[PEERS_MISSING] = str(error)
+    peers: set[tuple[int, int]] = set()
+    for key, error in mirrors[POLICY].failures.items():
+        row = structs.PolicyKey.unpack(key)
+        peers.add((row.policy, row.direction))
+        why[PEERS_MISSING] = str(error)
+    for key, error in mirrors[PEERS].failures.items():
+        peers.add(rows.peer_place(key)[0])
+        why[PEERS_MISSING] = str(error)
     mistaken: set[tuple[int, int]] = set()
     count = 0
     for name in (LOCAL, ADDRESS, PREFIX):
@@ -134,8 +136,8 @@ def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number
 
 
 def _held_class(mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
-    raw = mirrors[PEERS].held.get(structs.PolicyPeerKey(policy, number, direction).pack())
-    return U32.unpack(raw) if raw is not None else int(enums.PolicyClass.ANY)
+    raw = mirrors[PEERS].held.get(rows.peer_key(policy, direction, number))
+    return rows.peer_classes(raw)[number % rows.PEER_SPAN] if raw is not None else int(enums.PolicyClass.ANY)
 
 
 def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -149,7 +151,7 @@ def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     found = {}
     for key, value in ({**mirrors[PEERS].held, **work}).items() if classes else ():
         if key[:4] in policies:  # before all of it is unpacked: there may be many
-            peer = structs.PolicyPeerKey.unpack(key)
-            if (peer.policy, peer.direction, U32.unpack(value)) in classes:
+            place, _ = rows.peer_place(key)
+            if any((*place, one) in classes for one in rows.peer_classes(value)):
                 found[key] = value
     return found

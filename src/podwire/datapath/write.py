@@ -26,6 +26,7 @@ from podwire.datapath.epochs import Epochs
 from podwire.datapath.flush import Grow
 from podwire.datapath.leaving import Leaving
 from podwire.datapath.mirror import Mirror, Target
+from podwire.datapath.peers import PeersMirror
 from podwire.datapath.switching import Switching
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, Tables
@@ -70,8 +71,12 @@ class Writer:
         self.synced = False  # everything the ready tables say is in the kernel
         self._grow = grow
         self._mirrors = {
-            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL) for name in ORDER
+            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL)
+            for name in ORDER
+            if name != missing.PEERS
         }
+        peers = maps.target(missing.PEERS)
+        self._mirrors[missing.PEERS] = PeersMirror(missing.PEERS, peers, tables.policy_peers)
         self._epochs = Epochs(maps.target("podwire_state"))
         self._switching = Switching(tables, self._mirrors)
         self._leaving = Leaving(self._mirrors)
@@ -168,8 +173,8 @@ class Writer:
         """Tell the mirrors what the changed rows want."""
         entries, peers, ipcache, backends, frontends, nodes, local, devices, policies, endpoints = batches
         want = self._want
-        self._leaving.note("podwire_policy", entries, rows.policy_entry)
-        self._leaving.note("podwire_policy_peers", peers, rows.policy_peer)
+        self._leaving.note(entries, rows.policy_entry)
+        self._leaving.note_peers(peers)
         if self._leaving:  # peers come and go with the identities while their policy stays
             self._leaving.release(self._wanted_policies())
         want("podwire_ipcache", ipcache, rows.ipcache_exact)

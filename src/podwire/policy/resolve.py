@@ -12,7 +12,7 @@ Pure: no I/O, no clock. The same arguments give the same numbers and entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -58,23 +58,16 @@ class Prepared(NamedTuple):
     restricts: frozenset[Direction]  # and what it does not allow in these is denied
 
 
-def select(
-    prepared: Iterable[Prepared], labels: Labels, localhost: Prepared | None = None
-) -> tuple[Prepared, ...]:
-    """The rules that an endpoint with `labels` obeys, and the one that nobody wrote."""
-    matching: dict[Selector, bool] = {}
-    chosen: list[Prepared] = []
-    ingress = False
-    for one in prepared:
-        matches = matching.get(one.subject)
-        if matches is None:
-            matches = matching[one.subject] = one.subject.matches(labels)
-        if matches:
-            chosen.append(one)
-            ingress = ingress or Direction.INGRESS in one.enforced
-    if ingress:
-        chosen.append(localhost or PREPARED_LOCALHOST)
-    return tuple(chosen)
+def select(prepared: Iterable[Prepared], labels: Labels) -> list[Prepared]:
+    """The rules that select an endpoint with `labels`, asked one by one."""
+    return [one for one in prepared if one.subject.matches(labels)]
+
+
+def obeyed(selecting: Sequence[Prepared], localhost: Prepared | None = None) -> tuple[Prepared, ...]:
+    """The rules that an endpoint obeys which these select: with the one that nobody wrote."""
+    if any(Direction.INGRESS in one.enforced for one in selecting):
+        return (*selecting, localhost or PREPARED_LOCALHOST)
+    return tuple(selecting)
 
 
 def rule_content(origin: Origin, direction: Direction, effect: Effect, spec: int, index: int) -> bytes:
@@ -151,9 +144,8 @@ _NO_NAMES: Resolution = ()
 
 
 class Assigned(NamedTuple):
-    """Identity → mask, identity → class, and what each class is."""
+    """Identity → class, and what each class is."""
 
-    masks: dict[int, int]
     peers: dict[int, int]
     classes: dict[int, tuple[int, Resolution]]
 
@@ -209,7 +201,7 @@ class Side:
         else:
             self.terms[position] = term._replace(meaning=term.resolved(own), names=())
 
-    def members(self, selected: Callable[[Selector], frozenset[int]]) -> dict[int, int]:
+    def members(self, selected: Callable[[Selector], Set[int]]) -> dict[int, int]:
         """Identity → mask of the clauses that name it, for all that any clause names."""
         masks: dict[int, int] = {}
         for selector, mask in self.selectors.items():
@@ -245,6 +237,10 @@ class Side:
             self._numbers[mask] = made
         return made
 
+    def mask_of(self, peer_class: int) -> int:
+        """The clauses that name the identities of a class."""
+        return self._classes[peer_class][0] if peer_class else 0
+
     def chosen(self, mask: int) -> list[Term]:
         """The clauses of a mask, in order."""
         terms = self.terms
@@ -261,7 +257,7 @@ class Side:
         return flatten(meanings, self.restricted, self.default_rule)
 
     def assign(
-        self, selected: Callable[[Selector], frozenset[int]], named: Mapping[int, NamedPorts], salt: int = 0
+        self, selected: Callable[[Selector], Set[int]], named: Mapping[int, NamedPorts], salt: int = 0
     ) -> Assigned:
         """The class of every identity that some clause names. Raises Collision."""
         masks = self.members(selected)
@@ -270,7 +266,7 @@ class Side:
             distinct = {id(mask): mask for mask in masks.values()}
             numbers = {place: self.class_of(mask, _NO_NAMES, salt) for place, mask in distinct.items()}
             classes = {numbers[place]: (mask, _NO_NAMES) for place, mask in distinct.items()}
-            return Assigned(masks, {one: numbers[id(mask)] for one, mask in masks.items()}, classes)
+            return Assigned({one: numbers[id(mask)] for one, mask in masks.items()}, classes)
         peers: dict[int, int] = {}
         classes = {}
         for identity, mask in (dict.fromkeys(named, 0) | masks).items():
@@ -279,7 +275,7 @@ class Side:
             if made:
                 peers[identity] = made
                 classes[made] = (mask, resolution)
-        return Assigned(masks, peers, classes)
+        return Assigned(peers, classes)
 
 
 def _by_name(resolution: Resolution) -> NamedPorts:
@@ -336,7 +332,7 @@ class Policy:
 
     def tabulate(
         self,
-        selected: Callable[[Selector], frozenset[int]],
+        selected: Callable[[Selector], Set[int]],
         named: Mapping[int, NamedPorts] | None = None,
     ) -> Tabulated:
         """All of it at once. Raises Collision."""

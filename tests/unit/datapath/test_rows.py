@@ -36,9 +36,12 @@ def test_policy_keys_are_as_long_as_they_say() -> None:
 
 
 def test_peers() -> None:
-    ((key, value),) = rows.policy_peer(PeerRow(7, Direction.EGRESS, 1234, 5)).items()
+    ((key, value),) = rows.policy_peers([PeerRow(7, Direction.EGRESS, 1234, 5)]).items()
     assert structs.PolicyPeerKey.unpack(key) == structs.PolicyPeerKey(7, 1234, 2)
     assert U32.unpack(value) == 5
+    assert rows.peer_key(7, Direction.EGRESS, 1234) == key
+    assert rows.peer_place(key) == ((7, Direction.EGRESS), 1234 - 1234 % rows.PEER_SPAN)
+    assert rows.peer_classes(value)[1234 % rows.PEER_SPAN] == 5
 
 
 def test_an_address_goes_to_one_map_and_a_prefix_to_the_other() -> None:

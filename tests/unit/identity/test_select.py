@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from podwire.identity.select import EVERY, needs, terms
 from podwire.model import labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import (
@@ -17,6 +16,7 @@ from podwire.model.selector import (
     exists,
     inside,
 )
+from podwire.model.terms import EVERY, needs, terms
 from podwire.state.tables import IdentityRow, PolicyRow
 from podwire.testing.walk import Walk
 
@@ -110,9 +110,9 @@ def test_users_are_counted() -> None:
 def test_what_a_selector_needs_is_the_rarest() -> None:
     namespace = equals("k8s", labels.NAMESPACE, "prod")
     app = equals("k8s", "app", "web")
-    assert needs(Selector((app, namespace))) == (("k8s", "app", "web"),)
-    assert needs(Selector((namespace, exists("k8s", "app")))) == (("k8s", labels.NAMESPACE, "prod"),)
-    assert needs(Selector((Requirement("k8s", "app", Operator.NOT_IN, ("a",)),))) == (EVERY,)
-    assert needs(NOTHING) == ()
-    assert needs(Selector(inside("10.0.0.0/8"))) == ((4, 8, 10),)
-    assert (4, 8, 10) in set(terms(("cidr:10.1.0.0/16",)))
+    assert needs(Selector((app, namespace))) == {("k8s", "app", "web")}
+    assert needs(Selector((namespace, exists("k8s", "app")))) == {("k8s", labels.NAMESPACE, "prod")}
+    assert needs(Selector((Requirement("k8s", "app", Operator.NOT_IN, ("a",)),))) == {EVERY}
+    assert needs(NOTHING) == frozenset()
+    assert needs(Selector(inside("10.0.0.0/8"))) == {(4, 8, 10)}
+    assert (4, 8, 10) in terms(("cidr:10.1.0.0/16",))
