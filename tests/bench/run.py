@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import control
+import difference
 import external
 import policies
 import report
@@ -105,6 +106,8 @@ def measure_services(run: Run, own: Sandbox, rows: list[Row]) -> None:
 
 def measure_control(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
     rows += policies.rows(quick=run.quick)
+    run.tell("many selectors, policies and peers")
+    rows += difference.rows(quick=run.quick)
     rows += control.rows(quick=run.quick, tell=run.tell)
 
 

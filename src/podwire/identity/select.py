@@ -88,9 +88,12 @@ class Select:
         found: set[Selector] = set(self._needing.get(EVERY, ()))
         for term in before | after:
             found |= self._needing.get(term, set())
+        into: list[Selector] = []
+        out_of: list[Selector] = []
         for selector in found:
             matches = new is not None and self._asked[selector].matches(after)
-            self.tables.selections.move(selector, row.number, into=matches)
+            (into if matches else out_of).append(selector)
+        self.tables.selections.move(row.number, into, out_of)
 
     def _list(self, number: int, labels: Labels) -> Set[Term]:
         self._all.add(number)

@@ -19,7 +19,7 @@ has until the whole new truth is known.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Set
+from collections.abc import Iterator, Set
 from typing import Any, Literal
 
 from podwire.base.aio import in_slices
@@ -28,9 +28,10 @@ from podwire.model.implied import ALWAYS, LOCALHOST, restricts
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
+from podwire.policy import resolve
 from podwire.policy.live import Difference, Group, Live
 from podwire.policy.named import Names
-from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, obeyed, policy_content, prepare
+from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, Steps
 from podwire.policy.rules import RuleNumbers
 from podwire.policy.subjects import PolicyKey, Subjects
 from podwire.state.members import Moved
@@ -48,8 +49,8 @@ class Compute:
         self.revision = 1  # of the policies, as Cilium counts
         self._enable = enable
         self._numbers = RuleNumbers(tables.rules)
-        self._always = prepare(ALWAYS, lambda clause: 0)
-        self._localhost = prepare(LOCALHOST, self._number_of(LOCALHOST))
+        self._always = resolve.prepare(ALWAYS, lambda clause: 0)
+        self._localhost = resolve.prepare(LOCALHOST, self._number_of(LOCALHOST))
         for clause in LOCALHOST.clauses:  # what holds without being written has rows as well
             self._numbers.of_clause(LOCALHOST, clause)
         self._subjects = Subjects()
@@ -61,6 +62,7 @@ class Compute:
         self._using: dict[Selector, dict[int, Live]] = {}  # selector → number → policy
         self._names = Names()
         self._stale: set[int] = set()  # endpoints whose row is to be written
+        self._meanwhile = tables.selections.changes()
         self._taken = 0  # revision of table policies that is in force
 
     async def run(self) -> None:
@@ -93,9 +95,11 @@ class Compute:
 
     def steps(self, *batches: Batch[Any]) -> Iterator[None]:
         """`step`, in pieces: after each one, others may have their turn."""
+        tables = self.tables
         endpoints, policies, selections, pods, remote, _ = batches
-        select_progress = self.tables.progress.get(BEFORE)
+        select_progress = tables.progress.get(BEFORE)
         reached = select_progress.identities if select_progress else 0
+        self._meanwhile.forget()
         out = Difference()
         affected = yield from self._take_policies(policies)
         left: list[int] = []
@@ -104,23 +108,21 @@ class Compute:
             yield
         renamed = yield from self._take_names(endpoints, pods, remote)
         for group in affected:
-            self._assign(group, out)
-            yield
+            yield from self._assign(group, out)
         yield from self._reselect(selections, out)
         yield from self._rename(renamed, out)
+        # Who moved while others had their turn: of that no policy may have seen but a part.
+        for _ in self._reselect(self._meanwhile.take(), out):
+            pass
         yield from self._write(out, left)
         if all(batch.ready for batch in batches[:-1]):
-            for table in self._writes():
+            for table in (tables.rules, tables.policy_entries, tables.policy_peers, tables.endpoint_policies):
                 table.mark_ready()
-        self.tables.progress.put(ProgressRow(STAGE, reached, self._taken))
-
-    def _writes(self) -> tuple[Any, ...]:
-        tables = self.tables
-        return tables.rules, tables.policy_entries, tables.policy_peers, tables.endpoint_policies
+        tables.progress.put(ProgressRow(STAGE, reached, self._taken))
 
     # --- what changed
 
-    def _take_policies(self, batch: Batch[Any]) -> Generator[None, None, set[Group]]:
+    def _take_policies(self, batch: Batch[Any]) -> Steps[set[Group]]:
         """Groups of endpoints that some changed rule selects.
 
         Rules count once identity.select knows whom they select; until then they wait, whole.
@@ -136,7 +138,7 @@ class Compute:
         affected: set[Group] = set()
         for key, change in changes.items():
             rules = change.new.rules if change.new is not None else ()
-            after = tuple(prepare(rule, self._number_of(rule)) for rule in rules)
+            after = tuple(resolve.prepare(rule, self._number_of(rule)) for rule in rules)
             before = self._subjects.put(key, after)
             for prepared in before:
                 self._numbers.release(prepared.rule)
@@ -179,9 +181,7 @@ class Compute:
             affected.add(group)
         return affected
 
-    def _take_names(
-        self, endpoints: Batch[Any], pods: Batch[Any], remote: Batch[Any]
-    ) -> Generator[None, None, set[int]]:
+    def _take_names(self, endpoints: Batch[Any], pods: Batch[Any], remote: Batch[Any]) -> Steps[set[int]]:
         """Identities whose named ports are others now."""
         keys: dict[Any, None] = {}
         for change in endpoints:
@@ -210,10 +210,11 @@ class Compute:
         found = self._subjects.rules_for(labels)
         if self._enable == "always":
             found.append(self._always)
-        return obeyed(found, self._localhost)
+        return resolve.obeyed(found, self._localhost)
 
-    def _assign(self, group: Group, out: Difference) -> None:
+    def _assign(self, group: Group, out: Difference) -> Iterator[None]:
         """Give a group the policy its rules make now."""
+        yield
         rules = self._rules_for(group.labels) if group.endpoints else ()
         denied_by = {
             direction: tuple(sorted({one.rule.origin for one in rules if restricts(one.rule, direction)}))
@@ -229,7 +230,7 @@ class Compute:
                 self._numbers.release_default_deny(origins, direction)
         group.denied_by = denied_by
         own = named_ports((port.name, port.protocol, port.port) for port in group.ports)
-        live = self._policy(rules, own, defaults, out) if rules else None
+        live = (yield from self._policy(rules, own, defaults, out)) if rules else None
         if live is not group.live:
             self._leave(group, out)
             group.live = live
@@ -252,9 +253,9 @@ class Compute:
         defaults: dict[Direction, int],
         out: Difference,
         least_salt: int = 0,
-    ) -> Live:
+    ) -> Steps[Live]:
         """The policy of these rules: the one there is, or a new one with all its rows in `out`."""
-        content = policy_content(rules, own, defaults)
+        content = resolve.policy_content(rules, own, defaults)
         known = self._live.get(content)
         if known is not None and known.policy.salt >= least_salt:
             return known
@@ -263,7 +264,7 @@ class Compute:
             if live.policy.number in self._by_number:
                 continue
             try:
-                written = live.begin(self.tables.selections.members, self._named_all(live))
+                written = yield from live.begin(self.tables.selections.members, self._named_all(live))
             except Collision:
                 continue
             break
@@ -290,10 +291,11 @@ class Compute:
         moved: dict[Live, dict[Selector, Set[int] | None]] = {}
         selections = self.tables.selections
         for change in batch:
-            assert isinstance(change, Moved) and isinstance(change.key, Selector)
-            if change.key in selections:
-                for live in self._using.get(change.key, {}).values():
-                    moved.setdefault(live, {})[change.key] = change.members
+            assert isinstance(change, Moved)
+            selector: Any = change.key
+            if selector in selections:
+                for live in self._using.get(selector, {}).values():
+                    moved.setdefault(live, {})[selector] = change.members
         for live, selectors in moved.items():
             if live.users:
                 steps = live.reselect(selectors, selections.members, self._names.of, out)
@@ -310,8 +312,8 @@ class Compute:
         try:
             yield from update
         except Collision:
-            policy = live.policy
-            new = self._policy(policy.rules, policy.own, policy.default_rules, out, policy.salt + 1)
+            old = live.policy
+            new = yield from self._policy(old.rules, old.own, old.default_rules, out, old.salt + 1)
             for group in list(live.users):
                 group.live = new
                 new.users.add(group)
@@ -361,13 +363,8 @@ class Compute:
         if group.live is None:
             return EndpointPolicyRow(endpoint, 0, False, False, self.revision)
         policy = group.live.policy
-        return EndpointPolicyRow(
-            endpoint,
-            policy.number,
-            policy.enforced(Direction.INGRESS),
-            policy.enforced(Direction.EGRESS),
-            self.revision,
-        )
+        ingress, egress = policy.enforced(Direction.INGRESS), policy.enforced(Direction.EGRESS)
+        return EndpointPolicyRow(endpoint, policy.number, ingress, egress, self.revision)
 
     def _remove(self, live: Live) -> None:
         number = live.policy.number

@@ -14,7 +14,7 @@ from podwire.abi.enums import PolicyClass
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Origin
 from podwire.model.selector import Selector
-from podwire.policy.resolve import NamedPorts, Policy, Resolution, Side, bits
+from podwire.policy.resolve import NamedPorts, Policy, Resolution, Side, Steps, bits
 from podwire.state.peers import Classes
 from podwire.state.tables import ContainerPort, EntryRow, PeerRow
 
@@ -58,16 +58,17 @@ class Half:
         self._held = Classes()
         self._users: Counter[int] = Counter()  # class → identities in it
 
-    def begin(self, selected: Selected, named: dict[int, NamedPorts], out: Difference) -> None:
+    def begin(self, selected: Selected, named: dict[int, NamedPorts], out: Difference) -> Iterator[None]:
         """Everything, for a policy that is new. Raises Collision."""
         if not self.side.enforced:
             return
         self._write(PolicyClass.ANY, 0, (), out)
-        assigned = self.side.assign(selected, named, self.policy.salt)
+        assigned = yield from self.side.assign(selected, named, self.policy.salt)
         self._held = Classes(assigned.peers)
         self._users.update(assigned.peers.values())
         for peer_class, (mask, resolution) in assigned.classes.items():
             self._write(peer_class, mask, resolution, out)
+            yield
         out.begun.append((self.policy.number, self.direction, self._held.copy()))
 
     def set(self, identity: int, mask: int, named: NamedPorts | None, out: Difference) -> None:
@@ -153,11 +154,14 @@ class Live:
         self.halves = {direction: Half(policy, direction) for direction in Direction}
         self.users: set[Group] = set()
 
-    def begin(self, selected: Selected, named: dict[int, NamedPorts]) -> Difference:
-        """Everything there is to write. Raises Collision, and nothing is to be written then."""
+    def begin(self, selected: Selected, named: dict[int, NamedPorts]) -> Steps[Difference]:
+        """Everything there is to write. Raises Collision, and nothing is to be written then.
+
+        Who is selected meanwhile or not any more is to be told to `reselect` after.
+        """
         out = Difference()
         for half in self.halves.values():
-            half.begin(selected, named, out)
+            yield from half.begin(selected, named, out)
         return out
 
     def selectors(self) -> set[Selector]:

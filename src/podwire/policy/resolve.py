@@ -12,8 +12,8 @@ Pure: no I/O, no clock. The same arguments give the same numbers and entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,6 +29,20 @@ from podwire.policy.flatten import ANY_PROTOCOL, Cell, Meaning, Node, flatten, n
 NamedPorts = Mapping[str, frozenset[tuple[int, int]]]
 # What the port names in egress clauses mean for one peer: sorted (name, protocol, port).
 Resolution = tuple[tuple[str, int, int], ...]
+
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # work in pieces: after each one, others may have their turn
+
+
+def whole(steps: Steps[T]) -> T:
+    """All of it, at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: T = done.value
+            return made
 
 
 class Term(NamedTuple):
@@ -201,10 +215,11 @@ class Side:
         else:
             self.terms[position] = term._replace(meaning=term.resolved(own), names=())
 
-    def members(self, selected: Callable[[Selector], Set[int]]) -> dict[int, int]:
+    def members(self, selected: Callable[[Selector], Set[int]]) -> Steps[dict[int, int]]:
         """Identity → mask of the clauses that name it, for all that any clause names."""
         masks: dict[int, int] = {}
         for selector, mask in self.selectors.items():
+            yield
             identities = selected(selector)
             if masks.keys().isdisjoint(identities):
                 masks.update(dict.fromkeys(identities, mask))
@@ -258,13 +273,16 @@ class Side:
 
     def assign(
         self, selected: Callable[[Selector], Set[int]], named: Mapping[int, NamedPorts], salt: int = 0
-    ) -> Assigned:
+    ) -> Steps[Assigned]:
         """The class of every identity that some clause names. Raises Collision."""
-        masks = self.members(selected)
+        masks = yield from self.members(selected)
         if not self.names:
             # Identities of the same selectors share the very object: told apart by it, not by its bits.
             distinct = {id(mask): mask for mask in masks.values()}
-            numbers = {place: self.class_of(mask, _NO_NAMES, salt) for place, mask in distinct.items()}
+            numbers: dict[int, int] = {}
+            for place, mask in distinct.items():
+                numbers[place] = self.class_of(mask, _NO_NAMES, salt)
+                yield
             classes = {numbers[place]: (mask, _NO_NAMES) for place, mask in distinct.items()}
             return Assigned({one: numbers[id(mask)] for one, mask in masks.items()}, classes)
         peers: dict[int, int] = {}
@@ -341,7 +359,7 @@ class Policy:
             if not side.enforced:
                 continue
             made.cells[direction, PolicyClass.ANY] = side.cells(0, ())
-            assigned = side.assign(selected, named or {}, self.salt)
+            assigned = whole(side.assign(selected, named or {}, self.salt))
             made.peers[direction] = assigned.peers
             for peer_class, (mask, resolution) in assigned.classes.items():
                 made.cells[direction, peer_class] = side.cells(mask, resolution)

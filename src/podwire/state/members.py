@@ -8,7 +8,7 @@ by member, and a reader that is late finds what is there, never what was there i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, TypeVar
 
 from podwire.state.table import Batch, Change, Changes, Key, Table
@@ -37,13 +37,20 @@ class Moves(Changes[Row]):
         self._moved[key] = None
         self.wake()
 
-    def one_of(self, key: Key, member: int) -> None:
+    def one_of(self, keys: Sequence[Key], member: int) -> None:
+        """A member of these sets came, went or changed."""
         moved = self._moved
-        if key not in moved:
-            moved[key] = {member}
-        elif (members := moved[key]) is not None:
-            members.add(member)
-        self.wake()
+        if not moved:  # else it is awake
+            self.wake()
+        for key in keys:
+            if key not in moved:
+                moved[key] = {member}
+            elif (members := moved[key]) is not None:
+                members.add(member)
+
+    def forget(self) -> None:
+        """As `take`, for who knows it already."""
+        self._moved = {}
 
     def pending(self) -> bool:
         return bool(self._moved) or self.table.ready != self._told_ready
@@ -89,7 +96,7 @@ class MemberTable(Table[Row]):
         for reader in self._moves:
             reader.all_of(key)
 
-    def _member_moved(self, key: Key, member: int) -> None:
-        self.revision += 1
+    def _member_moved(self, keys: Sequence[Key], member: int) -> None:
+        self.revision += len(keys)
         for reader in self._moves:
-            reader.one_of(key, member)
+            reader.one_of(keys, member)

@@ -135,7 +135,7 @@ class Peers(MemberTable[PeerRow]):
         if not len(classes):
             del self._sides[place]
         if before != peer_class:
-            self._member_moved(place, identity)
+            self._member_moved((place,), identity)
         return before
 
     # --- as a table

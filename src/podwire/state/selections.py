@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 
 import msgspec
 
@@ -47,16 +47,21 @@ class Selections(MemberTable[SelectionRow]):
             self._users[selector] = users
             self.revision += 1
 
-    def move(self, selector: Selector, identity: int, *, into: bool) -> None:
-        """An identity is selected now, or is not any more."""
-        members = self._sets[selector]
-        if into == (identity in members):
-            return
-        if into:
-            members.add(identity)
-        else:
-            members.discard(identity)
-        self._member_moved(selector, identity)
+    def move(self, identity: int, into: Iterable[Selector], out_of: Iterable[Selector]) -> None:
+        """An identity is selected by these selectors now and not by those; all others stay as they are."""
+        moved = []
+        for selector in into:
+            members = self._sets[selector]
+            if identity not in members:
+                members.add(identity)
+                moved.append(selector)
+        for selector in out_of:
+            members = self._sets[selector]
+            if identity in members:
+                members.remove(identity)
+                moved.append(selector)
+        if moved:
+            self._member_moved(moved, identity)
 
     # --- as a table
 
