@@ -11,7 +11,7 @@ entry is wanted as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Set
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Set
 from typing import Any
 
 from podwire.base.errors import PodwireError
@@ -151,8 +151,13 @@ class PeersMirror(Mirror):
             now = self._table.of(*place)
             # What is back is noted in a moment, together with the entries of the class it is back in.
             self._change(place, {one: 0 for one in self._left.pop(place, ()) if one not in now})
-            if not len(now):
+
+    def removed(self, keys: Collection[bytes], error: PodwireError | None) -> bool:
+        done = super().removed(keys, error)
+        for place in {rows.peer_place(key)[0] for key in keys}:
+            if not len(self._table.of(*place)) and not self._mine(place):
                 self._noted.discard(place)
+        return done
 
     def prune_all_but(self, policies: Set[int]) -> bool:
         """Give up what an earlier agent left and no row wants, but of these policies; whether any is kept."""
@@ -187,16 +192,17 @@ class PeersMirror(Mirror):
         return rows.peer_classes(value) if value is not None else (0,) * rows.PEER_SPAN
 
     def _mine(self, place: SidePlace) -> set[int]:
-        """Identities with an entry, there or to be written."""
+        """Identities with an entry that is wanted, there or to be written."""
         found = set(self.held.of(place))
-        for key, value in self._dirty.items():
+        for key in self._gone | self._dirty.keys():
             of, first = rows.peer_place(key)
             if of == place:
-                found.update(number for number, one in enumerate(rows.peer_classes(value), first) if one)
+                found.difference_update(range(first, first + rows.PEER_SPAN))
+                found.update(number for number, one in enumerate(self._wanted_of(key), first) if one)
         return found
 
     def _has(self, place: SidePlace, identity: int) -> bool:
-        return identity in self.held.of(place) or rows.peer_key(*place, identity) in self._dirty
+        return self._wanted_of(rows.peer_key(*place, identity))[identity % rows.PEER_SPAN] != 0
 
     def _change(self, place: SidePlace, changed: Mapping[int, int]) -> None:
         """Want entries as they are wanted, but for these identities' classes."""

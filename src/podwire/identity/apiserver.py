@@ -22,8 +22,8 @@ def concerned(slices: Iterable[Change[SliceRow]]) -> bool:
 def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:
     """(those that are nodes' addresses, those outside the cluster). A pod is a pod, and in neither."""
     known = {one.address for row in tables.slices.by("service", SERVICE) for one in row.endpoints}
-    of_nodes = {address for node in tables.nodes for address in node.addresses}
+    of_nodes = {address for address in known if tables.nodes.by("address", address)}
     of_pods = {
         address for address in known for pod in tables.pods.by("address", address) if not pod.host_network
     }
-    return frozenset(known & of_nodes), frozenset(known - of_nodes - of_pods)
+    return frozenset(of_nodes), frozenset(known - of_nodes - of_pods)

@@ -11,15 +11,17 @@ would for a moment be of an identity that no policy knows.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
 
 from podwire.base.addresses import IPNetwork, exact, family, is_exact
+from podwire.base.aio import in_slices
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
-from podwire.state.progress import policies_know
+from podwire.state.progress import POLICIES, policies_know
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import (
     EndpointRow,
@@ -58,7 +60,10 @@ class Ipcache:
         self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
         self._claims: dict[Hashable, tuple[str, ...]] = {}  # claimant → prefixes
         self._claimed: dict[str, dict[Hashable, IpcacheRow]] = {}  # prefix → claimant → row
-        self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
+        self._waiting: dict[int, set[str]] = {}  # identities that policies do not know yet → prefixes
+        self._waits: dict[str, tuple[int, ...]] = {}  # the other way
+        self._reaching: list[tuple[int, int]] = []  # a heap: (revision to be reached, identity)
+        self._reached_at: dict[int, int] = {}  # identity → its last revision in that heap
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()
         self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes of which a rule's part is the same
@@ -96,17 +101,24 @@ class Ipcache:
         """Until cancelled."""
         with Watch(*self.reads()) as watch:
             while True:
-                self.step(*await watch.next())
+                await in_slices(self.steps(*await watch.next()))
 
     def step(self, *batches: Batch[Any]) -> None:
         """Take in what changed in the tables of `reads`, and publish what it means."""
+        for _ in self.steps(*batches):
+            pass
+
+    def steps(self, *batches: Batch[Any]) -> Iterator[None]:
+        """`step`, in pieces, a claim or a prefix each: after each one, others may have their turn."""
         endpoints, nodes, slices, remote, pods, identities, local, progress = batches
         for change in endpoints:
             self._claim(("endpoint", change.key), self._of_endpoint(change.new))
+            yield
         for change in nodes:
             self._claim(("node", change.key), self._of_node(change.new))
             for pod in self.tables.pods.by("node", change.key):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
+                yield
         if nodes or apiserver.concerned(slices):
             on_nodes, _ = apiserver.addresses(self.tables)
             self._claim(
@@ -115,22 +127,53 @@ class Ipcache:
             )
         for change in remote:
             self._claim(("remote", change.key), self._of_remote(change.new))
+            yield
         for change in pods:
             self._claim(("pod", change.key), self._of_pod(change.new))
+            yield
         for change in identities:
             self._claim(("identity", change.key), self._of_identity(change.new))
+            yield
         for change in local:
             self._claim(("local", change.key), self._of_local(change.new))
-        if progress or identities:
-            self._touched |= self._waiting
+            yield
+        self._touch_waiting(identities, progress)
         # Who knows less may answer first: until all have, what the kernel has from before stands.
         if not self.tables.ipcache.ready and not all(batch.ready for batch in batches[:-1]):
             return
         touched, self._touched = self._touched, set()
         for prefix in touched:
             self._publish(prefix)
+            yield
         if not self._starting:
             self.tables.ipcache.mark_ready()
+
+    def _touch_waiting(self, identities: Batch[Any], progress: Batch[Any]) -> None:
+        """Look again at prefixes of identities that changed, or that policies know now."""
+        for change in identities:
+            self._touched |= self._waiting.get(change.key, set())  # type: ignore[call-overload]
+        row = self.tables.progress.get(POLICIES) if progress else None
+        while row is not None and self._reaching and self._reaching[0][0] <= row.identities:
+            revision, number = heappop(self._reaching)
+            if self._reached_at.get(number) == revision:
+                del self._reached_at[number]
+            self._touched |= self._waiting.get(number, set())
+
+    def _wait(self, prefix: str, numbers: Sequence[int]) -> None:
+        """Look at a prefix again when policies know one of these identities."""
+        for number in self._waits.pop(prefix, ()):
+            waiting = self._waiting[number]
+            waiting.discard(prefix)
+            if not waiting:
+                del self._waiting[number]
+        if numbers:
+            self._waits[prefix] = tuple(dict.fromkeys(numbers))
+        for number in dict.fromkeys(numbers):
+            self._waiting.setdefault(number, set()).add(prefix)
+            revision = self.tables.identities.revision_of(number)
+            if revision and self._reached_at.get(number) != revision:
+                self._reached_at[number] = revision
+                heappush(self._reaching, (revision, number))
 
     # --- what each row claims
 
@@ -252,20 +295,22 @@ class Ipcache:
         if not claims:
             self._claimed.pop(prefix, None)
         current = self.tables.ipcache.get(prefix)
-        self._waiting.discard(prefix)
+        self._wait(prefix, [])
         self._starting.discard(prefix)
+        unknown = []
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
             if policies_know(self.tables, row.identity):
                 chosen = self._within(row)
                 break
-            self._waiting.add(prefix)
+            unknown.append(row.identity)
             if current is not None and _owner(current) == _owner(row):
                 chosen = current  # the same pod or prefix: its old identity until the new one is known
                 break
             if not self.tables.ipcache.ready and row.identity in self.tables.identities:
                 self._starting.add(prefix)  # at a start the kernel may have it; nobody else's say counts
                 break
+        self._wait(prefix, unknown)
         if chosen is None:
             self.tables.ipcache.delete(prefix)
         else:

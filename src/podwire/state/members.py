@@ -9,7 +9,9 @@ by member, and a reader that is late finds what is there, never what was there i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
 
 from podwire.state.table import Batch, Change, Changes, Key, Table
 
@@ -66,6 +68,8 @@ class Moves(Changes[Row]):
 
 class MemberTable(Table[Row]):
     """What both tables of sets share: readers of members, and the parts of a table that count rows by row."""
+
+    ROW: ClassVar[type[msgspec.Struct]]  # what a row is
 
     def __init__(self, name: str, key: Callable[[Row], Key], *, help: str) -> None:
         super().__init__(name, key, help=help)

@@ -91,6 +91,8 @@ NO_PEERS = Classes()
 class Peers(MemberTable[PeerRow]):
     """Policy and direction → who is in which class. A row is one peer; a set is all of a direction."""
 
+    ROW = PeerRow
+
     def __init__(self, name: str, *, help: str) -> None:
         super().__init__(name, lambda row: (row.policy, row.direction, row.identity), help=help)
         self._sides: dict[SidePlace, Classes] = {}

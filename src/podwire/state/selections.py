@@ -24,6 +24,8 @@ class SelectionRow(msgspec.Struct, frozen=True):
 class Selections(MemberTable[SelectionRow]):
     """Selector → the identities it selects, and how many clauses use it."""
 
+    ROW = SelectionRow
+
     def __init__(self, name: str, *, help: str) -> None:
         super().__init__(name, lambda row: row.selector, help=help)
         self._sets: dict[Selector, set[int]] = {}

@@ -235,7 +235,10 @@ class Tables:
             "namespaces", lambda row: row.name, help="namespaces and their labels"
         )
         self.nodes: Table[NodeRow] = Table(
-            "nodes", lambda row: row.name, help="nodes, their addresses and pod CIDRs"
+            "nodes",
+            lambda row: row.name,
+            help="nodes, their addresses and pod CIDRs",
+            indexes={"address": lambda row: row.addresses},
         )
         self.pods: Table[PodRow] = Table(
             "pods",

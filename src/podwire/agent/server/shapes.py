@@ -42,7 +42,7 @@ def timestamp(seconds: float) -> str:
 
 
 class Allowed:
-    """Identities that some entry of a policy allows something to, found in one pass over the tables."""
+    """Identities that some entry of a policy allows something to; the entries are gone through once."""
 
     def __init__(self, tables: Tables) -> None:
         classes = {
@@ -50,13 +50,12 @@ class Allowed:
             for entry in tables.policy_entries
             if entry.verdict == PolicyVerdict.ALLOW
         }
-        self._found: dict[tuple[int, int], list[int]] = {}
-        for peer in tables.policy_peers:
-            if (peer.policy, peer.direction, peer.peer_class) in classes:
-                self._found.setdefault((peer.policy, peer.direction), []).append(peer.identity)
+        self._classes = classes
+        self._peers = tables.policy_peers
 
     def by(self, policy: int, direction: Direction) -> list[int]:
-        return sorted(self._found.get((policy, direction), ()))
+        named = self._peers.of(policy, direction).items()
+        return [identity for identity, one in named if (policy, direction, one) in self._classes]
 
 
 def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
