@@ -11,14 +11,14 @@ would for a moment be of an identity that no policy knows.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
 
 from podwire.base.addresses import IPNetwork, exact, family, is_exact
-from podwire.base.aio import in_slices
+from podwire.base.aio import boundary, in_slices
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
 from podwire.state.progress import POLICIES, policies_know
@@ -111,11 +111,9 @@ class Ipcache:
     def steps(self, *batches: Batch[Any]) -> Iterator[None]:
         """`step`, in pieces, a claim or a prefix each: after each one, others may have their turn."""
         endpoints, nodes, slices, remote, pods, identities, local, progress = batches
-        for change in endpoints:
-            self._claim(("endpoint", change.key), self._of_endpoint(change.new))
-            yield
+        yield from self._take("endpoint", endpoints, self._of_endpoint)
+        yield from self._take("node", nodes, self._of_node)
         for change in nodes:
-            self._claim(("node", change.key), self._of_node(change.new))
             for pod in self.tables.pods.by("node", change.key):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
                 yield
@@ -125,28 +123,29 @@ class Ipcache:
                 "kube-apiserver",
                 [IpcacheRow(exact(one), identity.KUBE_APISERVER, "kube-apiserver") for one in on_nodes],
             )
-        for change in remote:
-            self._claim(("remote", change.key), self._of_remote(change.new))
-            yield
-        for change in pods:
-            self._claim(("pod", change.key), self._of_pod(change.new))
-            yield
-        for change in identities:
-            self._claim(("identity", change.key), self._of_identity(change.new))
-            yield
-        for change in local:
-            self._claim(("local", change.key), self._of_local(change.new))
-            yield
+        yield from self._take("remote", remote, self._of_remote)
+        yield from self._take("pod", pods, self._of_pod)
+        yield from self._take("identity", identities, self._of_identity)
+        yield from self._take("local", local, self._of_local)
         self._touch_waiting(identities, progress)
         # Who knows less may answer first: until all have, what the kernel has from before stands.
         if not self.tables.ipcache.ready and not all(batch.ready for batch in batches[:-1]):
             return
         touched, self._touched = self._touched, set()
         for prefix in touched:
-            self._publish(prefix)
+            with boundary(f"who is behind {prefix}"):
+                self._publish(prefix)
             yield
         if not self._starting:
             self.tables.ipcache.mark_ready()
+
+    def _take(
+        self, kind: str, batch: Batch[Any], claims_of: Callable[[Any], list[IpcacheRow]]
+    ) -> Iterator[None]:
+        for change in batch:
+            with boundary(f"addresses of {kind} {change.key}"):
+                self._claim((kind, change.key), claims_of(change.new))
+            yield
 
     def _touch_waiting(self, identities: Batch[Any], progress: Batch[Any]) -> None:
         """Look again at prefixes of identities that changed, or that policies know now."""
