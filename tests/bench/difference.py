@@ -147,10 +147,10 @@ async def selections(selectors: int, identities: int, rounds: int) -> list[Row]:
             added.append(await cost(walk, lambda row=row: tables.identities.put(row)))  # type: ignore[misc]
             removed.append(await cost(walk, lambda row=row: tables.identities.delete(row.number)))  # type: ignore[misc]
         return [
-            Row("control", name, "start", start.whole / 1000, "s"),
-            Row("control", name, "start, longest step", start.step, "ms"),
-            Row("control", name, "identity added", median(added), "ms"),
-            Row("control", name, "identity removed", median(removed), "ms"),
+            Row("changes", name, "start", start.whole / 1000, "s"),
+            Row("changes", name, "start, longest step", start.step, "ms"),
+            Row("changes", name, "identity added", median(added), "ms"),
+            Row("changes", name, "identity removed", median(removed), "ms"),
         ]
 
     return await running(walk, measured)
@@ -207,8 +207,8 @@ async def policies(count: int, endpoints: int) -> list[Row]:
             )  # type: ignore[misc]
         name = f"policy {count // 1000}k × {endpoints} endpoints"
         return [
-            Row("control", name, "one changes", median(costs), "ms"),
-            Row("control", name, "one changes, longest step", max(one.step for one in costs), "ms"),
+            Row("changes", name, "one changes", median(costs), "ms"),
+            Row("changes", name, "one changes, longest step", max(one.step for one in costs), "ms"),
         ]
 
     return await running(walk, measured)
@@ -270,7 +270,7 @@ async def peers(count: int, identities: int) -> list[Row]:
     finally:
         tracemalloc.stop()
     name = f"peers {count} × {identities // 1000}k"
-    return [Row("control", name, "python", (many - without) / (count * identities), "B")]
+    return [Row("changes", name, "python", (many - without) / (count * identities), "B")]
 
 
 async def held(count: int, identities: int, group: str) -> int:

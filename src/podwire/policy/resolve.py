@@ -73,8 +73,16 @@ class Prepared(NamedTuple):
 
 
 def select(prepared: Iterable[Prepared], labels: Labels) -> list[Prepared]:
-    """The rules that select an endpoint with `labels`, asked one by one."""
-    return [one for one in prepared if one.subject.matches(labels)]
+    """The rules that select an endpoint with `labels`: each subject is asked, once."""
+    matching: dict[Selector, bool] = {}
+    chosen = []
+    for one in prepared:
+        matches = matching.get(one.subject)
+        if matches is None:
+            matches = matching[one.subject] = one.subject.matches(labels)
+        if matches:
+            chosen.append(one)
+    return chosen
 
 
 def obeyed(selecting: Sequence[Prepared], localhost: Prepared | None = None) -> tuple[Prepared, ...]:
