@@ -16,7 +16,7 @@ from podwire.model import labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import EVERYTHING, NOTHING, Operator, Requirement, Selector, equals, inside
 from podwire.state.table import Watch
-from podwire.state.tables import EndpointRow, IdentityRow, PolicyRow
+from podwire.state.tables import IdentityRow, PolicyRow
 from podwire.testing.walk import Walk
 
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
@@ -191,4 +191,3 @@ def test_slices_are_taken() -> None:
         story.change()
     watch, steps = story.stages[2]
     assert sum(1 for _ in steps(*watch.take())) > 10
-    assert isinstance(next(iter(story.walk.tables.endpoints), None), EndpointRow | None)
