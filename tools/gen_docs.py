@@ -21,6 +21,7 @@ import click
 import msgspec
 
 from podwire.base.config import AgentConfig
+from podwire.state.members import MemberTable
 from podwire.state.tables import Tables
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +96,8 @@ def _row_types() -> dict[str, type[msgspec.Struct]]:
 
     text = Path(module.__file__).read_text()
     found = re.findall(r"self\.(\w+): Table\[(\w+)\]", text)
-    return {name: getattr(module, row) for name, row in found}
+    of_sets = {item.name: item.ROW for item in Tables() if isinstance(item, MemberTable)}
+    return {name: getattr(module, row) for name, row in found} | of_sets
 
 
 def maps() -> str:

@@ -22,7 +22,8 @@ from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, SlotKey
 from podwire.base.addresses import pack
 from podwire.bpf.map import U32, raw
 from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
-from podwire.datapath import objects, peers
+from podwire.datapath import objects
+from podwire.datapath import rows as rows_of
 from podwire.net import namespaces
 from podwire.state.tables import PeerRow
 from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World
@@ -183,7 +184,7 @@ def decisions(bench: Bench) -> None:
                 world.rule(2, Direction.INGRESS, protocol=6, port=8000 + port, peer_class=peer_class)
         rows = (PeerRow(2, Direction.INGRESS, 10_000 + one, 1 + one % 8) for one in range(identities))
         with world.maps["podwire_policy_peers"].untyped() as blocks:
-            blocks.put_many(peers.entries(rows).items())
+            blocks.put_many(rows_of.policy_peers(rows).items())
         frame = bench.sent(bench.client, server.ipv4)
         varying = {**local(server), "source_port_base": 4000, "identity_device": bench.client.device}
         varying |= {"identity_mask": identities - 1, "bump": 1}

@@ -69,7 +69,7 @@ class _Work:
         )
 
     def resolve(self) -> None:
-        chosen = resolve.select(self.prepared, LABELS)
+        chosen = resolve.obeyed(resolve.select(self.prepared, LABELS))
         policy = resolve.Policy(chosen, {}, {Direction.INGRESS: 1, Direction.EGRESS: 2})
         made = policy.tabulate(lambda selector: self.selections.get(selector, frozenset()))
         assert len(made.peers[Direction.INGRESS]) >= IDENTITIES, "not all identities got a class"

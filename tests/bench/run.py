@@ -4,9 +4,10 @@
 
 Sections: paths (latency and throughput against plain kernel paths and kube-proxy's rules),
 packets (ns per packet by test run), flows (events per second), naming (names while tables
-change), control (sandbox-up, memory, status, policy), services (5,000 × 10 endpoints), start (an
-agent's, among 100,000 pods). A section that cannot be measured says why and makes the exit code 1; a
-target that is not met is a result, not an error.
+change), control (sandbox-up, memory, status, policy), changes (one among very many selectors,
+policies, peers), services (5,000 × 10 endpoints), start (an agent's, among 100,000 pods). A section
+that cannot be measured says why and makes the exit code 1; a target that is not met is a result, not an
+error.
 
 Everything made is removed on every way out; what kill -9 leaves dies with its holder process.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import control
+import difference
 import external
 import policies
 import report
@@ -113,6 +115,11 @@ def measure_control(run: Run, rows: list[Row], failures: dict[str, str]) -> None
     rows += control.rows(quick=run.quick, tell=run.tell)
 
 
+def measure_changes(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
+    run.tell("one change among many selectors, policies and peers")
+    rows += difference.rows(quick=run.quick)
+
+
 def measure_script(name: str) -> Section:
     def measure(run: Run, rows: list[Row], failures: dict[str, str]) -> None:
         run.tell(name)
@@ -124,6 +131,7 @@ def measure_script(name: str) -> Section:
 SECTIONS: dict[str, Section] = {
     "paths": measure_paths,
     "control": measure_control,
+    "changes": measure_changes,
     **{name: measure_script(name) for name in external.SCRIPTS},
 }
 

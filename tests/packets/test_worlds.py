@@ -22,7 +22,6 @@ from tests.property.worlds import ICMP, Compiled, Packet, World
 from podwire.abi.enums import DropReason, EndpointFlags, EventKind, PolicyVerdict
 from podwire.base.addresses import pack
 from podwire.datapath import objects, rows
-from podwire.datapath import peers as blocks
 from podwire.model import identity
 from podwire.model.decide import Outcome
 from podwire.model.rule import Direction
@@ -117,7 +116,7 @@ class InKernel:
                 IpcacheRow(f"{place}/{32 if '.' in place else 128}", number, "node") for place in places
             ]
         self._put("podwire_policy", map(rows.policy_entry, entries))
-        self._put("podwire_policy_peers", [blocks.entries(peers)])
+        self._put("podwire_policy_peers", [rows.policy_peers(peers)])
         self._put("podwire_ipcache", map(rows.ipcache_exact, known))
         self._put("podwire_ipcache_prefixes", map(rows.ipcache_prefix, known))
 

@@ -28,6 +28,7 @@ from podwire.policy.resolve import (
     Prepared,
     Tabulated,
     default_deny_content,
+    obeyed,
     prepare,
     rule_content,
     select,
@@ -326,7 +327,7 @@ class Compiled:
         return self.numbers.take(content)
 
     def _policy(self, pod: Pod, prepared: list[Prepared]) -> Policy:
-        chosen = select(prepared, pod.labels)
+        chosen = obeyed(select(prepared, pod.labels))
         defaults = {
             direction: self.numbers.take(default_deny_content([one.rule.origin for one in chosen], direction))
             for direction in Direction

@@ -13,7 +13,7 @@ from typing import Any
 from podwire.abi.enums import POLICY_PREFIX_PORT, POLICY_PREFIX_PROTOCOL, BackendFlags, PolicyVerdict
 from podwire.abi.structs import SlotKey
 from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
-from podwire.datapath import conntrack, peers
+from podwire.datapath import conntrack, rows
 from podwire.datapath.maps import Maps
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -103,7 +103,8 @@ def policies(maps: Maps, tables: Tables) -> Rows:
     """Entries of stage two, with who is in their class by stage one."""
     members: dict[tuple[int, int, int], list[int]] = {}
     for key, block in maps["podwire_policy_peers"].items():
-        for peer, number in peers.classes(key.pack(), block.pack()):
+        first = key.block * rows.PEER_SPAN
+        for peer, number in enumerate(rows.peer_classes(block.pack()), first):
             members.setdefault((key.policy, number, key.direction), []).append(peer)
     obeying: dict[int, list[int]] = {}
     for obeyed in tables.endpoint_policies:

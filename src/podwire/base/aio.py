@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -233,6 +233,32 @@ async def unbroken(work: Callable[[], T]) -> T:
         running.exception()  # looked at: nobody else will
         raise cancelled
     return running.result()
+
+
+async def in_slices(steps: Iterator[None], most: float = 0.02) -> None:
+    """Take all `steps`, and let others run after each `most` seconds of them."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + most
+    for _ in steps:
+        if clock() >= until:
+            await asyncio.sleep(0)
+            until = clock() + most
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], most: int) -> None:
+    """`work` of each item, at most `most` at once. The first failure ends all, and is raised."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(most):
+                group.create_task(worker())
+    except BaseExceptionGroup as failed:
+        raise _first(failed) from failed
 
 
 class Room:

@@ -47,12 +47,13 @@ def tell(tables: Tables, mirrors: Mirrors) -> None:
     for policy, error in _failed_policies(mirrors):
         failed.setdefault(policy, []).append(str(error))
     unknown = unknown_identities(tables, mirrors)
-    for peer in tables.policy_peers if unknown else ():
-        if peer.identity in unknown:
-            failed.setdefault(peer.policy, []).append(unknown[peer.identity])
+    for policy, direction in tables.policy_peers.sets() if unknown else ():
+        named = tables.policy_peers.of(policy, direction)
+        failed.setdefault(policy, []).extend(why for one, why in unknown.items() if one in named)
     tables.policy_failures.replace(
         PolicyFailureRow(policy, len(errors), errors[0], _origins(tables, policy))
         for policy, errors in failed.items()
+        if errors
     )
 
 

@@ -11,7 +11,7 @@ A mirror calls no kernel. It gives what is to be done as a value (`work`, `leavi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, MutableMapping
 from typing import Protocol
 
 from podwire.base.errors import PodwireError
@@ -51,7 +51,7 @@ class Mirror:
         self.failures: dict[bytes, PodwireError] = {}
         self._truthful = truthful
         self.failing = False  # before the work at hand, too
-        self.held: dict[bytes, bytes] = {}  # in the kernel now
+        self.held: MutableMapping[bytes, bytes] = {}  # in the kernel now
         self._wanted: dict[RowKey, tuple[bytes, ...]] = {}
         self._owner: dict[bytes, RowKey] = {}
         self._shared: dict[bytes, dict[RowKey, bytes]] = {}  # entries that several rows want
@@ -87,10 +87,6 @@ class Mirror:
         """What an entry that is not written yet is to be."""
         return self._dirty.get(key)
 
-    def latest(self, key: bytes) -> bytes | None:
-        """What an entry is, or is to be once it is written."""
-        return self._dirty.get(key, self.held.get(key))
-
     def is_leaving(self, key: bytes) -> bool:
         """Whether the entry is still there and to be removed."""
         return key in self._gone
@@ -106,18 +102,18 @@ class Mirror:
         """`work` was written but for `failures`, which stay to be done; whether anything was."""
         self.failures = dict(failures)
         done = {key: value for key, value in work.items() if key not in failures}
-        self.held |= done
+        self.held.update(done)
         self._unsure.difference_update(done)
         self._gone.difference_update(done)
         self._dirty |= {key: work[key] for key in failures}
         if self._truthful:
-            self._gone |= failures.keys() & self.held.keys()
+            self._gone.update(key for key in failures if key in self.held)
         return bool(done)
 
     def withhold(self, entries: Mapping[bytes, bytes], why: PodwireError) -> None:
         """Wanted entries that may not be in the kernel for now: they stay to be done, those there go."""
         for key, value in entries.items():
-            if key in self._owner:
+            if self._owned(key):
                 self.failures[key] = why
                 self._dirty[key] = value
                 self._gone.add(key)
@@ -177,6 +173,10 @@ class Mirror:
 
     # Inside
 
+    def _owned(self, key: bytes) -> bool:
+        """Whether some row wants the entry."""
+        return key in self._owner
+
     def _claim(self, key: bytes, row: RowKey, value: bytes, yields: bool) -> None:
         owner = self._owner.get(key)
         if yields and key in self._owner and owner != row:
@@ -192,6 +192,9 @@ class Mirror:
             self._shared[key].pop(row, None)
             self._shared[key][row] = value
         self._owner[key] = row
+        self._want_entry(key, value)
+
+    def _want_entry(self, key: bytes, value: bytes) -> None:
         self._gone.discard(key)
         if self._differs(key, value):
             self._dirty[key] = value
@@ -212,6 +215,10 @@ class Mirror:
             self._dirty[key] = value
             return
         self._owner.pop(key, None)
+        self._give_up(key)
+
+    def _give_up(self, key: bytes) -> None:
+        """The entry is to go."""
         self._dirty.pop(key, None)
         self.failures.pop(key, None)
         self._gone.add(key)

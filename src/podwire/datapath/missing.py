@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from podwire.abi import structs
+from podwire.abi import enums, structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
-from podwire.datapath import peers
+from podwire.datapath import rows
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.model.rule import Direction
@@ -57,13 +57,14 @@ class Missing(msgspec.Struct, frozen=True):
 def of(mirrors: Mirrors) -> Missing:
     """What is missing now."""
     why = {}
-    lacking = set()
-    for name in (POLICY, PEERS):
-        for key, error in mirrors[name].failures.items():
-            kind = structs.PolicyKey if name == POLICY else structs.PolicyPeersKey
-            row = kind.unpack(key)
-            lacking.add((row.policy, row.direction))
-            why[PEERS_MISSING] = str(error)
+    lacking: set[tuple[int, int]] = set()
+    for key, error in mirrors[POLICY].failures.items():
+        row = structs.PolicyKey.unpack(key)
+        lacking.add((row.policy, row.direction))
+        why[PEERS_MISSING] = str(error)
+    for key, error in mirrors[PEERS].failures.items():
+        lacking.add(rows.peer_place(key)[0])
+        why[PEERS_MISSING] = str(error)
     mistaken: set[tuple[int, int]] = set()
     count = 0
     for name in (LOCAL, ADDRESS, PREFIX):
@@ -172,8 +173,8 @@ def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number
 
 
 def _held_class(mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
-    key = peers.key_of(peers.block_of(policy, Direction(direction), number))
-    return peers.class_in(mirrors[PEERS].held.get(key), number)
+    raw = mirrors[PEERS].held.get(rows.peer_key(policy, direction, number))
+    return rows.peer_classes(raw)[number % rows.PEER_SPAN] if raw is not None else int(enums.PolicyClass.ANY)
 
 
 def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -187,7 +188,7 @@ def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     found = {}
     for key, value in ({**mirrors[PEERS].held, **work}).items() if classes else ():
         if key[:4] in policies:  # before all of it is unpacked: there may be many
-            peer = structs.PolicyPeersKey.unpack(key)
-            if any((peer.policy, peer.direction, one) in classes for _, one in peers.classes(key, value)):
+            place, _ = rows.peer_place(key)
+            if any((*place, one) in classes for one in rows.peer_classes(value)):
                 found[key] = value
     return found

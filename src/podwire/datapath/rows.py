@@ -7,8 +7,9 @@ packed as the kernel has them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from struct import Struct
 
 import msgspec
 
@@ -16,6 +17,7 @@ from podwire.abi import enums, structs
 from podwire.base import addresses
 from podwire.bpf.map import U32
 from podwire.model import identity
+from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
     EndpointPolicyRow,
@@ -25,12 +27,14 @@ from podwire.state.tables import (
     IpcacheRow,
     LocalAddressRow,
     NodeRow,
+    PeerRow,
 )
 
 Entries = Mapping[bytes, bytes]
 HOLDS = {"pods": enums.IpcacheFlags.PODS, "services": enums.IpcacheFlags.SERVICES}
 HOST = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HOST)).pack()
 
+DIRECTIONS = {int(one): one for one in Direction}
 NODEPORT_TYPES = ("NodePort", "LoadBalancer")
 
 
@@ -45,6 +49,42 @@ def policy_entry(row: EntryRow) -> Entries:
     key = structs.PolicyKey(length, row.policy, row.peer_class, int(row.direction), protocol, port)
     value = structs.PolicyEntry(row.rule, row.proxy_port, row.verdict, row.match)
     return {key.pack(): value.pack()}
+
+
+# Stage one: how peers become entries of their map, and back. All that knows it is here.
+
+# Identities that one entry is about, from one that is a multiple of it.
+PEER_SPAN = 1 << enums.PEER_BLOCK_BITS
+_PEER_KEY, _PEER_VALUE = structs.PolicyPeersKey.LAYOUT, Struct(f"={PEER_SPAN}I")
+
+
+def peer_key(policy: int, direction: int, identity: int) -> bytes:
+    """Of the entry that says the identity's class."""
+    return _PEER_KEY.pack(policy, identity // PEER_SPAN, direction)
+
+
+def peer_place(key: bytes) -> tuple[tuple[int, Direction], int]:
+    """((policy, direction), the first identity) that an entry is about."""
+    policy, block, direction = _PEER_KEY.unpack(key)
+    return (policy, DIRECTIONS[direction]), block * PEER_SPAN
+
+
+def peer_value(classes: Sequence[int]) -> bytes:
+    """The classes of an entry's identities; 0 = none."""
+    return _PEER_VALUE.pack(*classes)
+
+
+def peer_classes(value: bytes) -> tuple[int, ...]:
+    return _PEER_VALUE.unpack(value)
+
+
+def policy_peers(found: Iterable[PeerRow]) -> Entries:
+    """The entries of rows that are there, all of them: one entry may be made of several."""
+    entries: dict[bytes, list[int]] = {}
+    for row in found:
+        key = peer_key(row.policy, row.direction, row.identity)
+        entries.setdefault(key, [0] * PEER_SPAN)[row.identity % PEER_SPAN] = row.peer_class
+    return {key: peer_value(classes) for key, classes in entries.items()}
 
 
 def ipcache_value(row: IpcacheRow) -> bytes:

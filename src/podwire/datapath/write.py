@@ -30,6 +30,7 @@ from podwire.datapath.epochs import Changes, Epochs
 from podwire.datapath.flush import Grow
 from podwire.datapath.leaving import Leaving
 from podwire.datapath.mirror import Mirror, Target
+from podwire.datapath.peers import PeersMirror
 from podwire.datapath.switching import Switching
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointPolicyRow, Tables
@@ -72,11 +73,15 @@ class Writer:
         self.synced = False  # everything the ready tables say is in the kernel
         self._grow = grow
         self._mirrors = {
-            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL) for name in ORDER
+            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL)
+            for name in ORDER
+            if name != missing.PEERS
         }
+        peers = maps.target(missing.PEERS)
+        self._mirrors[missing.PEERS] = PeersMirror(missing.PEERS, peers, tables.policy_peers)
         self._epochs = Epochs(maps.target("podwire_state"))
         self._switching = Switching(tables, self._mirrors)
-        self._leaving = Leaving(tables, self._mirrors)
+        self._leaving = Leaving(self._mirrors)
         self._backoff = backoff
         self._failed_rounds = 0
         self.attempts = Attempts()
@@ -198,7 +203,7 @@ class Writer:
     def _note(self, batches: Sequence[Batch[Any]]) -> None:
         """Tell the mirrors what the changed rows want."""
         entries, peers, _, _, _, _, local, devices, policies, endpoints = batches
-        self._leaving.note_entries(entries)
+        self._leaving.note(entries, rows.policy_entry)
         self._leaving.note_peers(peers)
         if self._leaving:  # peers come and go with the identities while their policy stays
             self._leaving.release(self._wanted_policies())
@@ -265,7 +270,7 @@ class Writer:
             if name == failures.POLICY[-1] and self._leaving:
                 # Policies that tables have are as the tables say, whether obeyed or not.
                 self._leaving.release_all_but(self._switching.obeyed() - self._wanted_policies())
-                self._leaving.make_smaller()
+                self._leaving.make_smaller()  # before, an identity that goes would count as any other
                 await self._write(name, changed)
             keys = self._mirrors[name].leaving()
             changed.add(name, keys)  # of a removal that is refused some may be gone

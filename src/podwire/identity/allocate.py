@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
 
-from podwire.base.aio import Backoff, Supervised
+from podwire.base.aio import Backoff, Supervised, each, in_slices
 from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.identity.prefixes import Prefixes
@@ -27,6 +28,7 @@ from podwire.state.table import Batch, Watch
 from podwire.state.tables import EndpointRow, IdentityRow, Tables
 from podwire.stores.identities import Gone, IdentityStore, Known, Synced
 
+AT_ONCE = 16  # numbers that are asked for together: each is a round trip or two
 SPAN = CLUSTER_LAST - CLUSTER_FIRST + 1
 log = logging.getLogger(__name__)
 
@@ -130,7 +132,7 @@ class Allocator:
     async def _number_prefixes(self) -> None:
         with self.prefixes.watch() as watch:
             while True:
-                self.prefixes.step(*await watch.next())
+                await in_slices(self.prefixes.steps(*await watch.next()))
                 self.settle()
 
     async def _number(self, store: IdentityStore) -> None:
@@ -149,16 +151,7 @@ class Allocator:
                     continue  # a number that exists already must not be taken for a new one
                 wanted = self.step(self._rows(concerned))
                 self.errors = {}
-                for labels in wanted:
-                    try:
-                        made = await self.create(store, labels)
-                        self.apply(Known(made.number, made.labels))
-                    except PodwireError as error:
-                        self.errors[labels] = str(error)
-                        log.warning("no identity yet for %s: %s", ", ".join(labels), error)
-                    except Exception as error:  # other endpoints get their identities all the same
-                        self.errors[labels] = repr(error)
-                        log.exception("no identity yet for %s", ", ".join(labels))
+                await each(wanted, partial(self._make, store), AT_ONCE)
                 unfinished = set(self.step(self._rows(concerned)))
                 concerned = {row.id: None for row in self._rows(concerned) if row.labels in unfinished}
                 failures = failures + 1 if self.errors else 0
@@ -167,12 +160,25 @@ class Allocator:
                 elif wanted:
                     self.attempts.succeeded()
 
+    async def _make(self, store: IdentityStore, labels: Labels) -> None:
+        """Have a number for `labels`; why there is none yet is in `errors`."""
+        try:
+            made = await self.create(store, labels)
+            self.apply(Known(made.number, made.labels))
+        except PodwireError as error:
+            self.errors[labels] = str(error)
+            log.warning("no identity yet for %s: %s", ", ".join(labels), error)
+        except Exception as error:  # other endpoints get their identities all the same
+            self.errors[labels] = repr(error)
+            log.exception("no identity yet for %s", ", ".join(labels))
+
     def concerned(self, endpoints: Batch[EndpointRow], identities: Batch[IdentityRow]) -> dict[int, None]:
         """Ids of the endpoints that changes may give another number."""
         found = {change.new.id: None for change in endpoints if change.new is not None}
         for change in identities:
-            row = change.new or change.old
-            if row is not None and row.source == "cluster":
+            for row in (change.old, change.new):  # one that stands for other labels now leaves those it had
+                if row is None or row.source != "cluster":
+                    continue
                 found |= {one.id: None for one in self.tables.endpoints.by("labels", row.labels)}
         return found
 

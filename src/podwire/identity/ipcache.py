@@ -10,17 +10,18 @@ would for a moment be of an identity that no policy knows.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
 
 from podwire.base.addresses import IPNetwork, exact, family, is_exact
+from podwire.base.aio import boundary, in_slices
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
-from podwire.state.progress import policies_know
+from podwire.state.progress import POLICIES, policies_know
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import (
     EndpointRow,
@@ -46,7 +47,6 @@ ORDER = (
 )
 PLACE = {source: place for place, source in enumerate(ORDER)}
 FINISHED = ("Succeeded", "Failed")
-_SLICE = 500  # prefixes published before others have a turn
 
 
 class Ipcache:
@@ -62,7 +62,10 @@ class Ipcache:
         # prefix → (claimant, row); of several, claimant → row: nearly all of 100,000 have one
         self._claimed: dict[str, tuple[Hashable, IpcacheRow] | dict[Hashable, IpcacheRow]] = {}
         self._named: set[str] = set()  # prefixes that rules name
-        self._waiting: set[str] = set()  # prefixes of identities that policies do not know yet
+        self._waiting: dict[int, set[str]] = {}  # identities that policies do not know yet → prefixes
+        self._waits: dict[str, tuple[int, ...]] = {}  # the other way
+        self._reaching: list[tuple[int, int]] = []  # a heap: (revision to be reached, identity)
+        self._reached_at: dict[int, int] = {}  # identity → its last revision in that heap
         self._starting: set[str] = set()  # of these, those the first version of the table must not lack
         self._touched: set[str] = set()  # prefixes to be published
         self._own: set[str] = set()  # of these, at the start, those of pods of this node
@@ -102,59 +105,86 @@ class Ipcache:
         """Until cancelled."""
         with Watch(*self.reads()) as watch:
             while True:
-                self.take(*await watch.next())
-                while self.publish(_SLICE):
-                    await asyncio.sleep(0)
+                await in_slices(self.steps(*await watch.next()))
 
     def step(self, *batches: Batch[Any]) -> None:
         """Take in what changed in the tables of `reads`, and publish what it means."""
-        self.take(*batches)
-        while self.publish(_SLICE):
+        for _ in self.steps(*batches):
             pass
 
-    def take(self, *batches: Batch[Any]) -> None:
-        """Take in what changed in the tables of `reads`."""
+    def steps(self, *batches: Batch[Any]) -> Iterator[None]:
+        """`step`, in pieces, a claim or a prefix each: after each one, others may have their turn."""
         endpoints, nodes, slices, remote, pods, identities, local, progress = batches
+        yield from self._take("endpoint", endpoints, self._of_endpoint)
         for change in endpoints:
-            self._claim(("endpoint", change.key), self._of_endpoint(change.new))
             self._own.update(self._claims.get(("endpoint", change.key), ()))
+        yield from self._take("node", nodes, self._of_node)
         for change in nodes:
-            self._claim(("node", change.key), self._of_node(change.new))
             for pod in self.tables.pods.by("node", change.key):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
+                yield
         if nodes or apiserver.concerned(slices):
             on_nodes, _ = apiserver.addresses(self.tables)
             self._claim(
                 "kube-apiserver",
                 [IpcacheRow(exact(one), identity.KUBE_APISERVER, "kube-apiserver") for one in on_nodes],
             )
-        for change in remote:
-            self._claim(("remote", change.key), self._of_remote(change.new))
-        for change in pods:
-            self._claim(("pod", change.key), self._of_pod(change.new))
-        for change in identities:
-            self._claim(("identity", change.key), self._of_identity(change.new))
-        for change in local:
-            self._claim(("local", change.key), self._of_local(change.new))
-        if progress or identities:
-            self._touched |= self._waiting
-            self._own |= self._waiting
+        yield from self._take("remote", remote, self._of_remote)
+        yield from self._take("pod", pods, self._of_pod)
+        yield from self._take("identity", identities, self._of_identity)
+        yield from self._take("local", local, self._of_local)
+        self._touch_waiting(identities, progress)
         self._whole = self._whole or all(batch.ready for batch in batches[:-1])
         if self._whole:
             self._own.clear()
-
-    def publish(self, most: int) -> bool:
-        """Publish what was taken in, at most so many prefixes; whether there is more."""
         # Who knows less may answer first: until all have, what the kernel has from before stands. But nobody
         # has more to say of an address than the pod of this node that holds it.
         touched = self._touched if self._whole else self._own
-        for prefix in [touched.pop() for _ in range(min(most, len(touched)))]:
-            self._publish(prefix)
-        if touched:
-            return True
+        while touched:
+            prefix = touched.pop()
+            with boundary(f"who is behind {prefix}"):
+                self._publish(prefix)
+            yield
         if self._whole and not self._starting:
             self.tables.ipcache.mark_ready()
-        return False
+
+    def _take(
+        self, kind: str, batch: Batch[Any], claims_of: Callable[[Any], list[IpcacheRow]]
+    ) -> Iterator[None]:
+        for change in batch:
+            with boundary(f"addresses of {kind} {change.key}"):
+                self._claim((kind, change.key), claims_of(change.new))
+            yield
+
+    def _touch_waiting(self, identities: Batch[Any], progress: Batch[Any]) -> None:
+        """Look again at prefixes of identities that changed, or that policies know now."""
+        found: set[str] = set()
+        for change in identities:
+            found |= self._waiting.get(change.key, set())  # type: ignore[call-overload]
+        row = self.tables.progress.get(POLICIES) if progress else None
+        while row is not None and self._reaching and self._reaching[0][0] <= row.identities:
+            revision, number = heappop(self._reaching)
+            if self._reached_at.get(number) == revision:
+                del self._reached_at[number]
+            found |= self._waiting.get(number, set())
+        self._touched |= found
+        self._own |= found
+
+    def _wait(self, prefix: str, numbers: Sequence[int]) -> None:
+        """Look at a prefix again when policies know one of these identities."""
+        for number in self._waits.pop(prefix, ()):
+            waiting = self._waiting[number]
+            waiting.discard(prefix)
+            if not waiting:
+                del self._waiting[number]
+        if numbers:
+            self._waits[prefix] = tuple(dict.fromkeys(numbers))
+        for number in dict.fromkeys(numbers):
+            self._waiting.setdefault(number, set()).add(prefix)
+            revision = self.tables.identities.revision_of(number)
+            if revision and self._reached_at.get(number) != revision:
+                self._reached_at[number] = revision
+                heappush(self._reaching, (revision, number))
 
     # --- what each row claims
 
@@ -290,20 +320,22 @@ class Ipcache:
     def _publish(self, prefix: str) -> None:
         claims = self._claims_of(prefix)
         current = self.tables.ipcache.get(prefix)
-        self._waiting.discard(prefix)
+        self._wait(prefix, [])
         self._starting.discard(prefix)
+        unknown = []
         chosen = None
         for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
             if policies_know(self.tables, row.identity):
                 chosen = self._within(row)
                 break
-            self._waiting.add(prefix)
+            unknown.append(row.identity)
             if current is not None and _owner(current) == _owner(row):
                 chosen = current  # the same pod or prefix: its old identity until the new one is known
                 break
             if not self.tables.ipcache.ready and row.identity in self.tables.identities:
                 self._starting.add(prefix)  # at a start the kernel may have it; nobody else's say counts
                 break
+        self._wait(prefix, unknown)
         if chosen is None:
             self.tables.ipcache.delete(prefix)
         else:

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from podwire.base.addresses import exact, family
+from podwire.base.aio import boundary
 from podwire.base.errors import PodwireError
 from podwire.identity import apiserver
 from podwire.model.identity import LOCAL_FIRST, LOCAL_LAST
 from podwire.model.labels import Labels, canonical, cidr, prefix_of
 from podwire.model.rule import Rule
-from podwire.state.table import Batch, Watch
+from podwire.state.table import Batch, Change, Watch
 from podwire.state.tables import IdentityRow, IpcacheRow, NodeRow, PolicyRow, SliceRow, Tables
 
 LOCAL, RETIRED = "local", "retired"
@@ -48,6 +49,7 @@ class Prefixes:
         self._users: Counter[str] = Counter()
         self._apiservers: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}  # of the prefixes that are wanted
+        self._freed = False  # a number may be free since it was last asked
         self._unnumbered: dict[str, str] = {}  # prefix that is wanted → why it has no number
 
     @property
@@ -71,25 +73,45 @@ class Prefixes:
         ipcache: Batch[IpcacheRow],
     ) -> None:
         """Number what is wanted now, retire and remove what is not."""
+        for _ in self.steps(policies, slices, nodes, ipcache):
+            pass
+
+    def steps(
+        self,
+        policies: Batch[PolicyRow],
+        slices: Batch[SliceRow],
+        nodes: Batch[NodeRow],
+        ipcache: Batch[IpcacheRow],
+    ) -> Iterator[None]:
+        """`step`, in pieces: after each one, others may have their turn."""
         concerned: set[str] = set()
         for change in policies:
-            for prefix in self._named(change.new.rules if change.new else ()):
-                self._users[prefix] += 1
-                concerned.add(prefix)
-            for prefix in self._named(change.old.rules if change.old else ()):
-                self._users[prefix] -= 1
-                concerned.add(prefix)
+            with boundary(f"prefixes of policy {change.key}"):
+                concerned |= self._count(change)
+            yield
         if nodes or apiserver.concerned(slices):
             _, outside = apiserver.addresses(self.tables)
             found = frozenset(exact(address) for address in outside if family(address) in self._families)
             concerned |= found ^ self._apiservers
             self._apiservers = found
         for prefix in sorted(concerned):
-            self._settle(prefix)
+            with boundary(f"the identity of {prefix}"):
+                self._settle(prefix)
+            yield
         self._forget(entry.old for entry in ipcache if entry.old is not None)
-        for prefix in sorted(self._unnumbered):  # a number may be free now
+        for prefix in sorted(self._unnumbered) if self._freed else ():
             self._settle(prefix)
+            yield
+        self._freed = False
         self.ready = policies.ready and slices.ready and nodes.ready
+
+    def _count(self, change: Change[PolicyRow]) -> set[str]:
+        """Prefixes that a changed policy names, or named."""
+        new = self._named(change.new.rules if change.new else ())
+        old = self._named(change.old.rules if change.old else ())
+        self._users.update(new)
+        self._users.subtract(old)
+        return {*new, *old}
 
     def _named(self, rules: Iterable[Rule]) -> list[str]:
         """Prefixes of rules, as often as they are named. All of a family is the world, and has a number."""
@@ -116,6 +138,7 @@ class Prefixes:
         known = self.tables.identities.get(number) if number is not None else None
         if known is not None and (not wanted or known.labels != self._labels(prefix)):
             del self._numbers[prefix]
+            self._freed = True
             self._retire(known, prefix)
         self._unnumbered.pop(prefix, None)
         if wanted and prefix not in self._numbers:
@@ -162,6 +185,7 @@ class Prefixes:
                 and (held is None or held.identity != row.identity)
             ):
                 self.tables.identities.delete(identity.number)
+                self._freed = True
 
 
 def prefix(row: IdentityRow) -> str:

@@ -7,18 +7,20 @@ class, and which classes have entries. Each change comes out as rows to put and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from podwire.abi.enums import PolicyClass
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Origin
 from podwire.model.selector import Selector
-from podwire.policy.resolve import NamedPorts, Policy, Resolution, Side
+from podwire.policy.resolve import NamedPorts, Policy, Resolution, Side, Steps, bits
+from podwire.state.peers import Classes
 from podwire.state.tables import ContainerPort, EntryRow, PeerRow
 
-Selected = Callable[[Selector], frozenset[int]]
-Changed = dict[Selector, tuple[frozenset[int], frozenset[int]]]  # selector → identities new, gone
+Selected = Callable[[Selector], Set[int]]
+# Selector → identities that it may select now and did not, or the other way; None = any.
+MovedBy = Mapping[Selector, Set[int] | None]
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Difference:
     """Rows to put, and keys of rows to delete once those are in force."""
 
     entries: list[EntryRow] = field(default_factory=list)
+    begun: list[tuple[int, Direction, Classes]] = field(default_factory=list)  # all peers of new policies
     peers: list[PeerRow] = field(default_factory=list)
     no_peers: list[tuple[int, Direction, int]] = field(default_factory=list)
     no_classes: list[tuple[int, Direction, int]] = field(default_factory=list)  # policy, direction, class
@@ -46,48 +49,41 @@ class Group:
 class Half:
     """One direction of a policy in force."""
 
-    __slots__ = ("_held", "_users", "direction", "masks", "policy", "side")
+    __slots__ = ("_held", "_users", "direction", "policy", "side")
 
     def __init__(self, policy: Policy, direction: Direction) -> None:
         self.policy = policy
         self.direction = direction
         self.side: Side = policy.sides[direction]
-        self.masks: dict[int, int] = {}
-        self._held: dict[int, int] = {}  # identity → class
+        self._held = Classes()
         self._users: Counter[int] = Counter()  # class → identities in it
 
-    def begin(self, selected: Selected, named: dict[int, NamedPorts], out: Difference) -> None:
+    def begin(self, selected: Selected, named: dict[int, NamedPorts], out: Difference) -> Iterator[None]:
         """Everything, for a policy that is new. Raises Collision."""
         if not self.side.enforced:
             return
         self._write(PolicyClass.ANY, 0, (), out)
-        assigned = self.side.assign(selected, named, self.policy.salt)
-        self.masks, self._held = assigned.masks, assigned.peers
+        assigned = yield from self.side.assign(selected, named, self.policy.salt)
+        self._held = Classes(assigned.peers)
         self._users.update(assigned.peers.values())
         for peer_class, (mask, resolution) in assigned.classes.items():
             self._write(peer_class, mask, resolution, out)
-        number, direction = self.policy.number, self.direction
-        out.peers += [PeerRow(number, direction, one, made) for one, made in assigned.peers.items()]
+            yield
+        out.begun.append((self.policy.number, self.direction, self._held.copy()))
 
     def set(self, identity: int, mask: int, named: NamedPorts | None, out: Difference) -> None:
         """`identity` is named by the clauses of `mask` now. Raises Collision."""
-        if mask:
-            self.masks[identity] = mask
-        else:
-            self.masks.pop(identity, None)
         resolution = self.side.resolution(named)
         wanted = self.side.class_of(mask, resolution, self.policy.salt)
-        held = self._held.get(identity, PolicyClass.ANY)
-        if wanted == held:
+        if wanted == self._held.get(identity):
             return
+        held = self._held.set(identity, wanted)
         if wanted:
             if not self._users[wanted]:
                 self._write(wanted, mask, resolution, out)
             self._users[wanted] += 1
-            self._held[identity] = wanted
             out.peers.append(PeerRow(self.policy.number, self.direction, identity, wanted))
         else:
-            del self._held[identity]
             out.no_peers.append((self.policy.number, self.direction, identity))
         if held:
             self._users[held] -= 1
@@ -102,9 +98,33 @@ class Half:
         """Whether the identity is in a class."""
         return identity in self._held
 
-    def peers(self) -> Iterable[int]:
-        """Identities that are in a class."""
-        return self._held.keys()
+    def mask_of(self, identity: int) -> int:
+        """The clauses that name an identity, as it was last set."""
+        return self.side.mask_of(self._held.get(identity))
+
+    def named_by(self, mask: int) -> Set[int]:
+        """Identities that some clause of `mask` names."""
+        classes = {one for one in self._users if self.side.mask_of(one) & mask}
+        return {identity for identity, peer_class in self._held.items() if peer_class in classes}
+
+    def reselect(self, moved: MovedBy, selected: Selected) -> dict[int, int]:
+        """Identity → clauses that name it now, for those that `moved` may concern."""
+        wanted: dict[int, int] = {}
+        for selector, identities in moved.items():
+            named = self.side.selectors.get(selector)
+            if named is None:
+                continue
+            there = selected(selector)
+            for identity in there | self.named_by(named) if identities is None else identities:
+                mask = wanted.get(identity)
+                if mask is None:
+                    mask = self.mask_of(identity)
+                if identity in there:
+                    wanted[identity] = mask | named
+                else:
+                    lost = mask & named
+                    wanted[identity] = mask & ~lost | _still(self.side, identity, lost, selected)
+        return wanted
 
     def _write(self, peer_class: int, mask: int, resolution: Resolution, out: Difference) -> None:
         for cell in self.side.cells(mask, resolution):
@@ -134,51 +154,42 @@ class Live:
         self.halves = {direction: Half(policy, direction) for direction in Direction}
         self.users: set[Group] = set()
 
-    def begin(self, selected: Selected, named: dict[int, NamedPorts]) -> Difference:
-        """Everything there is to write. Raises Collision, and nothing is to be written then."""
+    def begin(self, selected: Selected, named: dict[int, NamedPorts]) -> Steps[Difference]:
+        """Everything there is to write. Raises Collision, and nothing is to be written then.
+
+        Who is selected meanwhile or not any more is to be told to `reselect` after.
+        """
         out = Difference()
         for half in self.halves.values():
-            half.begin(selected, named, out)
+            yield from half.begin(selected, named, out)
         return out
 
     def selectors(self) -> set[Selector]:
         return {selector for half in self.halves.values() for selector in half.side.selectors}
 
     def reselect(
-        self,
-        changed: Changed,
-        selected: Selected,
-        named: Callable[[int], NamedPorts],
-        out: Difference,
-    ) -> None:
-        """Selectors select others than before. Raises Collision."""
+        self, moved: MovedBy, selected: Selected, named: Callable[[int], NamedPorts], out: Difference
+    ) -> Iterator[None]:
+        """Selectors select others than before: identity by identity. Raises Collision."""
         for half in self.halves.values():
-            side = half.side
-            wanted: dict[int, int] = {}
-            again: set[int] = set()
-            for selector, (new, gone) in changed.items():
-                bits = side.selectors.get(selector)
-                if bits is None:
-                    continue
-                for identity in new:
-                    wanted[identity] = wanted.get(identity, half.masks.get(identity, 0)) | bits
-                again |= gone
-            for identity in again:
-                wanted[identity] = _mask(side, identity, selected)
-            for identity, mask in wanted.items():
-                half.set(identity, mask, named(identity) if side.names else None, out)
+            for identity, mask in half.reselect(moved, selected).items():
+                half.set(identity, mask, named(identity) if half.side.names else None, out)
+                yield
 
-    def rename(self, identities: Iterable[int], named: Callable[[int], NamedPorts], out: Difference) -> None:
+    def rename(
+        self, identities: Iterable[int], named: Callable[[int], NamedPorts], out: Difference
+    ) -> Iterator[None]:
         """Named ports of peers are others than before. Raises Collision."""
         for half in self.halves.values():
-            if half.side.names:
-                for identity in identities:
-                    half.set(identity, half.masks.get(identity, 0), named(identity), out)
+            for identity in identities if half.side.names else ():
+                half.set(identity, half.mask_of(identity), named(identity), out)
+                yield
 
 
-def _mask(side: Side, identity: int, selected: Selected) -> int:
+def _still(side: Side, identity: int, lost: int, selected: Selected) -> int:
+    """Of clauses of which one selector selects an identity no more, those of which another does."""
     mask = 0
-    for selector, bits in side.selectors.items():
-        if identity in selected(selector):
-            mask |= bits
+    for position in bits(lost):
+        if any(identity in selected(peer) for peer in side.terms[position].peers or ()):
+            mask |= 1 << position
     return mask

@@ -12,8 +12,8 @@ Pure: no I/O, no clock. The same arguments give the same numbers and entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,6 +29,20 @@ from podwire.policy.flatten import ANY_PROTOCOL, Cell, Meaning, Node, flatten, n
 NamedPorts = Mapping[str, frozenset[tuple[int, int]]]
 # What the port names in egress clauses mean for one peer: sorted (name, protocol, port).
 Resolution = tuple[tuple[str, int, int], ...]
+
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]  # work in pieces: after each one, others may have their turn
+
+
+def whole(steps: Steps[T]) -> T:
+    """All of it, at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            made: T = done.value
+            return made
 
 
 class Term(NamedTuple):
@@ -58,23 +72,24 @@ class Prepared(NamedTuple):
     restricts: frozenset[Direction]  # and what it does not allow in these is denied
 
 
-def select(
-    prepared: Iterable[Prepared], labels: Labels, localhost: Prepared | None = None
-) -> tuple[Prepared, ...]:
-    """The rules that an endpoint with `labels` obeys, and the one that nobody wrote."""
+def select(prepared: Iterable[Prepared], labels: Labels) -> list[Prepared]:
+    """The rules that select an endpoint with `labels`: each subject is asked, once."""
     matching: dict[Selector, bool] = {}
-    chosen: list[Prepared] = []
-    ingress = False
+    chosen = []
     for one in prepared:
         matches = matching.get(one.subject)
         if matches is None:
             matches = matching[one.subject] = one.subject.matches(labels)
         if matches:
             chosen.append(one)
-            ingress = ingress or Direction.INGRESS in one.enforced
-    if ingress:
-        chosen.append(localhost or PREPARED_LOCALHOST)
-    return tuple(chosen)
+    return chosen
+
+
+def obeyed(selecting: Sequence[Prepared], localhost: Prepared | None = None) -> tuple[Prepared, ...]:
+    """The rules that an endpoint obeys which these select: with the one that nobody wrote."""
+    if any(Direction.INGRESS in one.enforced for one in selecting):
+        return (*selecting, localhost or PREPARED_LOCALHOST)
+    return tuple(selecting)
 
 
 def rule_content(origin: Origin, direction: Direction, effect: Effect, spec: int, index: int) -> bytes:
@@ -151,9 +166,8 @@ _NO_NAMES: Resolution = ()
 
 
 class Assigned(NamedTuple):
-    """Identity → mask, identity → class, and what each class is."""
+    """Identity → class, and what each class is."""
 
-    masks: dict[int, int]
     peers: dict[int, int]
     classes: dict[int, tuple[int, Resolution]]
 
@@ -209,10 +223,11 @@ class Side:
         else:
             self.terms[position] = term._replace(meaning=term.resolved(own), names=())
 
-    def members(self, selected: Callable[[Selector], frozenset[int]]) -> dict[int, int]:
+    def members(self, selected: Callable[[Selector], Set[int]]) -> Steps[dict[int, int]]:
         """Identity → mask of the clauses that name it, for all that any clause names."""
         masks: dict[int, int] = {}
         for selector, mask in self.selectors.items():
+            yield
             identities = selected(selector)
             if masks.keys().isdisjoint(identities):
                 masks.update(dict.fromkeys(identities, mask))
@@ -245,6 +260,10 @@ class Side:
             self._numbers[mask] = made
         return made
 
+    def mask_of(self, peer_class: int) -> int:
+        """The clauses that name the identities of a class."""
+        return self._classes[peer_class][0] if peer_class else 0
+
     def chosen(self, mask: int) -> list[Term]:
         """The clauses of a mask, in order."""
         terms = self.terms
@@ -261,16 +280,19 @@ class Side:
         return flatten(meanings, self.restricted, self.default_rule)
 
     def assign(
-        self, selected: Callable[[Selector], frozenset[int]], named: Mapping[int, NamedPorts], salt: int = 0
-    ) -> Assigned:
+        self, selected: Callable[[Selector], Set[int]], named: Mapping[int, NamedPorts], salt: int = 0
+    ) -> Steps[Assigned]:
         """The class of every identity that some clause names. Raises Collision."""
-        masks = self.members(selected)
+        masks = yield from self.members(selected)
         if not self.names:
             # Identities of the same selectors share the very object: told apart by it, not by its bits.
             distinct = {id(mask): mask for mask in masks.values()}
-            numbers = {place: self.class_of(mask, _NO_NAMES, salt) for place, mask in distinct.items()}
+            numbers: dict[int, int] = {}
+            for place, mask in distinct.items():
+                numbers[place] = self.class_of(mask, _NO_NAMES, salt)
+                yield
             classes = {numbers[place]: (mask, _NO_NAMES) for place, mask in distinct.items()}
-            return Assigned(masks, {one: numbers[id(mask)] for one, mask in masks.items()}, classes)
+            return Assigned({one: numbers[id(mask)] for one, mask in masks.items()}, classes)
         peers: dict[int, int] = {}
         classes = {}
         for identity, mask in (dict.fromkeys(named, 0) | masks).items():
@@ -279,7 +301,7 @@ class Side:
             if made:
                 peers[identity] = made
                 classes[made] = (mask, resolution)
-        return Assigned(masks, peers, classes)
+        return Assigned(peers, classes)
 
 
 def _by_name(resolution: Resolution) -> NamedPorts:
@@ -336,7 +358,7 @@ class Policy:
 
     def tabulate(
         self,
-        selected: Callable[[Selector], frozenset[int]],
+        selected: Callable[[Selector], Set[int]],
         named: Mapping[int, NamedPorts] | None = None,
     ) -> Tabulated:
         """All of it at once. Raises Collision."""
@@ -345,7 +367,7 @@ class Policy:
             if not side.enforced:
                 continue
             made.cells[direction, PolicyClass.ANY] = side.cells(0, ())
-            assigned = side.assign(selected, named or {}, self.salt)
+            assigned = whole(side.assign(selected, named or {}, self.salt))
             made.peers[direction] = assigned.peers
             for peer_class, (mask, resolution) in assigned.classes.items():
                 made.cells[direction, peer_class] = side.cells(mask, resolution)

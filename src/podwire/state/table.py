@@ -112,7 +112,8 @@ class Table(Generic[Row]):
     def replace(self, rows: Iterable[Row], *, where: Callable[[Row], bool] = lambda row: True) -> None:
         """Make the rows for which `where` holds exactly `rows`."""
         wanted = {self._key(row): row for row in rows}
-        for key, row in list(self._rows.items()):
+        for row in self:
+            key = self._key(row)
             if key not in wanted and where(row):
                 self.delete(key)
         for row in wanted.values():

@@ -15,7 +15,6 @@ import msgspec
 
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Origin
-from podwire.model.selector import Selector
 from podwire.state.objects import (
     ContainerPort,
     DeviceRow,
@@ -31,19 +30,23 @@ from podwire.state.objects import (
     SliceEndpoint,
     SliceRow,
 )
+from podwire.state.peers import PeerRow, Peers
+from podwire.state.selections import SelectionRow, Selections
 from podwire.state.table import Table
 
-# Rows of what the API holds: all of a stage's rows come from this module.
+# Rows of what the API holds, and of tables of sets: all of a stage's rows come from this module.
 __all__ = [
     "ContainerPort",
     "DeviceRow",
     "LocalAddressRow",
     "NamespaceRow",
     "NodeRow",
+    "PeerRow",
     "PodRow",
     "PolicyRow",
     "RemoteEndpointRow",
     "ReportedEndpointRow",
+    "SelectionRow",
     "ServicePort",
     "ServiceRow",
     "SliceEndpoint",
@@ -90,14 +93,6 @@ class IdentityRow(msgspec.Struct, frozen=True, gc=False):
     number: int
     labels: Labels
     source: str
-
-
-class SelectionRow(msgspec.Struct, frozen=True):
-    """A selector that some rule uses, and the identities it selects now."""
-
-    selector: Selector
-    identities: frozenset[int]
-    users: int
 
 
 class IpcacheRow(msgspec.Struct, frozen=True, gc=False):
@@ -168,15 +163,6 @@ class EndpointFailureRow(msgspec.Struct, frozen=True):
     endpoint: int
     unknown: tuple[str, ...]  # peers | addresses
     error: str
-
-
-class PeerRow(msgspec.Struct, frozen=True):
-    """Stage one: identity → class of peers, for one policy and direction."""
-
-    policy: int
-    direction: Direction
-    identity: int
-    peer_class: int
 
 
 class EntryRow(msgspec.Struct, frozen=True):
@@ -320,9 +306,7 @@ class Tables:
             help="numbers for sets of labels",
             indexes={"labels": lambda row: (row.labels,)},
         )
-        self.selections: Table[SelectionRow] = Table(
-            "selections", lambda row: row.selector, help="selectors in use and what they select"
-        )
+        self.selections = Selections("selections", help="selectors in use and what they select")
         self.ipcache: Table[IpcacheRow] = Table(
             "ipcache", lambda row: row.prefix, help="who is behind an address"
         )
@@ -334,12 +318,7 @@ class Tables:
         self.endpoint_policies: Table[EndpointPolicyRow] = Table(
             "endpoint_policies", lambda row: row.endpoint, help="which policy an endpoint obeys"
         )
-        self.policy_peers: Table[PeerRow] = Table(
-            "policy_peers",
-            lambda row: (row.policy, row.direction, row.identity),
-            help="stage one: identity to class",
-            indexes={"policy": lambda row: (row.policy,)},
-        )
+        self.policy_peers = Peers("policy_peers", help="stage one: identity to class")
         self.policy_entries: Table[EntryRow] = Table(
             "policy_entries",
             lambda row: (row.policy, row.peer_class, row.direction, row.protocol, row.port, row.port_bits),

@@ -81,13 +81,13 @@ class Kernel:
 
     def write(self) -> None:
         """All tables into the maps, anew."""
-        from podwire.datapath import peers, rows
+        from podwire.datapath import rows
 
         tables = self.node.tables
         self.world.reset()
         written: dict[str, list[Any]] = {
             "podwire_policy": [rows.policy_entry(row) for row in tables.policy_entries],
-            "podwire_policy_peers": [peers.entries(tables.policy_peers)],
+            "podwire_policy_peers": [rows.policy_peers(tables.policy_peers)],
             "podwire_ipcache": [rows.ipcache_exact(row) for row in tables.ipcache],
             "podwire_ipcache_prefixes": [rows.ipcache_prefix(row) for row in tables.ipcache],
             "podwire_backends": [rows.backend(row, "n1") for row in tables.backends],

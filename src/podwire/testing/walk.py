@@ -84,6 +84,12 @@ class Walk:
                 step(*watch.take())
         raise AssertionError("the stages do not come to rest")
 
+    def close(self) -> None:
+        """Read the tables no more: from here on others run the stages."""
+        for watch, _ in self._stages:
+            watch.close()
+        self._stages = []
+
     def _prefixes(self, *batches: Any) -> None:
         self.prefixes.step(*batches)
         self.allocator.settle()

@@ -11,7 +11,8 @@ from podwire.abi import structs
 from podwire.agent import dumps
 from podwire.agent.interface import DUMPS
 from podwire.base.addresses import V4_MAPPED, pack, pack_prefix
-from podwire.datapath import conntrack, peers
+from podwire.datapath import conntrack
+from podwire.datapath import rows as rows_of
 from podwire.model.rule import Direction, Origin
 from podwire.state.tables import PeerRow, RuleRow, Tables
 
@@ -80,7 +81,7 @@ def test_policy_entries_say_because(tables: Tables) -> None:
         },
         policy_peers={
             structs.PolicyPeersKey.unpack(key): structs.PolicyPeers.unpack(value)
-            for key, value in peers.entries(members).items()
+            for key, value in rows_of.policy_peers(members).items()
         },
     )
     by_port = {row["port"]: row for row in rows}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
+import pytest
 from tests.unit.agent.test_registry import row
 
 from podwire.agent.labeling import Labeling
+from podwire.base.aio import Supervised, eventually
 from podwire.state.tables import ContainerPort, NamespaceRow, PodRow, Tables
 
 POD = PodRow(
@@ -74,3 +78,22 @@ def test_a_changed_label_keeps_the_identity_until_the_new_one_is_known() -> None
     assert found is not None
     assert "k8s:app=other" in found.labels
     assert found.identity == 1234
+
+
+def test_an_endpoint_that_cannot_be_labelled_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        tables, labeling = made()
+        tables.namespaces.put(NamespaceRow("prod", {}))
+        tables.pods.put(msgspec.structs.replace(POD, name="odd", labels=None))  # type: ignore[arg-type]
+        tables.pods.put(POD)
+        tables.endpoints.put(msgspec.structs.replace(row(2), pod="odd", uid="", labels=(), ports=()))
+        async with Supervised("test") as group:
+            group.start("label", labeling.run())
+            await eventually(
+                lambda: any(one.labels for one in tables.endpoints), timeout=20, what="the other one's labels"
+            )
+        odd = tables.endpoints.get(2)
+        assert odd is not None and not odd.labels
+        assert "labels of endpoint 2 failed" in caplog.text
+
+    asyncio.run(scenario())

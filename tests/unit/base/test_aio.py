@@ -1,6 +1,7 @@
 """Supervised tasks, channels, retries."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +14,9 @@ from podwire.base.aio import (
     TaskEnded,
     Turns,
     boundary,
+    each,
     eventually,
+    in_slices,
 )
 from podwire.base.errors import NotFound
 
@@ -181,3 +184,52 @@ def test_room_is_limited_and_given_back(caplog: pytest.LogCaptureFixture) -> Non
         raise ValueError("broken")
     assert room.taken == 0
     assert len(caplog.records) == 3  # for the first, the second, and the fourth
+
+
+def test_between_slices_others_run() -> None:
+    seen: list[str] = []
+
+    def steps() -> Iterator[None]:
+        for number in range(3):
+            seen.append(f"step {number}")
+            yield
+
+    async def other() -> None:
+        for _ in range(2):
+            seen.append("other")
+            await asyncio.sleep(0)
+
+    async def scenario(most: float) -> list[str]:
+        seen.clear()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(in_slices(steps(), most))
+            group.create_task(other())
+        return list(seen)
+
+    assert asyncio.run(scenario(0))[:4] == ["step 0", "other", "step 1", "other"]
+    assert asyncio.run(scenario(3600))[:3] == ["step 0", "step 1", "step 2"]
+
+
+def test_each_is_done_and_never_more_than_so_many_at_once() -> None:
+    at_work, most, done = set[int](), 0, list[int]()
+
+    async def work(number: int) -> None:
+        nonlocal most
+        at_work.add(number)
+        most = max(most, len(at_work))
+        await asyncio.sleep(0)
+        at_work.discard(number)
+        done.append(number)
+
+    asyncio.run(each(range(20), work, 4))
+    assert sorted(done) == list(range(20)) and most == 4
+
+
+def test_of_each_the_first_failure_is_raised() -> None:
+    async def work(number: int) -> None:
+        if number == 2:
+            raise NotFound("no")
+        await forever()
+
+    with pytest.raises(NotFound):
+        asyncio.run(each(range(5), work, 3))

@@ -20,7 +20,7 @@ from podwire.abi.enums import EndpointFlags
 from podwire.base.addresses import pack, pack_prefix
 from podwire.base.aio import Backoff, Supervised
 from podwire.bpf.map import U32
-from podwire.datapath import peers
+from podwire.datapath import rows
 from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
 from podwire.state.tables import EndpointRow
@@ -68,11 +68,12 @@ class Asked:
         identity, exact = self._identity(address)
         if EndpointFlags.ADDRESSES_MISSING in flags and not exact:
             return DEFAULT
-        key = peers.key_of(peers.block_of(row.policy, direction, identity))
+        key = rows.peer_key(row.policy, direction, identity)
         raw = self.maps["podwire_policy_peers"].content.get(key)
         if raw is None and EndpointFlags.PEERS_MISSING in flags:
             return DEFAULT
-        return self._entry(row.policy, peers.class_in(raw, identity), direction, port)
+        peer_class = rows.peer_classes(raw)[identity % rows.PEER_SPAN] if raw else 0
+        return self._entry(row.policy, peer_class, direction, port)
 
     def _identity(self, address: str) -> tuple[int, bool]:
         for name, kind in (

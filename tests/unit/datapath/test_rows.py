@@ -6,7 +6,7 @@ from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.base import addresses
 from podwire.bpf.map import U32
-from podwire.datapath import peers, rows
+from podwire.datapath import rows
 from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
@@ -36,11 +36,13 @@ def test_policy_keys_are_as_long_as_they_say() -> None:
 
 
 def test_peers() -> None:
-    found = peers.entries([PeerRow(7, Direction.EGRESS, 1234, 5), PeerRow(7, Direction.EGRESS, 1238, 6)])
-    ((key, value),) = found.items()
+    peers = [PeerRow(7, Direction.EGRESS, 1234, 5), PeerRow(7, Direction.EGRESS, 1238, 6)]
+    ((key, value),) = rows.policy_peers(peers).items()
     assert structs.PolicyPeersKey.unpack(key) == structs.PolicyPeersKey(7, 1234 >> 4, 2)
-    assert dict(peers.classes(key, value)) == {1234: 5, 1238: 6}
-    assert peers.class_in(value, 1234) == 5 and peers.class_in(value, 1235) == peers.class_in(None, 1234) == 0
+    assert rows.peer_key(7, Direction.EGRESS, 1234) == rows.peer_key(7, Direction.EGRESS, 1238) == key
+    assert rows.peer_place(key) == ((7, Direction.EGRESS), 1234 - 1234 % rows.PEER_SPAN)
+    classes = rows.peer_classes(value)
+    assert (classes[1234 % rows.PEER_SPAN], classes[1238 % rows.PEER_SPAN], sum(classes)) == (5, 6, 11)
 
 
 def test_an_address_goes_to_one_map_and_a_prefix_to_the_other() -> None:

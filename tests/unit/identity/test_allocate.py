@@ -14,7 +14,7 @@ from podwire.identity.allocate import Allocator, preferred
 from podwire.identity.prefixes import Prefixes
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED
 from podwire.model.labels import Labels
-from podwire.state.tables import EndpointRow, Tables
+from podwire.state.tables import EndpointRow, IdentityRow, Tables
 from podwire.stores.identities import Event, Known, MemoryIdentities, Synced
 from podwire.testing.walk import Walk
 
@@ -158,3 +158,43 @@ def test_what_vanished_while_nobody_watched_is_gone() -> None:
             assert 301 in one.tables.identities
 
     asyncio.run(scenario())
+
+
+def test_new_label_sets_are_asked_for_side_by_side() -> None:
+    """A store that answers nobody before sixteen have asked would never answer who asks one by one."""
+
+    class Slow(MemoryIdentities):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = 0
+            self.enough = asyncio.Event()
+
+        async def create(self, number: int, labels: Labels) -> Labels | None:
+            self.asked += 1
+            if self.asked == allocate.AT_ONCE:
+                self.enough.set()
+            await self.enough.wait()
+            return self.take(number, labels)
+
+    async def scenario() -> None:
+        one, store = allocator(), Slow()
+        for place in range(1, 41):
+            endpoint(one.tables, place, Walk.labels({"app": f"a{place}"}))
+        async with cancelling("allocate", one.run(store)):
+            await eventually(
+                lambda: all(row.identity for row in one.tables.endpoints), timeout=20, what="all numbers"
+            )
+        assert len(store.known) == 40 and not one.errors
+
+    asyncio.run(scenario())
+
+
+def test_a_number_that_stands_for_other_labels_now_leaves_the_endpoints_it_had() -> None:
+    walk = Walk()
+    walk.tables.identities.put(IdentityRow(300, WEB, "cluster"))
+    endpoint(walk.tables, 1, WEB)
+    walk.settle()
+    assert number(walk.tables, 1) == 300
+    walk.tables.identities.put(IdentityRow(300, DB, "cluster"))
+    walk.settle()
+    assert number(walk.tables, 1) == preferred(WEB)

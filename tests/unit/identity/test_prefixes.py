@@ -8,8 +8,20 @@ import pytest
 
 from podwire.identity import prefixes
 from podwire.model.identity import LOCAL_FIRST
-from podwire.state.tables import NodeRow, SliceEndpoint, SliceRow
+from podwire.model.rule import Origin, Prefix, Rule
+from podwire.model.selector import EVERYTHING
+from podwire.state.tables import NodeRow, PolicyRow, SliceEndpoint, SliceRow
 from podwire.testing.walk import Walk
+
+ODD = Rule(
+    Origin("test", "", "wrong"),
+    0,
+    EVERYTHING,
+    (),
+    False,
+    False,
+    prefixes=(Prefix(None),),  # type: ignore[arg-type]
+)
 
 
 def egress(name: str, *cidrs: Any) -> dict[str, Any]:
@@ -111,3 +123,16 @@ def test_more_prefixes_than_numbers_wait_for_one(monkeypatch: pytest.MonkeyPatch
     walk.settle()
     assert [labels[0] for labels in local(walk).values()] == ["cidr:10.3.0.0/16"]
     assert not walk.prefixes.error
+
+
+def test_a_prefix_that_cannot_be_numbered_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    walk = Walk()
+    wrong = PolicyRow("test", "", "wrong", "", 1, (ODD,))
+    walk.tables.policies.put(wrong)
+    walk.apply(egress("a", "10.0.0.0/8"))
+    walk.settle()
+    assert sorted(local(walk).values()) == [("cidr:10.0.0.0/8", "reserved:world")]
+    assert "prefixes of policy ('test', '', 'wrong') failed" in caplog.text
+    walk.tables.policies.delete(("test", "", "wrong"))
+    walk.settle()
+    assert walk.prefixes.ready and not walk.prefixes.error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from podwire.identity.select import EVERY, needs, terms
+import pytest
+
 from podwire.model import labels
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import (
@@ -17,6 +18,7 @@ from podwire.model.selector import (
     exists,
     inside,
 )
+from podwire.model.terms import EVERY, needs, terms
 from podwire.state.tables import IdentityRow, PolicyRow
 from podwire.testing.walk import Walk
 
@@ -110,9 +112,28 @@ def test_users_are_counted() -> None:
 def test_what_a_selector_needs_is_the_rarest() -> None:
     namespace = equals("k8s", labels.NAMESPACE, "prod")
     app = equals("k8s", "app", "web")
-    assert needs(Selector((app, namespace))) == (("k8s", "app", "web"),)
-    assert needs(Selector((namespace, exists("k8s", "app")))) == (("k8s", labels.NAMESPACE, "prod"),)
-    assert needs(Selector((Requirement("k8s", "app", Operator.NOT_IN, ("a",)),))) == (EVERY,)
-    assert needs(NOTHING) == ()
-    assert needs(Selector(inside("10.0.0.0/8"))) == ((4, 8, 10),)
-    assert (4, 8, 10) in set(terms(("cidr:10.1.0.0/16",)))
+    assert needs(Selector((app, namespace))) == {("k8s", "app", "web")}
+    assert needs(Selector((namespace, exists("k8s", "app")))) == {("k8s", labels.NAMESPACE, "prod")}
+    assert needs(Selector((Requirement("k8s", "app", Operator.NOT_IN, ("a",)),))) == {EVERY}
+    assert needs(NOTHING) == frozenset()
+    assert needs(Selector(inside("10.0.0.0/8"))) == {(4, 8, 10)}
+    assert (4, 8, 10) in terms(("cidr:10.1.0.0/16",))
+
+
+def test_what_cannot_be_asked_or_listed_costs_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    walk = Walk()
+    tables = walk.tables
+    web, wrong = Selector((equals("k8s", "app", "web"),)), Selector((exists("cidr", "no-prefix"),))
+    tables.identities.put(IdentityRow(300, ("cidr:nonsense",), "local"))
+    tables.identities.put(IdentityRow(301, ("k8s:app=web",), "cluster"))
+    tables.policies.put(policy("a", wrong, web))
+    walk.settle()
+    tables.identities.put(IdentityRow(302, ("k8s:app=web",), "cluster"))
+    tables.identities.delete(300)
+    walk.settle()
+    assert tables.selections.members(web) == {301, 302}
+    assert wrong in tables.selections and not tables.selections.members(wrong)
+    assert "selecting identity 300 failed" in caplog.text and "selecting by has cidr:no-prefix" in caplog.text
+    tables.policies.delete(("test", "", "a"))
+    walk.settle()
+    assert wrong not in tables.selections

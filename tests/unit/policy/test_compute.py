@@ -153,10 +153,13 @@ def test_a_changed_policy_is_whole_before_an_endpoint_obeys_it() -> None:
     walk.apply(cnp("allow", ingress=[from_app("client", "81")]))
     seen: list[str] = []
     tables = walk.tables
-    for table in (tables.policy_entries, tables.policy_peers, tables.endpoint_policies):
+    for table in (tables.policy_entries, tables.endpoint_policies):
         put, delete = table.put, table.delete
         table.put = lambda row, name=table.name, put=put: seen.append(f"put {name}") or put(row)  # type: ignore
         table.delete = lambda key, name=table.name, delete=delete: seen.append(f"del {name}") or delete(key)  # type: ignore
+    begin, end = tables.policy_peers.begin, tables.policy_peers.end
+    tables.policy_peers.begin = lambda *side: seen.append("put policy_peers") or begin(*side)  # type: ignore
+    tables.policy_peers.end = lambda *side: seen.append("del policy_peers") or end(*side)  # type: ignore
     walk.settle()
     after = tables.endpoint_policies.get(1)
     assert before is not None and after is not None and before.policy != after.policy

@@ -43,28 +43,20 @@ def timestamp(seconds: float) -> str:
 
 
 class Allowed:
-    """Identities that some entry of a policy allows something to; a policy is looked at when asked for."""
+    """Identities that some entry of a policy allows something to; the entries are gone through once."""
 
     def __init__(self, tables: Tables) -> None:
-        self._tables = tables
-        self._found: dict[int, dict[Direction, list[int]]] = {}
-
-    def by(self, policy: int, direction: Direction) -> list[int]:
-        if policy not in self._found:
-            self._found[policy] = self._of(policy)
-        return self._found[policy][direction]
-
-    def _of(self, policy: int) -> dict[Direction, list[int]]:
         classes = {
-            (entry.direction, entry.peer_class)
-            for entry in self._tables.policy_entries.by("policy", policy)
+            (entry.policy, entry.direction, entry.peer_class)
+            for entry in tables.policy_entries
             if entry.verdict == PolicyVerdict.ALLOW
         }
-        found: dict[Direction, list[int]] = {direction: [] for direction in Direction}
-        for peer in self._tables.policy_peers.by("policy", policy):
-            if (peer.direction, peer.peer_class) in classes:
-                found[peer.direction].append(peer.identity)
-        return {direction: sorted(numbers) for direction, numbers in found.items()}
+        self._classes = classes
+        self._peers = tables.policy_peers
+
+    def by(self, policy: int, direction: Direction) -> list[int]:
+        named = self._peers.of(policy, direction).items()
+        return [identity for identity, one in named if (policy, direction, one) in self._classes]
 
 
 def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
