@@ -157,8 +157,8 @@ class Writer:
         with Watch(*watched, tables.progress) as watch:
             while True:
                 *batches, _ = await self._next(watch)
-                await self._note_many(batches)
                 self._note(batches)
+                await self._note_many(batches)
                 await self._flush()
                 await self._prune(watched)
                 unfinished = self._unfinished()
@@ -183,7 +183,8 @@ class Writer:
             return watch.take()  # what came in the same moment, or nothing
 
     async def _note_many(self, batches: Sequence[Batch[Any]]) -> None:
-        """Of what comes by the ten thousand at a start, so much at a time that others have turns."""
+        """Of what comes by the ten thousand at a start, so much at a time that others have turns. After
+        `_note`, which looks at the tables: they must be as they were when the batches were taken."""
         _, _, ipcache, backends, frontends, nodes, *_ = batches
         for name, batch, entries, yields in (
             ("podwire_ipcache", ipcache, rows.ipcache_exact, False),

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tests.unit.datapath.conftest import WEB, Node, entry, peer
 
+from podwire.abi import structs
 from podwire.base.aio import eventually
 from podwire.base.errors import KernelError
 from podwire.datapath.flush import IN_A_THREAD
@@ -293,5 +294,36 @@ def test_a_row_that_stays_refused_does_not_have_connections_asked_anew_each_time
             node.kernel.maps["podwire_ipcache"].refuse = count
             await until(lambda: tries > 5, "more tries")
             assert node.epochs() == before
+
+    asyncio.run(main())
+
+
+def test_a_policy_that_comes_while_much_is_noted_is_not_switched_to_before_it_is_written() -> None:
+    """Others have turns then: the tables are further than what the writer took of them."""
+
+    async def main() -> None:
+        node = Node()
+        node.obey(7, [entry(7, 80)], [peer(7, 99)])
+        node.ready()
+        unwritten: list[int] = []
+
+        def look(step: str, key: bytes) -> None:
+            written = {
+                structs.PolicyKey.unpack(one).policy for one in node.kernel.maps["podwire_policy"].content
+            }
+            policy = node.endpoint().policy
+            if policy and policy not in written:
+                unwritten.append(policy)
+
+        async with node.writer() as writer:
+            await settled(writer, node, 7)
+            node.kernel.maps["podwire_state"].refuse = look  # asked as a round ends
+            for number in range(8, 60):
+                node.obey(number, [entry(number, 80)], [peer(number, 99)])
+                node.tables.ipcache.put(IpcacheRow(f"10.0.9.{number}/32", 99, "k8s"))
+                node.tables.backends.put(msgspec.structs.replace(BACKEND, id=number))
+                await asyncio.sleep(0)
+            await settled(writer, node, 59)
+            assert not unwritten
 
     asyncio.run(main())
