@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from podwire.apiserver import content, selectors, status, subresources, tables, watch
+from podwire.apiserver import content, patching, selectors, status, subresources, tables, watch
 from podwire.apiserver.auth import Authenticator, User
-from podwire.apiserver.objects import DeleteOptions, Objects, Options, Written
-from podwire.apiserver.patch import patching
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions, Options, Written
 from podwire.apiserver.route import Route
 from podwire.apiserver.store import Stored
 from podwire.base.aio import Room

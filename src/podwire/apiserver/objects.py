@@ -16,6 +16,7 @@ from podwire.apiserver import metadata, versions
 from podwire.apiserver.allocation import Allocations
 from podwire.apiserver.config import ClusterSettings
 from podwire.apiserver.kinds import Kind, Registry
+from podwire.apiserver.options import OWN, DeleteOptions, Options, Written
 from podwire.apiserver.patch import managed
 from podwire.apiserver.status import (
     FieldError,
@@ -35,38 +36,6 @@ from podwire.apiserver.validation import Checked, check
 Object = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How a write is to be done. `manager` empty: the server's own, which owns no fields."""
-
-    manager: str = ""
-    dry_run: bool = False
-    validation: str = "Warn"  # Ignore | Warn | Strict
-    force: bool = False
-    applied: list[Object] | None = None  # the managed fields of a server-side apply
-
-
-class DeleteOptions(msgspec.Struct, frozen=True):
-    """metav1.DeleteOptions as far as they have an effect."""
-
-    grace: int | None = None
-    propagation: str = ""
-    uid: str = ""
-    revision: str = ""
-    dry_run: bool = False
-
-
-class Written(msgspec.Struct):
-    """The outcome of a write: the object, whether it is new, and warnings for the client."""
-
-    stored: Stored
-    created: bool = False
-    warnings: list[str] = []
-    removed: bool = False
-
-
-OWN = Options()
 
 
 class Objects:
@@ -103,6 +72,11 @@ class Objects:
         return [stored.object for stored in self.store.list(resource, namespace)]
 
     # -- writing
+
+    def purge(self, resource: str) -> None:
+        """Remove all of a resource at once, whoever holds them: nothing defines any more what they are."""
+        for stored in self.store.list(resource):
+            self.store.remove(resource, stored.namespace, stored.name)
 
     def create(self, kind: Kind, namespace: str, body: Object, options: Options = OWN) -> Written:
         if "create" not in kind.verbs:
@@ -287,7 +261,9 @@ class Objects:
             raise forbidden(kind.plural, kind.group, name, why)
 
     def _validate(self, kind: Kind, body: Object, options: Options) -> list[str]:
-        checked: Checked = check(kind, body, options.validation != "Ignore")
+        checked: Checked = check(
+            kind.schema, body, strict_null=kind.custom, collect=options.validation != "Ignore"
+        )
         if checked.unknown and options.validation == "Strict":
             listed = ", ".join(f'unknown field "{path}"' for path in checked.unknown)
             raise bad_request(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver import metadata
+from podwire.apiserver import metadata, patching
 from podwire.apiserver.auth import Authenticator, User
 from podwire.apiserver.columns import selector_text
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.objects import DeleteOptions, Objects, Options
-from podwire.apiserver.patch import patching
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions, Options
 from podwire.apiserver.status import bad_request, changed_meanwhile, conflict
 
 Object = dict[str, Any]

@@ -185,14 +185,14 @@ def test_restarting_runs_the_code_that_is_there_now(cli: Run, places: Places) ->
     source = Path(podwire.__file__)
     times = source.stat()
     command = Path(f"/proc/{before.pid}/cmdline")
-    assert b"succession" not in command.read_bytes()
+    assert b"successor" not in command.read_bytes()
     os.utime(source)
     try:
         assert cli("sandbox", "restart-agent", "--name", places.name, "n1").returncode == 0
         wait_for(lambda: another(places, "agent n1", agent), "another agent")
     finally:
         os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert b"succession" in command.read_bytes()
+    assert b"successor" in command.read_bytes()
     assert known(places, "keeper") == before  # the same process: its children are still its children
     wait_for(lambda: running(places), "all processes")
 

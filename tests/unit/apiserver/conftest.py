@@ -12,7 +12,7 @@ from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import Controllers, standard
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.objects import Objects
-from podwire.apiserver.patch.patching import Target
+from podwire.apiserver.patching import Target
 from podwire.apiserver.store import Store
 
 Object = dict[str, Any]

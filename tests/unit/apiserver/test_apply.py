@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.apiserver.content import APPLY_PATCH, MERGE_PATCH
-from podwire.apiserver.objects import Options
+from podwire.apiserver.options import Options
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.managed import read
 from podwire.apiserver.status import StatusError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from podwire.apiserver.objects import DeleteOptions
+from podwire.apiserver.options import DeleteOptions
 
 Object = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.apiserver.formats import quantity
-from podwire.apiserver.objects import DeleteOptions, Options
+from podwire.apiserver.options import DeleteOptions, Options
 from podwire.apiserver.status import StatusError
 
 Object = dict[str, Any]

@@ -13,8 +13,8 @@ from podwire.apiserver.metadata import now
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.fields import MISSING, Paths
 from podwire.apiserver.patch.managed import Managed, Owner, read, write
+from podwire.apiserver.schemas.resolve import resolve
 from podwire.apiserver.status import StatusError
-from podwire.apiserver.validation import resolve
 
 Object = dict[str, Any]
 

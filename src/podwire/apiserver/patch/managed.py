@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from podwire.apiserver.kinds import Kind
 from podwire.apiserver.metadata import now
+from podwire.apiserver.options import Options
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.fields import Paths
-
-if TYPE_CHECKING:
-    from podwire.apiserver.kinds import Kind
-    from podwire.apiserver.objects import Options
 
 Object = dict[str, Any]
 _UNTRACKED = frozenset({"leases.coordination.k8s.io", "events", "endpoints"})

@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from podwire.apiserver import crd
-from podwire.apiserver.kinds import Strategy
+from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_subdomain
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
-
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
 _VERSION = re.compile(r"^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$")
@@ -34,27 +31,25 @@ class Definitions(Strategy):
             names.setdefault("listKind", names["kind"] + "List")
         body.get("spec", {}).setdefault("conversion", {"strategy": "None"})
 
-    def create(self, body: Object, objects: Objects) -> None:
-        errors = list(_valid(body, None)) or list(_clashes(body, objects))
+    def create(self, body: Object, cluster: Cluster) -> None:
+        errors = list(_valid(body, None)) or list(_clashes(body, cluster))
         if errors:
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
         body["status"] = crd.accepted(body)
 
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
+    def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         if errors := list(_valid(body, old)):
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
         conditions = old.get("status", {}).get("conditions")
         body["status"] = {**crd.accepted(body), **({"conditions": conditions} if conditions else {})}
 
-    def deleted(self, body: Object, objects: Objects) -> None:
-        resource = body["metadata"]["name"]
-        for stored in objects.store.list(resource):
-            objects.store.remove(resource, stored.namespace, stored.name)
+    def deleted(self, body: Object, cluster: Cluster) -> None:
+        cluster.purge(body["metadata"]["name"])
 
 
-def _clashes(body: Object, objects: Objects) -> Iterator[FieldError]:
+def _clashes(body: Object, cluster: Cluster) -> Iterator[FieldError]:
     spec = body["spec"]
-    for kind in objects.registry:
+    for kind in cluster.registry:
         if kind.group == spec["group"] and kind.kind == spec["names"]["kind"]:
             yield FieldError("spec.names.kind", "is in use by another resource", value=kind.kind)
         if kind.group == spec["group"] and kind.plural == spec["names"]["plural"]:

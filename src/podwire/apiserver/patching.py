@@ -6,7 +6,8 @@ from typing import Any
 
 from podwire.apiserver import content
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.objects import Objects, Options, Written
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import Options, Written
 from podwire.apiserver.patch import apply, fields, jsonpatch, merge, strategic
 from podwire.apiserver.status import StatusError, bad_request
 
