@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver import metadata, versions
+from podwire.apiserver import metadata, stamps, versions
 from podwire.apiserver.allocation import Allocations
 from podwire.apiserver.config import ClusterSettings
 from podwire.apiserver.kinds import Kind, Registry
@@ -89,7 +89,7 @@ class Objects:
         if kind.namespaced:
             self._namespace_open(kind, namespace, meta.get("name") or meta.get("generateName") or "")
         owned = meta.pop("managedFields", None)
-        metadata.fill(meta)
+        stamps.fill(meta)
         name = str(meta.get("name") or "")
         if self.store.get(kind.resource, meta.get("namespace", ""), name):
             raise already_exists(kind.plural, kind.group, name)
@@ -102,7 +102,7 @@ class Objects:
         kind.strategy.create(body, self)
         if problems := list(kind.strategy.validate(body, None)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, None, options, owned)
+        managed.record(kind, body, None, options, stamps.now(), owned)
         return Written(self._put(kind, body, options), created=True, warnings=warnings)
 
     def update(
@@ -154,7 +154,7 @@ class Objects:
             meta["generation"] = before.get("generation", 0) + 1
         if problems := list(kind.strategy.validate(body, old)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, old, options, owned, subresource)
+        managed.record(kind, body, old, options, stamps.now(), owned, subresource)
         return self._settle(kind, body, current, options, warnings)
 
     def _settle(
@@ -199,7 +199,7 @@ class Objects:
         meta = body["metadata"]
         sooner = "deletionTimestamp" in meta and grace < meta.get("deletionGracePeriodSeconds", 0)
         if "deletionTimestamp" not in meta or sooner:
-            meta["deletionTimestamp"] = metadata.after(grace)
+            meta["deletionTimestamp"] = stamps.after(grace)
             meta["deletionGracePeriodSeconds"] = grace
             if kind.strategy.generation:
                 meta["generation"] = meta.get("generation", 0) + 1

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import struct
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, ENODEV, ENOENT, ESRCH
-from socket import AF_INET, AF_INET6
 
 import msgspec
 
 from podwire.net.netlink import CREATE, EXCLUSIVE, REPLACE, Message, attribute, nested
 
+AF_INET, AF_INET6 = 2, 10  # Linux has the same numbers on every architecture
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26

@@ -13,7 +13,7 @@ import msgspec
 from podwire.base.errors import NotFound, PodwireError
 from podwire.sandbox import keeper, processes, succession, underlay
 from podwire.sandbox.places import Places, cgroup2_mount
-from podwire.sandbox.plan import load
+from podwire.sandbox.plans import load
 
 
 def main(arguments: list[str]) -> None:

@@ -28,7 +28,8 @@ from podwire.base.files import locked
 from podwire.sandbox import checks, children, keeper, mounts, succession, underlay
 from podwire.sandbox.lab import Lab
 from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
-from podwire.sandbox.plan import INDEX_MAX, Plan, load, plan, save
+from podwire.sandbox.plan import INDEX_MAX, Plan, plan
+from podwire.sandbox.plans import load, save
 from podwire.sandbox.record import Record, remove_all
 
 Tell = Callable[[str], None]

@@ -9,7 +9,8 @@ import msgspec
 from podwire.base.errors import Conflict, NotFound, Unreachable
 from podwire.sandbox import checks, children, orders, succession
 from podwire.sandbox.places import Places, cgroup2_mount, check_name, names
-from podwire.sandbox.plan import Plan, load
+from podwire.sandbox.plan import Plan
+from podwire.sandbox.plans import load
 from podwire.sandbox.runner.place import Saved
 
 

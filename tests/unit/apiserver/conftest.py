@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podwire.apiserver import ClusterSettings, bootstrap, crd
+from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import Controllers, standard
 from podwire.apiserver.kinds import Kind
@@ -24,7 +24,7 @@ class World:
     def __init__(self, path: str = ":memory:") -> None:
         self.store = Store(path)
         kinds = registry()
-        crd.follow(self.store, kinds)
+        bootstrap.follow_definitions(self.store, kinds)
         self.objects = Objects(
             self.store, kinds, ClusterSettings(service_cidrs=("10.96.0.0/24", "fd00::/112"))
         )

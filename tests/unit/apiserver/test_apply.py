@@ -18,7 +18,7 @@ Object = dict[str, Any]
 def owners(body: Object) -> dict[str, set[str]]:
     """Manager → paths, for people."""
     found: dict[str, set[str]] = {}
-    for owner, (paths, _) in read(body["metadata"].get("managedFields")).items():
+    for owner, (paths, _) in read(body["metadata"].get("managedFields"), "").items():
         found.setdefault(owner.manager, set()).update(fields.shown(path) for path in paths)
     return found
 

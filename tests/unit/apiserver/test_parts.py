@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -162,8 +163,13 @@ def test_every_kind_has_columns_that_work_on_an_empty_object() -> None:
         }
         body["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
         body["spec"]["template"] = {"spec": {}}
-        shown = tables.table(kind, [Stored(1, body, b"")], "None")
-        assert len(shown["rows"][0]["cells"]) == len(shown["columnDefinitions"]) > 1
+        shown = tables.table(kind, [Stored(1, body, b"")], "None", datetime(2026, 1, 3, tzinfo=UTC))
+        cells = shown["rows"][0]["cells"]
+        assert len(cells) == len(shown["columnDefinitions"]) > 1
+        heads = [head["name"] for head in shown["columnDefinitions"]]
+        if "Age" in heads:
+            assert cells[heads.index("Age")] == "2d"  # at the moment that was said, whatever the clock says
+        assert not any(isinstance(cell, columns.Since) for cell in cells)
 
 
 # kubectl 1.32: create configmap foo --from-literal=a=b

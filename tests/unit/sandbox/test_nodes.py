@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podwire.apiserver import ClusterSettings, bootstrap, crd
+from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import standard
 from podwire.apiserver.objects import Objects
@@ -68,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
 def in_memory() -> Iterator[Cluster]:
     store = Store(":memory:")
     kinds = registry()
-    crd.follow(store, kinds)
+    bootstrap.follow_definitions(store, kinds)
     objects = Objects(store, kinds, ClusterSettings())
     bootstrap.bootstrap(objects, [("192.0.2.1", 6443)])
     made = Cluster(objects)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from podwire.apiserver.metadata import now
 from podwire.apiserver.objects import Objects
+from podwire.apiserver.stamps import now
 
 Object = dict[str, Any]
 

@@ -12,6 +12,7 @@ import msgspec
 from podwire.apiserver import crd
 from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_subdomain
+from podwire.apiserver.stamps import now
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
 
 Object = dict[str, Any]
@@ -35,13 +36,13 @@ class Definitions(Strategy):
         errors = list(_valid(body, None)) or list(_clashes(body, cluster))
         if errors:
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
-        body["status"] = crd.accepted(body)
+        body["status"] = crd.accepted(body, now())
 
     def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         if errors := list(_valid(body, old)):
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
         conditions = old.get("status", {}).get("conditions")
-        body["status"] = {**crd.accepted(body), **({"conditions": conditions} if conditions else {})}
+        body["status"] = {**crd.accepted(body, now()), **({"conditions": conditions} if conditions else {})}
 
     def deleted(self, body: Object, cluster: Cluster) -> None:
         cluster.purge(body["metadata"]["name"])
