@@ -12,7 +12,8 @@ import msgspec
 
 from podwire.base.errors import NotFound, PodwireError
 from podwire.sandbox import keeper, processes, succession, underlay
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 from podwire.sandbox.plans import load
 
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--socket", type=int, action="append", default=[])
     parser.add_argument("--restart", default="")
     given = parser.parse_args(arguments)
-    places = Places(given.name, cgroup2_mount())
+    places = Places(given.name, cgroup2())
     sockets = [socket.socket(fileno=number) for number in given.socket]
     for one in sockets:
         one.set_inheritable(False)

@@ -16,7 +16,8 @@ import pytest
 import podwire
 from podwire.base.aio import eventually
 from podwire.sandbox import children, orders
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 from podwire.sandbox.runner.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -33,7 +34,7 @@ def places(cli: Run, name: str) -> Iterator[Places]:
     up = cli("sandbox", "up", "--name", name, "--nodes", "1", "--ip-family", "dual")
     assert up.returncode == 0, up.stderr
     try:
-        made = Places(name, cgroup2_mount())
+        made = Places(name, cgroup2())
         kubectl(made, "run", "kept", "--image=nginx")
         kubectl(made, "create", "configmap", "data", "--from-literal=a=b")
         kubectl(made, "wait", "--for=condition=Ready", "pod/kept", "--timeout=30s")
