@@ -42,7 +42,21 @@ def test_label_selectors(text: str, fits: bool) -> None:
     assert selectors.labels(text)(labelled(app="web", tier="front")) is fits
 
 
-@pytest.mark.parametrize("text", ["a b", "=x", "a=b=c d", "in (a)", "a in b", "a=" + "x" * 64, "a%b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b",
+        "=x",
+        "a=b=c d",
+        "in (a)",
+        "a in b",
+        "a=" + "x" * 64,
+        "a%b",
+        "a in (b",
+        "a in b)",
+        "a in (b),,=c",
+    ],
+)
 def test_no_label_selectors(text: str) -> None:
     with pytest.raises(StatusError):
         selectors.labels(text)
@@ -80,7 +94,27 @@ def test_jsonpath(path: str, found: list[Any]) -> None:
         "list": [{"name": "x", "value": 1}, {"name": "y", "value": 2}],
         "labels": {"io.kubernetes.name": "dotted"},
     }
+    assert jsonpath.fault(path) == ""
     assert jsonpath.find(path, body) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("", "nowhere"),
+        ("spec.size", "'spec.size'"),
+        (".spec..size", "'..size'"),
+        (".list[-1].name", "'[-1].name'"),
+        (".list[0:2]", "'[0:2]'"),
+        (".list[?(@.name=~'y')].value", "[?(@.name=~"),
+        ("{.spec.size}", "'{.spec.size}'"),
+        (".spec.size[", "'['"),
+    ],
+)
+def test_no_jsonpath(path: str, where: str) -> None:
+    """What cannot be read is said, from where on, and not skipped: the rest would lead somewhere else."""
+    assert where in jsonpath.fault(path)
+    assert jsonpath.find(path, {"spec": {"size": 1}, "list": [{"name": "y"}]}) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver import crd
+from podwire.apiserver import crd, jsonpath
 from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_subdomain
 from podwire.apiserver.stamps import now
@@ -84,6 +84,12 @@ def _valid(body: Object, old: Object | None) -> Iterator[FieldError]:
         if not _VERSION.match(version["name"]) or version["name"] in seen:
             yield FieldError(f"{path}.name", "must be unique, as v1 or v1beta1", value=version["name"])
         seen.add(version["name"])
+        for number, column in enumerate(version.get("additionalPrinterColumns") or []):
+            if detail := jsonpath.fault(column["jsonPath"]):
+                at = f"{path}.additionalPrinterColumns[{number}].jsonPath"
+                yield FieldError(
+                    at, f"must be a JSONPath of members and indexes: {detail}", value=column["jsonPath"]
+                )
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema is None:
             yield required(f"{path}.schema.openAPIV3Schema", "schemas are required")
