@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from podwire.base.aio import boundary
 from podwire.model import labels
 from podwire.state.table import Watch
 from podwire.state.tables import EndpointRow, NamespaceRow, PodRow, Tables
@@ -43,7 +44,8 @@ class Labeling:
                 for change in namespaces:
                     concerned |= {row.id for row in tables.endpoints if row.namespace == change.key}
                 for number in concerned:
-                    self.update(number)
+                    with boundary(f"labels of endpoint {number}"):
+                        self.update(number)
 
     def update(self, number: int) -> None:
         """Give one endpoint the labels its pod has now; what is not known yet changes nothing."""
