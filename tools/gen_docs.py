@@ -136,7 +136,7 @@ def metrics() -> str:
 
 
 def _declared_metrics() -> Iterator[tuple[str, str, str]]:
-    """Calls of `.counter(name, help)`, `.gauge(name, help)` and `.reading(name, kind, help, …)`."""
+    """Calls of `.reading(name, kind, help, …)`."""
     for path in sorted((ROOT / "src/podwire").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -144,11 +144,8 @@ def _declared_metrics() -> Iterator[tuple[str, str, str]]:
             texts = [
                 arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
             ]
-            kind = node.func.attr
-            if kind == "reading" and len(texts) >= 3:
+            if node.func.attr == "reading" and len(texts) >= 3:
                 yield texts[0], texts[1], texts[2]
-            elif kind in ("counter", "gauge") and len(texts) >= 2:
-                yield texts[0], kind, texts[1]
 
 
 def commands() -> str:

@@ -24,7 +24,8 @@ from peers import PORT, SERVICE_PORT
 
 from podwire.kube import resources
 from podwire.kube.client import Client
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 
 PODWIRE = Path(sys.executable).with_name("podwire")
 INIT = ROOT / "build" / "podwire-init"
@@ -61,7 +62,7 @@ class Sandbox:
 
     @property
     def places(self) -> Places:
-        return Places(self.name, cgroup2_mount())
+        return Places(self.name, cgroup2())
 
     def pod(self, name: str) -> dict[str, Any]:
         """What the sandbox wrote down about a pod."""

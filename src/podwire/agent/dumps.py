@@ -6,7 +6,6 @@ is what packets obey. All run in a thread: tables are asked for a copy of all ro
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -16,21 +15,15 @@ from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
 from podwire.datapath import conntrack, rows
 from podwire.datapath.maps import Maps
 from podwire.model import identity
+from podwire.model import protocol as protocols
 from podwire.model.rule import Direction
 from podwire.state.tables import RuleRow, Tables
 
 Rows = list[dict[str, Any]]
 
-PROTOCOLS = {0: "ANY", 1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP"}
-PORTED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, 132)
-
-
-def protocol_name(number: int) -> str:
-    return PROTOCOLS.get(number, str(number))
-
 
 def address_of(raw: bytes, port: int, protocol: int) -> str:
-    return f"{join(unpack(raw), port)}/{protocol_name(protocol)}"
+    return f"{join(unpack(raw), port)}/{protocols.or_any(protocol)}"
 
 
 def because(tables: Tables, number: int) -> str:
@@ -79,7 +72,7 @@ def connections(maps: Maps, tables: Tables) -> Rows:
     return [
         {
             "endpoint": pods.get(one.local, ""),
-            "protocol": protocol_name(one.protocol),
+            "protocol": protocols.or_any(one.protocol),
             "scope": one.scope,
             "direction": one.direction,
             "local": join(one.local, one.local_port),
@@ -140,12 +133,12 @@ def _ports(prefix_length: int, protocol: int, port: int) -> str:
     if prefix_length < POLICY_PREFIX_PROTOCOL:
         return "any"
     if prefix_length == POLICY_PREFIX_PROTOCOL:
-        return f"any/{protocol_name(protocol)}"
+        return f"any/{protocols.or_any(protocol)}"
     span = 1 << (POLICY_PREFIX_PORT - prefix_length)
     numbers = str(port) if span == 1 else f"{port}-{port + span - 1}"
-    if protocol not in PORTED:
+    if protocol not in protocols.WITH_PORTS:
         numbers = str(port >> 8) if span > 1 else f"{port >> 8}.{port & 0xFF}"  # type, or type and code
-    return f"{numbers}/{protocol_name(protocol)}"
+    return f"{numbers}/{protocols.or_any(protocol)}"
 
 
 def ipcache(maps: Maps, tables: Tables) -> Rows:

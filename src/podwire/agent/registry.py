@@ -13,6 +13,7 @@ import msgspec
 
 from podwire.base.errors import Conflict, StorageError
 from podwire.base.files import replace_whole
+from podwire.base.numbers import Circle
 from podwire.state.table import Table
 from podwire.state.tables import EndpointRow
 
@@ -66,12 +67,11 @@ class Numbers:
 
     def __init__(self, endpoints: Table[EndpointRow]) -> None:
         self._endpoints = endpoints
-        self._last = max((row.id for row in endpoints), default=0)
+        self._circle = Circle(1, ID_LAST)
+        self._circle.begin_after(max((row.id for row in endpoints), default=0))
 
     def next(self) -> int:
-        for step in range(ID_LAST):
-            number = (self._last + step) % ID_LAST + 1
-            if number not in self._endpoints:
-                self._last = number
-                return number
-        raise Conflict(f"all {ID_LAST} endpoint ids of this node are taken")
+        number = self._circle.next(lambda one: one in self._endpoints)
+        if number is None:
+            raise Conflict(f"all {ID_LAST} endpoint ids of this node are taken")
+        return number

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from typing import Any
 
 from podwire.apiserver.config import ClusterSettings
 from podwire.apiserver.status import FieldError
 from podwire.apiserver.store import Change, Store
+from podwire.base.addresses import IPNetwork
+from podwire.base.numbers import Circle
 
 Object = dict[str, Any]
 _RESERVED = 10  # first addresses of a range are only given by name: the API's own, DNS
@@ -21,8 +24,8 @@ class Allocations:
         self._low, self._high = settings.node_ports
         self._addresses: dict[str, tuple[str, str]] = {}
         self._ports: dict[tuple[int, str], tuple[str, str]] = {}
-        self._cursor: dict[int, int] = {}
-        self._next_port = self._low
+        self._free_offsets = {network: _offsets(network.num_addresses) for network in self._ranges}
+        self._free_ports = Circle(self._low, self._high)
         for stored in store.list("services"):
             self._take(stored.object)
         store.listeners.append(self._hear)
@@ -37,16 +40,13 @@ class Allocations:
         for network in self._ranges:
             if f"IPv{network.version}" != family:
                 continue
-            size = min(network.num_addresses - 1, 1 << 20)
-            reserved = min(_RESERVED, size // 4)
-            start = self._cursor.get(network.version, reserved + 1)
-            for step in range(size - reserved - 1):
-                offset = reserved + 1 + (start - reserved - 1 + step) % (size - reserved - 1)
-                address = str(network[offset])
-                if address not in self._addresses:
-                    self._cursor[network.version] = offset + 1
-                    return address
+            offset = self._free_offsets[network].next(partial(self._has, network))
+            if offset is not None:
+                return str(network[offset])
         raise FieldError("spec.clusterIPs", f"no {family} address is free in the service range", value="")
+
+    def _has(self, network: IPNetwork, offset: int) -> bool:
+        return str(network[offset]) in self._addresses
 
     def claim(self, address: str, owner: tuple[str, str], path: str) -> None:
         """Whether `owner` may have this very address."""
@@ -63,13 +63,10 @@ class Allocations:
 
     def port(self, protocol: str, also: set[int]) -> int:
         """A free node port, not in `also`."""
-        count = self._high - self._low + 1
-        for step in range(count):
-            port = self._low + (self._next_port - self._low + step) % count
-            if (port, protocol) not in self._ports and port not in also:
-                self._next_port = port + 1
-                return port
-        raise FieldError("spec.ports", "no node port is free", value="")
+        port = self._free_ports.next(lambda one: (one, protocol) in self._ports or one in also)
+        if port is None:
+            raise FieldError("spec.ports", "no node port is free", value="")
+        return port
 
     def claim_port(self, port: int, protocol: str, owner: tuple[str, str], path: str) -> None:
         """Whether `owner` may have this very port."""
@@ -99,3 +96,9 @@ class Allocations:
         for port in service["spec"].get("ports") or []:
             if port.get("nodePort"):
                 self._ports[port["nodePort"], port.get("protocol", "TCP")] = owner
+
+
+def _offsets(count: int) -> Circle:
+    """Of a range of `count` addresses, where those are that are given without being asked for by name."""
+    size = min(count - 1, 1 << 20)
+    return Circle(min(_RESERVED, size // 4) + 1, size - 1)

@@ -1,4 +1,4 @@
-"""What a cluster has before anybody asked for anything."""
+"""What a cluster has before anybody asked for anything, and the kinds its definitions make it serve."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from podwire.apiserver import cilium, crd
 from podwire.apiserver.config import ClusterSettings
-from podwire.apiserver.kinds import Kind
+from podwire.apiserver.kinds import Kind, Registry
 from podwire.apiserver.objects import Objects
+from podwire.apiserver.store import Change, Store
 
 Object = dict[str, Any]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -83,3 +84,21 @@ def _keep(objects: Objects, kind: Kind, body: Object) -> None:
         objects.create(kind, "default", body)
     else:
         objects.change(kind, "default", name, lambda old: {**old, **body, "metadata": old["metadata"]})
+
+
+def follow_definitions(store: Store, registry: Registry) -> None:
+    """Serve what is defined now, and keep the registry equal to the definitions from here on."""
+
+    def hear(change: Change) -> None:
+        if change.resource != crd.RESOURCE:
+            return
+        definition = change.stored.object
+        registry.drop(definition["spec"]["group"], definition["spec"]["names"]["plural"])
+        if change.kind != "DELETED":
+            for kind in crd.kinds(definition):
+                registry.add(kind)
+
+    for stored in store.list(crd.RESOURCE):
+        for kind in crd.kinds(stored.object):
+            registry.add(kind)
+    store.listeners.append(hear)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 Object = dict[str, Any]
 Heads = list[tuple[str, int, Callable[[Object], Any]]]
 
 
-def since(time: str | None) -> str:
-    """How long ago an RFC 3339 time is, as kubectl says it: 45s, 5m10s, 3h, 2d."""
-    if not time:
-        return "<unknown>"
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return "<invalid>"
-    if moment.tzinfo is None:
-        return "<invalid>"
-    seconds = int((datetime.now(UTC) - moment).total_seconds())
-    return duration(seconds)
+class Since(NamedTuple):
+    """A cell that says how long ago an RFC 3339 time is; what it reads depends on when one looks.
+
+    `text` is what stands around it.
+    """
+
+    time: str | None
+    text: str = "{}"
+
+    def at(self, moment: datetime) -> str:
+        """As kubectl says it: 45s, 5m10s, 3h, 2d."""
+        return self.text.format(self._ago(moment))
+
+    def _ago(self, moment: datetime) -> str:
+        if not self.time:
+            return "<unknown>"
+        try:
+            then = datetime.fromisoformat(self.time)
+        except ValueError:
+            return "<invalid>"
+        return "<invalid>" if then.tzinfo is None else duration(int((moment - then).total_seconds()))
 
 
 def duration(seconds: int) -> str:
@@ -46,8 +55,8 @@ def duration(seconds: int) -> str:
     return f"{days // 365}y{days % 365}d" if days < 2920 and days % 365 else f"{days // 365}y"
 
 
-def age(body: Object) -> str:
-    return since(body["metadata"].get("creationTimestamp"))
+def age(body: Object) -> Since:
+    return Since(body["metadata"].get("creationTimestamp"))
 
 
 def _get(*path: str, default: Any = "") -> Callable[[Object], Any]:
@@ -98,11 +107,11 @@ def _pod_status(body: Object) -> str:
     return str(reason)
 
 
-def _pod_restarts(body: Object) -> str:
+def _pod_restarts(body: Object) -> str | Since:
     count = sum(int(one.get("restartCount") or 0) for one in _statuses(body))
     ended = [(one.get("lastState") or {}).get("terminated") for one in _statuses(body)]
     last = max((one.get("finishedAt") or "" for one in ended if one), default="")
-    return f"{count} ({since(last)} ago)" if count and last else str(count)
+    return Since(last, f"{count} ({{}} ago)") if count and last else str(count)
 
 
 def _pod_gates(body: Object) -> str:
@@ -219,13 +228,13 @@ def _event_object(body: Object) -> str:
     return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
 
 
-def _event_seen(body: Object) -> str:
+def _event_seen(body: Object) -> Since:
     last = (
         (body.get("series") or {}).get("lastObservedTime")
         or body.get("lastTimestamp")
         or body.get("eventTime")
     )
-    return since(last or body["metadata"].get("creationTimestamp"))
+    return Since(last or body["metadata"].get("creationTimestamp"))
 
 
 def _event_source(body: Object) -> str:
@@ -313,7 +322,7 @@ COLUMNS: dict[str, Heads] = {
         ("Subobject", 1, _get("involvedObject", "fieldPath")),
         ("Source", 1, _event_source),
         ("Message", 0, lambda body: str(body.get("message", "")).strip()),
-        ("First Seen", 1, lambda body: since(body.get("firstTimestamp") or body.get("eventTime"))),
+        ("First Seen", 1, lambda body: Since(body.get("firstTimestamp") or body.get("eventTime"))),
         ("Count", 1, _event_count),
         ("Name", 1, _get("metadata", "name")),
     ],

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.kinds import Kind, Registry, Strategy, Subresource
-from podwire.apiserver.metadata import now
+from podwire.apiserver.kinds import Kind, Strategy, Subresource
 from podwire.apiserver.status import FieldError
-from podwire.apiserver.store import Change, Store
 from podwire.apiserver.strategies.policies import PARSERS, enforceable
 
 Object = dict[str, Any]
@@ -76,10 +74,9 @@ def _subresources(kind: str, given: Object) -> tuple[Subresource, ...]:
     return tuple(found)
 
 
-def accepted(definition: Object) -> Object:
-    """The status of a definition that is served."""
+def accepted(definition: Object, moment: str) -> Object:
+    """The status of a definition that is served from `moment` on."""
     spec = definition["spec"]
-    moment = now()
     conditions = [
         {"type": "NamesAccepted", "reason": "NoConflicts", "message": "no conflicts found"},
         {
@@ -94,21 +91,3 @@ def accepted(definition: Object) -> Object:
         "acceptedNames": spec["names"],
         "storedVersions": stored,
     }
-
-
-def follow(store: Store, registry: Registry) -> None:
-    """Serve what is defined now, and keep the registry equal to the definitions from here on."""
-
-    def hear(change: Change) -> None:
-        if change.resource != RESOURCE:
-            return
-        definition = change.stored.object
-        registry.drop(definition["spec"]["group"], definition["spec"]["names"]["plural"])
-        if change.kind != "DELETED":
-            for kind in kinds(definition):
-                registry.add(kind)
-
-    for stored in store.list(RESOURCE):
-        for kind in kinds(stored.object):
-            registry.add(kind)
-    store.listeners.append(hear)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from podwire.apiserver import content, selectors, status, subresources, tables, watch
+from podwire.apiserver import content, patching, selectors, status, subresources, tables, watch
 from podwire.apiserver.auth import Authenticator, User
-from podwire.apiserver.objects import DeleteOptions, Objects, Options, Written
-from podwire.apiserver.patch import patching
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions, Options, Written
 from podwire.apiserver.route import Route
 from podwire.apiserver.store import Stored
 from podwire.base.aio import Room
@@ -175,7 +176,9 @@ class Handlers:
     def one(self, call: Call, stored: Stored, code: int = 200) -> web.Response:
         kind, form = call.route.kind, call.form
         if form.shape == "Table":
-            return answer(tables.table(kind, [stored], _include(call), revision=stored.revision), code)
+            return answer(
+                tables.table(kind, [stored], _include(call), _now(), revision=stored.revision), code
+            )
         if form.shape.startswith("PartialObjectMetadata"):
             return answer(tables.partial(stored.object), code)
         return web.Response(body=tables.render(kind, stored), status=code, content_type="application/json")
@@ -219,7 +222,7 @@ class Handlers:
                 meta["remainingItemCount"] = left
         form = call.form
         if form.shape == "Table":
-            return answer(tables.table(kind, chosen, _include(call), meta=meta))
+            return answer(tables.table(kind, chosen, _include(call), _now(), meta=meta))
         if form.shape.startswith("PartialObjectMetadata"):
             items = [tables.partial(one.object) for one in chosen]
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
@@ -257,7 +260,7 @@ class Handlers:
 
         def render(stored: Stored) -> bytes:
             if shape == "Table":
-                return _encode(tables.table(kind, [stored], include, revision=stored.revision))
+                return _encode(tables.table(kind, [stored], include, _now(), revision=stored.revision))
             if shape.startswith("PartialObjectMetadata"):
                 return _encode(tables.partial(stored.object))
             return tables.render(kind, stored)
@@ -335,3 +338,7 @@ def _token(text: str) -> tuple[int, tuple[str, str]]:
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise status.bad_request("continue key is not valid") from error
     return revision, (namespace, name)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -19,7 +19,12 @@ _STEP = re.compile(
 @lru_cache(maxsize=512)
 def _steps(path: str) -> tuple[tuple[str, Any], ...]:
     steps: list[tuple[str, Any]] = []
-    for found in _STEP.finditer(path):
+    rest = 0
+    while rest < len(path):
+        found = _STEP.match(path, rest)
+        if found is None:
+            raise ValueError(f"cannot be read from {path[rest:][:40]!r} on")
+        rest = found.end()
         if found["name"] is not None:
             steps.append(("name", re.sub(r"\\(.)", r"\1", found["name"])))
         elif found["quoted"] is not None:
@@ -33,8 +38,18 @@ def _steps(path: str) -> tuple[tuple[str, Any], ...]:
     return tuple(steps)
 
 
+def fault(path: str) -> str:
+    """What is wrong with a path, for whoever wrote it; empty: nothing."""
+    try:
+        return "" if _steps(path) else "leads nowhere"
+    except ValueError as error:
+        return str(error)
+
+
 def find(path: str, body: Any) -> list[Any]:
-    """Everything `path` leads to; empty where it leads nowhere."""
+    """Everything `path` leads to; empty where it leads nowhere, and where it is none."""
+    if fault(path):
+        return []
     found = [body]
     for kind, step in _steps(path):
         found = [inner for one in found for inner in _follow(kind, step, one)]

@@ -7,18 +7,42 @@ when CustomResourceDefinitions come and shrinks when they go.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
 from podwire.apiserver.status import FieldError
 
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
-
 Object = dict[str, Any]
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+class Claims(Protocol):
+    """Addresses and ports of Services: what is free, and who has what."""
+
+    @property
+    def families(self) -> list[str]: ...
+
+    def address(self, family: str) -> str: ...
+
+    def claim(self, address: str, owner: tuple[str, str], path: str) -> None: ...
+
+    def port(self, protocol: str, also: set[int]) -> int: ...
+
+    def claim_port(self, port: int, protocol: str, owner: tuple[str, str], path: str) -> None: ...
+
+
+class Cluster(Protocol):
+    """What a strategy sees of all the others' objects while one is written. `Objects` is one."""
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def allocations(self) -> Claims: ...
+
+    def purge(self, resource: str) -> None: ...
 
 
 class Strategy:
@@ -30,10 +54,10 @@ class Strategy:
     def default(self, body: Object) -> None:
         """Fill in what the client may leave out."""
 
-    def create(self, body: Object, objects: Objects) -> None:
+    def create(self, body: Object, cluster: Cluster) -> None:
         """Before the object is stored the first time."""
 
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
+    def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         """Before a change of the main resource is stored."""
 
     def validate(self, body: Object, old: Object | None) -> Iterable[FieldError]:
@@ -44,7 +68,7 @@ class Strategy:
         """Why the object must not be deleted; empty: it may be."""
         return ""
 
-    def deleted(self, body: Object, objects: Objects) -> None:
+    def deleted(self, body: Object, cluster: Cluster) -> None:
         """After the object is gone."""
 
 

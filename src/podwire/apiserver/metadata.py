@@ -1,12 +1,12 @@
-"""metadata: names, labels, annotations, owners; what the server fills in. Pure but for the clock."""
+"""metadata: names, labels, annotations, owners; what of them the server keeps. Pure.
+
+What it fills in is in `stamps`.
+"""
 
 from __future__ import annotations
 
-import random
 import re
-import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from podwire.apiserver.status import FieldError, required
@@ -20,7 +20,6 @@ _NAME = re.compile(r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
 _VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _PATH_SEGMENT = re.compile(r"^(?!\.{1,2}$)[^/%\x00-\x1f]+$")
 _TEXTS = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "selfLink")
-_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 _OF_LABEL = {"namespaces"}
 _OF_LABEL_1035 = {"services"}
@@ -38,31 +37,6 @@ _LABEL_1035_RULE = (
     "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
     "character, and end with an alphanumeric character (e.g. 'my-name')"
 )
-
-
-def now() -> str:
-    """metav1.Time of this moment."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def after(seconds: int) -> str:
-    """metav1.Time so many seconds from now."""
-    return (datetime.now(UTC) + timedelta(seconds=min(seconds, 10**9))).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def generated(prefix: str) -> str:
-    """`prefix` with five random characters, cut to fit a DNS label."""
-    return prefix[:58] + "".join(random.choices(_SUFFIX, k=5))
-
-
-def fill(metadata: Object) -> None:
-    """What a new object gets from the server; what only the server may set is thrown away."""
-    for name in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        metadata.pop(name, None)
-    if not metadata.get("name") and metadata.get("generateName"):
-        metadata["name"] = generated(metadata["generateName"])
-    metadata["uid"] = str(uuid.uuid4())
-    metadata["creationTimestamp"] = now()
 
 
 def keep(metadata: Object, old: Object) -> None:

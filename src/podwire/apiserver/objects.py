@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver import metadata, versions
+from podwire.apiserver import metadata, stamps, versions
 from podwire.apiserver.allocation import Allocations
 from podwire.apiserver.config import ClusterSettings
 from podwire.apiserver.kinds import Kind, Registry
+from podwire.apiserver.options import OWN, DeleteOptions, Options, Written
 from podwire.apiserver.patch import managed
 from podwire.apiserver.status import (
     FieldError,
@@ -35,38 +36,6 @@ from podwire.apiserver.validation import Checked, check
 Object = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-
-
-class Options(msgspec.Struct, frozen=True):
-    """How a write is to be done. `manager` empty: the server's own, which owns no fields."""
-
-    manager: str = ""
-    dry_run: bool = False
-    validation: str = "Warn"  # Ignore | Warn | Strict
-    force: bool = False
-    applied: list[Object] | None = None  # the managed fields of a server-side apply
-
-
-class DeleteOptions(msgspec.Struct, frozen=True):
-    """metav1.DeleteOptions as far as they have an effect."""
-
-    grace: int | None = None
-    propagation: str = ""
-    uid: str = ""
-    revision: str = ""
-    dry_run: bool = False
-
-
-class Written(msgspec.Struct):
-    """The outcome of a write: the object, whether it is new, and warnings for the client."""
-
-    stored: Stored
-    created: bool = False
-    warnings: list[str] = []
-    removed: bool = False
-
-
-OWN = Options()
 
 
 class Objects:
@@ -104,6 +73,11 @@ class Objects:
 
     # -- writing
 
+    def purge(self, resource: str) -> None:
+        """Remove all of a resource at once, whoever holds them: nothing defines any more what they are."""
+        for stored in self.store.list(resource):
+            self.store.remove(resource, stored.namespace, stored.name)
+
     def create(self, kind: Kind, namespace: str, body: Object, options: Options = OWN) -> Written:
         if "create" not in kind.verbs:
             raise method_not_allowed("POST")
@@ -115,7 +89,7 @@ class Objects:
         if kind.namespaced:
             self._namespace_open(kind, namespace, meta.get("name") or meta.get("generateName") or "")
         owned = meta.pop("managedFields", None)
-        metadata.fill(meta)
+        stamps.fill(meta)
         name = str(meta.get("name") or "")
         if self.store.get(kind.resource, meta.get("namespace", ""), name):
             raise already_exists(kind.plural, kind.group, name)
@@ -128,7 +102,7 @@ class Objects:
         kind.strategy.create(body, self)
         if problems := list(kind.strategy.validate(body, None)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, None, options, owned)
+        managed.record(kind, body, None, options, stamps.now(), owned)
         return Written(self._put(kind, body, options), created=True, warnings=warnings)
 
     def update(
@@ -180,7 +154,7 @@ class Objects:
             meta["generation"] = before.get("generation", 0) + 1
         if problems := list(kind.strategy.validate(body, old)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, old, options, owned, subresource)
+        managed.record(kind, body, old, options, stamps.now(), owned, subresource)
         return self._settle(kind, body, current, options, warnings)
 
     def _settle(
@@ -225,7 +199,7 @@ class Objects:
         meta = body["metadata"]
         sooner = "deletionTimestamp" in meta and grace < meta.get("deletionGracePeriodSeconds", 0)
         if "deletionTimestamp" not in meta or sooner:
-            meta["deletionTimestamp"] = metadata.after(grace)
+            meta["deletionTimestamp"] = stamps.after(grace)
             meta["deletionGracePeriodSeconds"] = grace
             if kind.strategy.generation:
                 meta["generation"] = meta.get("generation", 0) + 1
@@ -287,7 +261,9 @@ class Objects:
             raise forbidden(kind.plural, kind.group, name, why)
 
     def _validate(self, kind: Kind, body: Object, options: Options) -> list[str]:
-        checked: Checked = check(kind, body, options.validation != "Ignore")
+        checked: Checked = check(
+            kind.schema, body, strict_null=kind.custom, collect=options.validation != "Ignore"
+        )
         if checked.unknown and options.validation == "Strict":
             listed = ", ".join(f'unknown field "{path}"' for path in checked.unknown)
             raise bad_request(

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from podwire.apiserver import bootstrap, connections, content, crd, discovery, openapi, status
+from podwire.apiserver import bootstrap, connections, content, discovery, openapi, status
 from podwire.apiserver.auth import ANONYMOUS, OPEN_PATHS, Authenticator, User, unauthorized
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.config import ServerConfig
@@ -60,7 +60,7 @@ class ApiServer:
         self.authenticator = Authenticator(self.authority, directory)
         self.store = Store(directory / "objects.db")
         self.registry = registry()
-        crd.follow(self.store, self.registry)
+        bootstrap.follow_definitions(self.store, self.registry)
         self.objects = Objects(self.store, self.registry, config.cluster)
         self.handlers = Handlers(self.objects, self.authenticator)
         self.remote = Remote(self.objects, runtime)

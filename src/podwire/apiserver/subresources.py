@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver import metadata
+from podwire.apiserver import patching, stamps
 from podwire.apiserver.auth import Authenticator, User
 from podwire.apiserver.columns import selector_text
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.objects import DeleteOptions, Objects, Options
-from podwire.apiserver.patch import patching
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions, Options
 from podwire.apiserver.status import bad_request, changed_meanwhile, conflict
 
 Object = dict[str, Any]
@@ -94,7 +94,7 @@ def scheduled(pod: Object) -> list[Object]:
         "type": "PodScheduled",
         "status": "True",
         "lastProbeTime": None,
-        "lastTransitionTime": metadata.now(),
+        "lastTransitionTime": stamps.now(),
     }
     return [mine, *others]
 
@@ -133,7 +133,7 @@ def token(objects: Objects, authenticator: Authenticator, namespace: str, name: 
     return {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": metadata.now()},
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamps.now()},
         "spec": {"audiences": audiences, "expirationSeconds": seconds},
         "status": {"token": text, "expirationTimestamp": until},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -37,13 +38,19 @@ def partial(body: Object) -> Object:
 
 
 def table(
-    kind: Kind, chosen: list[Stored], include: str, *, meta: Object | None = None, revision: int = 0
+    kind: Kind,
+    chosen: list[Stored],
+    include: str,
+    moment: datetime,
+    *,
+    meta: Object | None = None,
+    revision: int = 0,
 ) -> Object:
-    """A Table with one row an object. `include` says what of the object comes along."""
+    """A Table with one row an object, read at `moment`. `include` says what of the object comes along."""
     heads = of_kind(kind)
     rows = []
     for one in chosen:
-        row: Object = {"cells": [head.value(one.object) for head in heads]}
+        row: Object = {"cells": [_cell(head.value(one.object), moment) for head in heads]}
         if include == "Metadata":
             row["object"] = partial(one.object)
         elif include == "Object":
@@ -56,6 +63,10 @@ def table(
         "columnDefinitions": [_definition(head) for head in heads],
         "rows": rows,
     }
+
+
+def _cell(value: Any, moment: datetime) -> Any:
+    return value.at(moment) if isinstance(value, columns.Since) else value
 
 
 def of_kind(kind: Kind) -> list[Column]:
@@ -77,7 +88,7 @@ def _declared(column: Object) -> Column:
         if not found or found[0] is None:
             return None
         if kind == "date":
-            return columns.since(found[0]) if isinstance(found[0], str) else None
+            return columns.Since(found[0]) if isinstance(found[0], str) else None
         if kind in ("integer", "number", "boolean") and len(found) == 1:
             return found[0]
         return ",".join(one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in found)

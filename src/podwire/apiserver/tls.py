@@ -1,14 +1,13 @@
 """The cluster's certificates: one CA, a server certificate, client certificates on demand.
 
-A client's certificate is asked for in the handshake but judged after it (`Authority.subject`), so
-that a wrong one is answered with 401 and a Status, as kube-apiserver does, not with a broken
-handshake. Python's `ssl` can only judge in the handshake, hence the callback into libssl.
+A client's certificate is asked for, and one that this CA did not sign ends the handshake; without one
+the client may still have a token. kube-apiserver answers a wrong one with 401 instead. Python's `ssl`
+cannot let a certificate through unjudged, and reaching for libssl behind its back would depend on how
+CPython lays out its objects.
 """
 
 from __future__ import annotations
 
-import _ssl
-import ctypes
 import ipaddress
 import os
 import ssl
@@ -22,12 +21,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from podwire.base.errors import NotSupported, StorageError
+from podwire.base.errors import StorageError
 from podwire.base.files import replace_whole
 
 _LIFE = timedelta(days=3650)
 _SKEW = timedelta(minutes=5)
-_VERIFY_PEER = 1
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -80,7 +78,10 @@ class Authority:
         return self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
 
     def subject(self, der: bytes) -> Subject | None:
-        """Who `der` (a client's certificate) says it is, if this CA signed it and it is valid now."""
+        """Who `der` (a client's certificate) says it is, if this CA signed it and it is valid now.
+
+        The handshake asked the same once; a connection may live longer than the certificate.
+        """
         try:
             found = x509.load_der_x509_certificate(der)
             self._public.verify(
@@ -101,7 +102,7 @@ class Authority:
         return Subject(names[0], tuple(groups)) if names else None
 
     def context(self, server: Credentials) -> ssl.SSLContext:
-        """What a listening socket needs: the server's certificate, and asking for the client's."""
+        """What a listening socket needs: the server's certificate, and judging the client's if it has one."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         certificate, key = self.directory / "server.crt", self.directory / "server.key"
@@ -110,7 +111,6 @@ class Authority:
         context.load_cert_chain(certificate, key)
         context.load_verify_locations(self.certificate_file)
         context.verify_mode = ssl.CERT_OPTIONAL
-        _judge_later(context)
         return context
 
     def _load(self) -> None:
@@ -175,26 +175,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-# int callback(int preverify_ok, X509_STORE_CTX *context): whatever the chain is, go on.
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
-_go_on = _CALLBACK(lambda _ok, _context: 1)
-
-
-def _judge_later(context: ssl.SSLContext) -> None:
-    """Let any client certificate through the handshake; `subject` is asked afterwards.
-
-    The first member of CPython's context object after its head is the SSL_CTX.
-    """
-    try:
-        library = ctypes.CDLL(_ssl.__file__)
-        set_verify = library.SSL_CTX_set_verify
-    except (OSError, AttributeError) as error:
-        raise NotSupported(
-            "setting libssl's verify callback", hint="use CPython with a shared libssl"
-        ) from error
-    set_verify.argtypes = [ctypes.c_void_p, ctypes.c_int, _CALLBACK]
-    set_verify.restype = None
-    pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__)
-    set_verify(pointer, _VERIFY_PEER, _go_on)

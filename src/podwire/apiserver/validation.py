@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from podwire.apiserver.formats import text_faults
-from podwire.apiserver.kinds import Kind
 from podwire.apiserver.schemas import definition
+from podwire.apiserver.schemas.resolve import resolve
 from podwire.apiserver.status import FieldError, required, unsupported
 
 Object = dict[str, Any]
@@ -28,12 +28,15 @@ class Checked(msgspec.Struct):
     errors: list[FieldError] = []
 
 
-def check(kind: Kind, body: Object, collect: bool = True) -> Checked:
-    """Validate `body` in place: prune, default, collect."""
+def check(schema: Object | None, body: Object, *, strict_null: bool, collect: bool = True) -> Checked:
+    """Validate `body` in place: prune, default, collect. `schema` None: anything but metadata is well.
+
+    `strict_null`: null is a value and needs `nullable`, as in custom kinds; else it is the same as nothing.
+    """
     checked = Checked()
     checked.unknown += _prune_metadata(body.get("metadata"))
-    if kind.schema is not None:
-        _Walk(checked, strict_null=kind.custom).root(kind.schema, body)
+    if schema is not None:
+        _Walk(checked, strict_null=strict_null).root(schema, body)
     if not collect:
         checked.unknown.clear()
     return checked
@@ -189,30 +192,6 @@ class _Walk:
         elif not isinstance(value, bool):
             for detail in _number_faults(schema, value):
                 self._wrong(path, detail, value)
-
-
-# A schema is kept beside its answer, so that its id stays its own.
-_resolved: dict[int, tuple[Object, Object]] = {}
-
-
-def resolve(schema: Object) -> Object:
-    """Follow ``$ref`` and a single ``allOf`` with a reference (how OpenAPI v3 describes a reference)."""
-    if "$ref" not in schema and "allOf" not in schema:
-        return schema
-    known = _resolved.get(id(schema))
-    if known is None:
-        known = _resolved[id(schema)] = (schema, _followed(schema))
-    return known[1]
-
-
-def _followed(schema: Object) -> Object:
-    if "$ref" in schema:
-        return resolve(definition(str(schema["$ref"]).rsplit("/", 1)[-1]))
-    if len(schema["allOf"]) != 1 or "$ref" not in schema["allOf"][0]:
-        return schema
-    beside = {key: value for key, value in schema.items() if key != "allOf"}
-    target = definition(str(schema["allOf"][0]["$ref"]).rsplit("/", 1)[-1])
-    return {**target, **beside} if set(beside) - {"description"} else target
 
 
 def _fits(expected: str, value: Any) -> bool:

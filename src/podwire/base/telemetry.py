@@ -1,7 +1,7 @@
 """Logging and metrics of one process.
 
 Metrics are few and named as in the field (`podwire_…`); text format is Prometheus' (version
-0.0.4). Values may be read by a callback when asked for, so that nothing is counted twice.
+0.0.4). Values are read where they are when somebody asks, so that nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -10,32 +10,22 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Labels = tuple[tuple[str, str], ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric with its samples by labels."""
+    """One metric; `read` gives its samples, by labels."""
 
     name: str
     kind: str  # counter | gauge
     help: str
-    samples: dict[Labels, float] = field(default_factory=dict)
-    read: Callable[[], Iterable[tuple[dict[str, str], float]]] | None = None
-
-    def add(self, amount: float = 1, **labels: str) -> None:
-        key = tuple(sorted(labels.items()))
-        self.samples[key] = self.samples.get(key, 0) + amount
-
-    def set(self, value: float, **labels: str) -> None:
-        self.samples[tuple(sorted(labels.items()))] = value
+    read: Callable[[], Iterable[tuple[dict[str, str], float]]]
 
     def collect(self) -> list[tuple[Labels, float]]:
-        if self.read is not None:
-            return [(tuple(sorted(labels.items())), value) for labels, value in self.read()]
-        return sorted(self.samples.items())
+        return [(tuple(sorted(labels.items())), value) for labels, value in self.read()]
 
 
 class Metrics:
@@ -44,17 +34,11 @@ class Metrics:
     def __init__(self) -> None:
         self._metrics: dict[str, Metric] = {}
 
-    def counter(self, name: str, help: str) -> Metric:
-        return self._metrics.setdefault(name, Metric(name, "counter", help))
-
-    def gauge(self, name: str, help: str) -> Metric:
-        return self._metrics.setdefault(name, Metric(name, "gauge", help))
-
     def reading(
         self, name: str, kind: str, help: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]
     ) -> None:
         """A metric whose samples are read when somebody asks."""
-        self._metrics[name] = Metric(name, kind, help, read=read)
+        self._metrics[name] = Metric(name, kind, help, read)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._metrics.values())

@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from errno import E2BIG, EINVAL, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from podwire.base import addresses
 from podwire.base.errors import MapFull
 from podwire.bpf import library
 from podwire.bpf.descriptor import Descriptor
-
-if TYPE_CHECKING:
-    import numpy as np
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -226,19 +223,6 @@ class Map(Descriptor, Generic[K, V]):
     def clear(self) -> int:
         keys = [key for key, _ in self._raw_items()]
         return sum(self._delete_batch(keys[start : start + BATCH]) for start in range(0, len(keys), BATCH))
-
-    def entries_array(
-        self, key_dtype: np.dtype[Any], value_dtype: np.dtype[Any]
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """(keys, values) as structured arrays; per-CPU values have shape (entries, cpus)."""
-        import numpy as np
-
-        keys, values = self.snapshot()
-        key_array = np.frombuffer(keys, dtype=key_dtype)
-        if self.type not in PER_CPU:
-            return key_array, np.frombuffer(values, dtype=value_dtype)
-        padded = np.dtype({"names": ["v"], "formats": [value_dtype], "itemsize": self._stride // self.cpus})
-        return key_array, np.frombuffer(values, dtype=padded).reshape(-1, self.cpus)["v"]
 
     def snapshot(self) -> tuple[bytes, bytes]:
         """All keys and all values, each as one block of bytes."""

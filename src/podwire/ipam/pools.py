@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from podwire.base.addresses import IPAddress, IPNetwork
 from podwire.base.errors import ConfigError, Conflict, InvalidObject, NotFound
+from podwire.base.numbers import Circle
 
 GRACE = 600.0  # s, as Cilium's plugin expects
 
@@ -39,6 +40,8 @@ class Pool:
         self.taken: dict[str, str] = {}  # address → owner
         self._kept = {ipaddress.ip_address(address) for address in kept}
         self._kept |= {self.network.network_address, self.network.broadcast_address}
+        # Offsets inside the network. The first one is the network's own address, which is kept.
+        self._circle = Circle(0, self.network.num_addresses - 1)
         self._last = 0
         self.leaving = False  # no more the node's, but for what is taken
 
@@ -53,25 +56,26 @@ class Pool:
 
     def take_next(self, owner: str) -> str:
         """The next free address; Conflict if there is none."""
-        count = self.network.num_addresses
-        if len(self.taken) < self.size:
-            # At most as many steps as addresses are taken or kept, plus one.
-            for step in range(1, len(self.taken) + len(self._kept) + 2):
-                offset = (self._last + step) % count
-                address: IPAddress = self.network[offset]
-                if address not in self._kept and str(address) not in self.taken:
-                    self._last = offset
-                    self.taken[str(address)] = owner
-                    return str(address)
-        raise Conflict(
-            f"all {self.size} addresses of {self.network} are taken",
-            hint="remove pods from this node, or give it a larger pod CIDR",
-        )
+        offset = self._circle.next(self._is_taken, most=len(self.taken) + len(self._kept))
+        if offset is None:
+            raise Conflict(
+                f"all {self.size} addresses of {self.network} are taken",
+                hint="remove pods from this node, or give it a larger pod CIDR",
+            )
+        self._last = offset
+        address = str(self.network[offset])
+        self.taken[address] = owner
+        return address
+
+    def _is_taken(self, offset: int) -> bool:
+        address: IPAddress = self.network[offset]
+        return address in self._kept or str(address) in self.taken
 
     def take(self, address: str, owner: str) -> None:
         self.taken[address] = owner
         offset = int(ipaddress.ip_address(address)) - int(self.network.network_address)
         self._last = max(self._last, offset)
+        self._circle.begin_after(self._last)
 
 
 class Pools:

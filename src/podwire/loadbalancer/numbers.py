@@ -11,6 +11,8 @@ import struct
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
+from podwire.base.numbers import Circle
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -29,7 +31,8 @@ class Numbers(Generic[Name]):
             if 0 < number <= last and number not in self._taken:
                 self._of[name] = number
                 self._taken.add(number)
-        self._next = max(self._taken, default=0) + 1
+        self._circle = Circle(1, last)
+        self._circle.begin_after(max(self._taken, default=0))
 
     def __len__(self) -> int:
         return len(self._of)
@@ -39,12 +42,9 @@ class Numbers(Generic[Name]):
         number = self._of.get(name)
         if number is not None:
             return number
-        if len(self._taken) >= self.last:
+        number = self._circle.next(self._taken.__contains__, most=len(self._taken))
+        if number is None:
             raise OutOfNumbers
-        number = self._next if self._next <= self.last else 1
-        while number in self._taken:
-            number = number + 1 if number < self.last else 1
-        self._next = number + 1
         self._taken.add(number)
         self._of[name] = number
         return number

@@ -1,1 +1,1 @@
-"""The words: labels, identities, endpoints, rules, services, flows. Frozen values, no I/O."""
+"""The words: labels, identities, endpoints, rules, services, flows. Frozen values. Pure: no I/O."""

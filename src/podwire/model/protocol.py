@@ -22,3 +22,8 @@ NAMES: dict[int, str] = {
 def name(number: int) -> str:
     """``TCP``; the number of a protocol without a name here."""
     return NAMES.get(number, str(number))
+
+
+def or_any(number: int) -> str:
+    """The same, where 0 stands for each of them."""
+    return name(number) if number else "ANY"

@@ -9,17 +9,16 @@ from __future__ import annotations
 import ipaddress
 import struct
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, ENODEV, ENOENT, ESRCH
-from socket import AF_INET, AF_INET6
 
 import msgspec
 
 from podwire.net.netlink import CREATE, EXCLUSIVE, REPLACE, Message, attribute, nested
 
+AF_INET, AF_INET6 = 2, 10  # Linux has the same numbers on every architecture
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
-NEWRULE, DELRULE, GETRULE = 32, 33, 34
 
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
@@ -64,16 +63,6 @@ class Route(msgspec.Struct, frozen=True, order=True):
     type: int = UNICAST
     priority: int = 0
     protocol: int = PROTOCOL
-
-
-class Rule(msgspec.Struct, frozen=True, order=True):
-    """Packets with `mark` under `mask` look up `table`."""
-
-    family: int
-    priority: int
-    table: int
-    mark: int = 0
-    mask: int = 0
 
 
 def _family(address: str) -> int:
@@ -221,15 +210,3 @@ def neighbour(ifindex: int, address: str, mac: bytes, *, delete: bool = False) -
     return Message(
         NEWNEIGH, CREATE | REPLACE, body + attribute(2, mac), f"set neighbour {address} on device {ifindex}"
     )
-
-
-def rule(wanted: Rule, *, delete: bool = False) -> Message:
-    table = wanted.table if wanted.table < 256 else 0
-    body = RTMSG.pack(wanted.family, 0, 0, 0, table, 0, 0, 1, 0)
-    body += attribute(15, wanted.table) + attribute(6, wanted.priority) + attribute(21, bytes([PROTOCOL]))
-    if wanted.mask:
-        body += attribute(10, wanted.mark) + attribute(16, wanted.mask)
-    what = f"rule {wanted.priority} for table {wanted.table}"
-    if delete:
-        return Message(DELRULE, 0, body, f"remove {what}", (ENOENT,))
-    return Message(NEWRULE, CREATE | EXCLUSIVE, body, f"make {what}", (EEXIST,))

@@ -93,6 +93,21 @@ def attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
+def messages_of(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, body) of each message of one datagram.
+
+    >>> list(messages_of(HEADER.pack(20, 24, 2, 7, 0) + b"body"))
+    [(24, 2, 7, b'body')]
+    """
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
+        if length < HEADER.size:
+            break  # no kernel says that; to go on would be to stand still
+        yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
+        offset += (length + 3) & ~3
+
+
 class Socket:
     """A netlink route socket of a namespace (None = the caller's). For one thread at a time."""
 
@@ -201,11 +216,7 @@ class Socket:
         except OSError as error:
             number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
             raise Failure(what, number, "reading the kernel's answer") from error
-        offset = 0
-        while offset + HEADER.size <= len(data):
-            length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
-            yield kind, flags, sequence, data[offset + HEADER.size : offset + length]
-            offset += (length + 3) & ~3
+        yield from messages_of(data)
 
 
 def _detail(body: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Self
 
 from podwire.base.errors import NetworkError
 from podwire.net import namespaces
-from podwire.net.netlink import HEADER
+from podwire.net.netlink import messages_of
 
 # Groups are bits here: links, and addresses and routes of both families.
 LINKS, ADDRESSES, ROUTES = 0x1, 0x10 | 0x100, 0x40 | 0x400
@@ -56,9 +56,9 @@ class Notices:
     async def next(self) -> list[tuple[int, bytes]]:
         """(type, body) of what was told since the last call; waits for the first. Overrun if some is lost."""
         try:
-            found = parse(await asyncio.get_running_loop().sock_recv(self._socket, DATAGRAM))
+            found = _bodies(await asyncio.get_running_loop().sock_recv(self._socket, DATAGRAM))
             for _ in range(BATCH):  # what waits already, so that many changes at once are one batch
-                found += parse(self._socket.recv(DATAGRAM))
+                found += _bodies(self._socket.recv(DATAGRAM))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -68,18 +68,5 @@ class Notices:
         return found
 
 
-def parse(data: bytes) -> list[tuple[int, bytes]]:
-    """(type, body) of each message of one datagram.
-
-    >>> parse(HEADER.pack(20, 24, 0, 0, 0) + b"body")
-    [(24, b'body')]
-    """
-    found = []
-    offset = 0
-    while offset + HEADER.size <= len(data):
-        length, kind, _, _, _ = HEADER.unpack_from(data, offset)
-        if length < HEADER.size:
-            break
-        found.append((kind, data[offset + HEADER.size : offset + length]))
-        offset += (length + 3) & ~3
-    return found
+def _bodies(data: bytes) -> list[tuple[int, bytes]]:
+    return [(kind, body) for kind, _, _, body in messages_of(data)]

@@ -16,7 +16,7 @@ import msgspec
 
 from podwire.base.errors import Conflict, NetworkError, NotFound
 from podwire.net import messages
-from podwire.net.messages import Route, Rule, Veth
+from podwire.net.messages import Route, Veth
 from podwire.net.netlink import Failure, Message, Socket, attributes
 
 
@@ -150,9 +150,6 @@ class Stack:
                 found.append((index, f"{ipaddress.ip_address(raw)}/{length}"))
         return found
 
-    def delete_address(self, ifindex: int, prefix: str) -> None:
-        self.apply(messages.address(ifindex, prefix, delete=True))
-
     def routes(
         self, *, table: int = messages.TABLE_MAIN, protocol: int | None = messages.PROTOCOL
     ) -> list[Route]:
@@ -166,28 +163,6 @@ class Stack:
                 found.append(route)
         return found
 
-    def ensure_route(self, route: Route) -> None:
-        self.apply(messages.route(route))
-
-    def delete_route(self, route: Route) -> None:
-        self.apply(messages.route(route, delete=True))
-
-    def ensure_rule(self, rule: Rule) -> None:
-        self.apply(messages.rule(rule))
-
-    def delete_rule(self, rule: Rule) -> None:
-        self.apply(messages.rule(rule, delete=True))
-
-    def rules(self) -> list[Rule]:
-        """Rules that podwire made."""
-        body = messages.RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
-        found = []
-        for _, answer in self._socket.dump(Message(messages.GETRULE, 0, body, "read rules")):
-            values = attributes(answer, messages.RTMSG.size)
-            if values.get(21, b"\0")[0] == messages.PROTOCOL:
-                found.append(Rule(answer[0], *(_number(values.get(kind)) for kind in (6, 15, 10, 16))))
-        return found
-
     def neighbours(self, ifindex: int) -> list[tuple[str, bytes]]:
         """(address, mac) of the permanent ones."""
         body = messages.NDMSG.pack(0, 0, 0, 0, 0)
@@ -198,9 +173,6 @@ class Stack:
             if index == ifindex and state & messages.PERMANENT and 1 in values and 2 in values:
                 found.append((str(ipaddress.ip_address(values[1])), values[2]))
         return found
-
-    def delete_neighbour(self, ifindex: int, address: str) -> None:
-        self.apply(messages.neighbour(ifindex, address, bytes(6), delete=True))
 
 
 def _number(raw: bytes | None) -> int:
@@ -256,4 +228,4 @@ def route_of(body: bytes) -> Route:
     )
 
 
-__all__ = ["Failure", "Link", "NetworkError", "Route", "Rule", "Stack", "Veth", "link_of", "route_of"]
+__all__ = ["Failure", "Link", "NetworkError", "Route", "Stack", "Veth", "link_of", "route_of"]

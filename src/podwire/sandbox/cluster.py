@@ -9,7 +9,8 @@ from typing import Any
 
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.podstate import ready
-from podwire.apiserver.objects import DeleteOptions, Objects
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
 

@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 
 from podwire.base.errors import Unreachable
+from podwire.model.flow import CLAUSE_LABEL, DEFAULT_DENY_LABEL
 from podwire.sandbox import images, view
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 
-CLAUSE, DEFAULT_DENY = "podwire:clause=", "podwire:default-deny"  # labels of a flow's policies
 DROPPED = 2
 SETTLE = 5.0  # s that flows may take to arrive
 
@@ -113,7 +114,7 @@ def read_flows(sandbox: str, since: float = 0.0, last: int = 100_000) -> Iterato
     request = observer_pb2.GetFlowsRequest(number=last)
     if since:
         request.since.FromNanoseconds(int(since * 1e9))
-    places = Places(sandbox, cgroup2_mount())
+    places = Places(sandbox, cgroup2())
     with Hubble(Connection(f"unix://{places.hubble}")) as hubble:
         for response in hubble.flows(request):
             if response.HasField("flow"):
@@ -153,8 +154,13 @@ def because(flow: Any) -> str:
     ]
     named = []
     for policy in policies:
-        clause = next((label.removeprefix(CLAUSE) for label in policy.labels if label.startswith(CLAUSE)), "")
+        clause = next(
+            (label.removeprefix(CLAUSE_LABEL) for label in policy.labels if label.startswith(CLAUSE_LABEL)),
+            "",
+        )
         name = f"{policy.namespace}/{policy.name}" if policy.namespace else policy.name
         named.append(f"{name} {clause}".strip())
     text = ", ".join(named)
-    return f"default deny ({text})" if any(DEFAULT_DENY in policy.labels for policy in policies) else text
+    return (
+        f"default deny ({text})" if any(DEFAULT_DENY_LABEL in policy.labels for policy in policies) else text
+    )

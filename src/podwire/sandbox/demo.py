@@ -13,7 +13,8 @@ from typing import Any
 from podwire.base.errors import NotFound
 from podwire.sandbox import view
 from podwire.sandbox.connectivity import Attempt
-from podwire.sandbox.places import RUN, Places, cgroup2_mount, names
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import RUN, Places, names
 from podwire.sandbox.up import down
 
 NAMESPACE = "prod"
@@ -63,7 +64,7 @@ def telling(flow: Any) -> bool:
 
 def attempts(sandbox: str) -> list[Attempt]:
     """Every connection the demo tries, with what the policy says about it."""
-    pods = view.pods(Places(sandbox, cgroup2_mount()))
+    pods = view.pods(Places(sandbox, cgroup2()))
     addresses = {pod.name: pod.addresses[0] for pod in pods if pod.namespace == NAMESPACE}
 
     def service(source: str, port: int, expected: bool) -> Attempt:

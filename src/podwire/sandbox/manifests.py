@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from podwire.apiserver.objects import Options
+from podwire.apiserver.options import Options
 from podwire.apiserver.status import StatusError
 from podwire.base.errors import ConfigError, InvalidObject
 from podwire.kube.documents import parse_yaml

@@ -131,11 +131,6 @@ class Places(msgspec.Struct, frozen=True):
         return self.bpf / node
 
 
-def cgroup2_mount() -> Path:
-    """What `Places.cgroup_root` is on this machine."""
-    return mounts.cgroup2()
-
-
 def names() -> list[str]:
     """Sandboxes that have a directory, whole or not."""
     if not RUN.is_dir():

@@ -9,12 +9,10 @@ fd00:10:0:<i>::/64 in every sandbox, as in the lab files; sandboxes never meet.
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 
 import msgspec
 
 from podwire.base.errors import InvalidObject
-from podwire.base.files import replace_whole
 from podwire.sandbox.lab import Lab, NodeSpec, World
 
 INDEX_MAX = 250
@@ -148,13 +146,3 @@ def _check_free(path: str, cidr: str, used: list[tuple[str, str]], hint: str | N
         network = ipaddress.ip_network(other)
         if network.version == wanted.version and wanted.overlaps(network):
             raise InvalidObject(path, f"{cidr} overlaps {other}, {whose}", hint=hint)
-
-
-def save(plan: Plan, path: Path) -> None:
-    """Write the plan so that a reader sees all of it or nothing."""
-    replace_whole(path, msgspec.json.encode(plan))
-
-
-def load(path: Path) -> Plan:
-    """The plan a sandbox was made by; FileNotFoundError before it was written."""
-    return msgspec.json.decode(path.read_bytes(), type=Plan)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -96,13 +97,10 @@ def remove_all(record: Record) -> list[str]:
     failures: list[str] = []
     for entry in entries:
         if entry.kind == "cgroup":
-            _attempt(failures, lambda path=entry.path: kill_members(Path(path)))  # type: ignore[misc]
+            _attempt(failures, partial(kill_members, Path(entry.path)))
     order = ("pins", "netns", "cgroup", "mount", "directory")
     for entry in sorted(reversed(entries), key=lambda one: order.index(one.kind)):
-        if entry.kind == "mount":
-            _attempt(failures, lambda path=entry.path: _leave_mount(record, Path(path)))  # type: ignore[misc]
-        else:
-            _attempt(failures, lambda entry=entry: _REMOVERS[entry.kind](Path(entry.path)))  # type: ignore[misc]
+        _attempt(failures, partial(_REMOVERS[entry.kind], record, Path(entry.path)))
     return failures
 
 
@@ -161,7 +159,7 @@ def remove_cgroup(cgroup: Path) -> None:
         return
 
 
-def _remove_pins(path: Path) -> None:
+def _remove_pins(_: Record, path: Path) -> None:
     # Pins of links and maps are files; unlinking one drops the kernel's last reference.
     if path.exists():
         shutil.rmtree(path)
@@ -182,11 +180,11 @@ def _leave_mount(record: Record, place: Path) -> None:
         record.removed("mount", place)
 
 
-def _remove_netns(path: Path) -> None:
+def _remove_netns(_: Record, path: Path) -> None:
     namespaces.delete(str(path))
 
 
-def _remove_directory(path: Path) -> None:
+def _remove_directory(_: Record, path: Path) -> None:
     """The record goes last: a removal that is killed is done again by what it says."""
     if not path.exists():
         return
@@ -201,9 +199,10 @@ def _remove_directory(path: Path) -> None:
     path.rmdir()
 
 
-_REMOVERS: dict[Kind, Callable[[Path], None]] = {
+_REMOVERS: dict[Kind, Callable[[Record, Path], None]] = {
+    "mount": _leave_mount,
     "netns": _remove_netns,
-    "cgroup": remove_cgroup,
+    "cgroup": lambda _, path: remove_cgroup(path),
     "directory": _remove_directory,
     "pins": _remove_pins,
 }

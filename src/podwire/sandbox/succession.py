@@ -3,13 +3,12 @@
 The *guard* is a fork of the keeper that waits for the keeper's end and then becomes the next one. The
 control process and the relay look too, should both be killed; agents, should all of these be; and
 `podwire sandbox up` and `restart-agent`, should nothing but pods be left. The next keeper is a new
-interpreter, so that it runs the code that is there now; it finds what still runs by its claims
+interpreter (`successor`), so that it runs the code that is there now; it finds what still runs by its claims
 (`children`). The API's listening sockets are handed on where somebody has them.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import select
@@ -18,17 +17,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import msgspec
 
 import podwire
 from podwire.base.aio import boundary
-from podwire.base.errors import NotFound, PodwireError, Unreachable
-from podwire.sandbox import children, keeper, orders, processes, underlay
+from podwire.base.errors import Unreachable
+from podwire.sandbox import children, orders
 from podwire.sandbox.children import KEEPER
-from podwire.sandbox.places import Places, cgroup2_mount
-from podwire.sandbox.plan import load
+from podwire.sandbox.places import Places
 from podwire.sandbox.runner.process import Process, ended
 
 _STARTED = time.time()  # when this process loaded its code
@@ -40,7 +35,7 @@ PATIENCE = 20.0  # s a command waits for a keeper that it started
 
 def words(places: Places, sockets: list[socket.socket], restart: str = "") -> list[str]:
     """The command line of a keeper that takes over; `sockets` are those of the API, to be inherited."""
-    command = [sys.executable, "-P", "-m", "podwire.sandbox.succession", places.name]
+    command = [sys.executable, "-P", "-m", "podwire.sandbox.successor", places.name]
     command += [f"--socket={one.fileno()}" for one in sockets]
     return command + ([f"--restart={restart}"] if restart else [])
 
@@ -144,41 +139,3 @@ def server_of(kubeconfig: Path) -> str:
     except OSError:
         return ""
     return next((line.split("server:")[1].strip() for line in lines if "server:" in line), "")
-
-
-def main(arguments: list[str]) -> None:
-    """`python -m podwire.sandbox.succession NAME`: keep the sandbox NAME."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("name")
-    parser.add_argument("--socket", type=int, action="append", default=[])
-    parser.add_argument("--restart", default="")
-    given = parser.parse_args(arguments)
-    places = Places(given.name, cgroup2_mount())
-    sockets = [socket.socket(fileno=number) for number in given.socket]
-    for one in sockets:
-        one.set_inheritable(False)
-    try:
-        plan = load(places.state)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise NotFound(f"there is no sandbox “{places.name}”") from error
-    keeper.join_cgroup(places.system_cgroup)
-    os.chdir("/")
-    keeper.name_process("podwire-keeper")
-    keeper.log_to(places.logs / "keeper.log")
-    keeper.Keeper(
-        plan,
-        places,
-        lambda: underlay.listening(plan, places, urlsplit(server_of(places.kubeconfig)).port or 0),
-        None,
-        processes.work(),
-        sockets,
-        given.restart,
-    ).run()
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except PodwireError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(error.exit_code) from error

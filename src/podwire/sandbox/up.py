@@ -27,8 +27,10 @@ from podwire.base.errors import Conflict, NotFound, PodwireError, StorageError, 
 from podwire.base.files import locked
 from podwire.sandbox import checks, children, keeper, mounts, succession, underlay
 from podwire.sandbox.lab import Lab
-from podwire.sandbox.places import RUN, Places, cgroup2_mount, check_name, names
-from podwire.sandbox.plan import INDEX_MAX, Plan, load, plan, save
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import RUN, Places, check_name, names
+from podwire.sandbox.plan import INDEX_MAX, Plan, plan
+from podwire.sandbox.plans import load, save
 from podwire.sandbox.record import Record, remove_all
 
 Tell = Callable[[str], None]
@@ -42,7 +44,7 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
     checks.machine()
     checks.families(lab)
     checks.init_program()
-    places = Places(check_name(name), cgroup2_mount())
+    places = Places(check_name(name), cgroup2())
     with _locked(places):
         _clear_leftovers(places, tell)
         _make_directory(places)
@@ -71,7 +73,7 @@ def up(lab: Lab, name: str, work: keeper.Work, *, timeout: float = 60.0, tell: T
 def down(name: str) -> list[str]:
     """Remove sandbox `name`; returns what could not be removed. NotFound if there is none."""
     checks.root()
-    places = Places(check_name(name), cgroup2_mount())
+    places = Places(check_name(name), cgroup2())
     if not places.directory.is_dir():
         known = ", ".join(names()) or "none"
         raise NotFound(f"there is no sandbox “{name}”", hint=f"sandboxes here: {known}")

@@ -8,8 +8,10 @@ import msgspec
 
 from podwire.base.errors import Conflict, NotFound, Unreachable
 from podwire.sandbox import checks, children, orders, succession
-from podwire.sandbox.places import Places, cgroup2_mount, check_name, names
-from podwire.sandbox.plan import Plan, load
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places, check_name, names
+from podwire.sandbox.plan import Plan
+from podwire.sandbox.plans import load
 from podwire.sandbox.runner.place import Saved
 
 
@@ -21,7 +23,7 @@ def overview() -> list[dict[str, Any]]:
 
 
 def _shown(name: str) -> dict[str, Any]:
-    places = Places(name, cgroup2_mount())
+    places = Places(name, cgroup2())
     shown: dict[str, Any] = {"name": name, "directory": str(places.directory), "state": "leftover"}
     shown |= {"nodes": [], "pods": 0, "ipFamily": "", "routing": "", "api": "", "processes": []}
     try:
@@ -48,7 +50,7 @@ def _shown(name: str) -> dict[str, Any]:
 def open_sandbox(name: str) -> tuple[Places, Plan]:
     """Where a sandbox is and what it is; NotFound lists those there are."""
     checks.root()
-    places = Places(check_name(name), cgroup2_mount())
+    places = Places(check_name(name), cgroup2())
     try:
         return places, load(places.state)
     except (OSError, msgspec.MsgspecError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from podwire.model import protocol as protocols
+from podwire.model.event import Saying, event
 from podwire.model.labels import pod_labels
 from podwire.sources.endpoints import WORKLOAD
-from podwire.sources.objects import PROTOCOLS
 from podwire.state.tables import (
     EndpointFailureRow,
     EndpointPolicyRow,
@@ -20,7 +20,6 @@ from podwire.state.tables import (
 
 Object = dict[str, Any]
 RESTRICTION_HINT = "Raise map-growth-max on the node or have policies name fewer peers; see podwire status."
-PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 NAMED = 10  # policies that a condition names; of more, their number
 
 
@@ -57,7 +56,11 @@ def endpoint_status(
         "identity": {"id": row.identity, "labels": list(row.labels)} if row.identity else None,
         "networking": {"addressing": [addressing], "node": node_address},
         "named-ports": [
-            {"name": port.name, "port": port.port, "protocol": PROTOCOL_NAMES.get(port.protocol, "ANY")}
+            {
+                "name": port.name,
+                "port": port.port,
+                "protocol": protocols.or_any(port.protocol),
+            }
             for port in row.ports
         ],
         "policy": {
@@ -97,31 +100,15 @@ def restriction_of(failure: EndpointFailureRow) -> str:
 
 
 def restriction_event(row: EndpointRow, failure: EndpointFailureRow, node_name: str, moment: str) -> Object:
-    """A Warning about the pod. Its name is made of what it says, so the same said again has the same."""
-    said = "\0".join((row.uid, node_name, *failure.unknown))
-    return {
+    """A Warning about the pod; the same as long as the same is unknown, whatever else the message says."""
+    about = {
+        "kind": "Pod",
         "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{row.pod[:200].rstrip('-.')}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
-            "namespace": row.namespace,
-        },
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "namespace": row.namespace,
-            "name": row.pod,
-            **({"uid": row.uid} if row.uid else {}),
-        },
-        "type": "Warning",
-        "reason": "PeersUnknown",
-        "message": f"{restriction_of(failure)}. {RESTRICTION_HINT}"[:1024],
-        "source": {"component": "podwire-agent", "host": node_name},
-        "reportingComponent": "podwire-agent",
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
-        "count": 1,
+        "metadata": {"namespace": row.namespace, "name": row.pod, "uid": row.uid},
     }
+    message = f"{restriction_of(failure)}. {RESTRICTION_HINT}"
+    saying = Saying("Warning", "PeersUnknown", message, "podwire-agent", node_name)
+    return event(about, saying, moment, same=(node_name, *failure.unknown))
 
 
 ENFORCED = "podwire.io/PoliciesEnforced"

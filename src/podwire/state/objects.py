@@ -88,7 +88,7 @@ class SliceRow(msgspec.Struct, frozen=True):
 
 
 class PolicyRow(msgspec.Struct, frozen=True):
-    """A policy object. `error` says why it is not in force; its rules are then empty."""
+    """A policy object. `error` says why it is not in force as it is; `rules` are then those it had before."""
 
     kind: str
     namespace: str

@@ -45,7 +45,7 @@ class Batch(msgspec.Struct, Generic[Row], frozen=True):
 
 
 class Table(Generic[Row]):
-    """Rows by key. `columns` names what `podwire tables` shows: heading → text of a row."""
+    """Rows by key. `help` tells people what it holds; `indexes` give each row other keys to find it `by`."""
 
     def __init__(
         self,

@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from podwire.base.errors import InvalidObject
+from podwire.model import protocol
 from podwire.testing import show
 from podwire.testing.node import Packet, ScenarioNode
 
 BLOCK = re.compile(r"^-- (.+) --$")
 SENDING = re.compile(r"(\w+) (\S+) -> (\S+)")
-PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+PROTOCOLS = {protocol.name(one).lower(): one for one in (protocol.TCP, protocol.UDP, protocol.ICMP)}
 PORT_OF_CLIENTS = 4000
 
 

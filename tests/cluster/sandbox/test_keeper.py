@@ -16,7 +16,8 @@ import pytest
 import podwire
 from podwire.base.aio import eventually
 from podwire.sandbox import children, orders
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 from podwire.sandbox.runner.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
@@ -33,7 +34,7 @@ def places(cli: Run, name: str) -> Iterator[Places]:
     up = cli("sandbox", "up", "--name", name, "--nodes", "1", "--ip-family", "dual")
     assert up.returncode == 0, up.stderr
     try:
-        made = Places(name, cgroup2_mount())
+        made = Places(name, cgroup2())
         kubectl(made, "run", "kept", "--image=nginx")
         kubectl(made, "create", "configmap", "data", "--from-literal=a=b")
         kubectl(made, "wait", "--for=condition=Ready", "pod/kept", "--timeout=30s")
@@ -185,14 +186,14 @@ def test_restarting_runs_the_code_that_is_there_now(cli: Run, places: Places) ->
     source = Path(podwire.__file__)
     times = source.stat()
     command = Path(f"/proc/{before.pid}/cmdline")
-    assert b"succession" not in command.read_bytes()
+    assert b"successor" not in command.read_bytes()
     os.utime(source)
     try:
         assert cli("sandbox", "restart-agent", "--name", places.name, "n1").returncode == 0
         wait_for(lambda: another(places, "agent n1", agent), "another agent")
     finally:
         os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert b"succession" in command.read_bytes()
+    assert b"successor" in command.read_bytes()
     assert known(places, "keeper") == before  # the same process: its children are still its children
     wait_for(lambda: running(places), "all processes")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from podwire.base.aio import eventually
-from podwire.sandbox.places import cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
 from podwire.testing import leaks
 
 pytestmark = pytest.mark.cluster
@@ -119,7 +119,7 @@ def test_processes_killed_in_any_order_leave_what_down_removes(cli: Run, name: s
     print("seed", seed)
     chance = random.Random(seed)
     before = leaks.snapshot()
-    cgroup = cgroup2_mount() / "podwire" / name
+    cgroup = cgroup2() / "podwire" / name
     for _ in range(TRIES // 2):
         up = cli("sandbox", "up", "--name", name, "-f", str(TWO_NODES))
         assert up.returncode == 0, up.stderr

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from podwire.sandbox import children
-from podwire.sandbox.places import Places, cgroup2_mount
+from podwire.sandbox.mounts import cgroup2
+from podwire.sandbox.places import Places
 from podwire.sandbox.runner.process import Process
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -21,7 +22,7 @@ def places(cli: Run, name: str) -> Iterator[Places]:
     up = cli("sandbox", "up", "--name", name, "--nodes", "1")
     assert up.returncode == 0, up.stderr
     try:
-        yield Places(name, cgroup2_mount())
+        yield Places(name, cgroup2())
     finally:
         assert cli("sandbox", "down", "--name", name).returncode == 0
 

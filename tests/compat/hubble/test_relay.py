@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from podwire.base.aio import eventually
 
@@ -143,9 +143,3 @@ def test_ciliums_own_relay_on_our_peer_service(
     finally:
         process.kill()  # it does not end on SIGTERM
         process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from podwire.apiserver import ApiServer
-from podwire.apiserver.metadata import now
-from podwire.apiserver.objects import DeleteOptions
+from podwire.apiserver.options import DeleteOptions
+from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
 from podwire.apiserver.streams import STDERR, STDOUT
 from podwire.base.errors import NotFound, Unreachable

@@ -237,7 +237,7 @@ def test_port_forward(kubectl: Any) -> None:
         server.server_close()
 
 
-def test_a_stranger_gets_401(kubectl: Any, tmp_path: Path) -> None:
+def test_a_stranger_is_not_let_in(kubectl: Any, tmp_path: Path) -> None:
     known = yaml.safe_load(kubectl.kubeconfig.read_text())
     url = known["clusters"][0]["cluster"]["server"]
     other = tmp_path / "other"
@@ -245,17 +245,19 @@ def test_a_stranger_gets_401(kubectl: Any, tmp_path: Path) -> None:
     wrong = Authority(other).client("kubernetes-admin", ("system:masters",))
     file = tmp_path / "stranger"
     file.write_bytes(kubeconfig("test", url, "stranger", kubectl.server.authority.pem, wrong))
-    for arguments in (("get", "pods"), ("get", "--raw", "/api/v1/secrets")):
-        answer = kubectl.run(*arguments, KUBECONFIG=str(file), **{})
-        assert answer.code == 0  # the right one is on the command line
-        refused = subprocess.run(
-            ["kubectl", f"--kubeconfig={file}", f"--cache-dir={tmp_path}", *arguments],
-            capture_output=True,
-            text=True,
-        )
-        assert refused.returncode == 1
-        assert "Unauthorized" in refused.stderr or "must be logged in" in refused.stderr
-        assert refused.stdout == ""
+    # Not `get pods`, which asks for half a minute what the API has before it gives up.
+    arguments = ("get", "--raw", "/api/v1/secrets")
+    answer = kubectl.run(*arguments, KUBECONFIG=str(file), **{})
+    assert answer.code == 0  # the right one is on the command line
+    refused = subprocess.run(
+        ["kubectl", f"--kubeconfig={file}", f"--cache-dir={tmp_path}", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    # The handshake ends, and whether kubectl reads why before it reads that it has ended is chance.
+    assert refused.returncode == 1
+    assert any(word in refused.stderr for word in ("tls: ", "EOF", "connection reset", "broken pipe"))
+    assert refused.stdout == ""
 
 
 def read_until(master: int, wanted: bytes) -> bytes:

@@ -62,31 +62,37 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 def test_only_who_is_known_is_answered(tmp_path: Path) -> None:
     async def work(api: Api) -> None:
-        stranger_home = tmp_path / "stranger"
-        stranger_home.mkdir()
-        stranger = Authority(stranger_home).client("anna", ("system:masters",))
-        server = api.server.authority.server((), ())
         none = Access(api.server.url, api.server.authority.pem)
-        wrong = Access(api.server.url, api.server.authority.pem, stranger.certificate, stranger.key)
-        misused = Access(api.server.url, api.server.authority.pem, server.certificate, server.key)
-        for access in (none, wrong, misused):
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=access.tls())) as session:
-                other = Api(api.server, session)
-                for path in (
-                    "/api/v1/secrets",
-                    "/apis",
-                    "/openapi/v3",
-                    "/api/v1/pods?watch=true",
-                    "/nothing",
-                ):
-                    code, body = await other("GET", path)
-                    assert (code, body["kind"], body["reason"]) == (401, "Status", "Unauthorized")
-                assert (await other("POST", MAPS, config_map("c")))[0] == 401
-                assert (await other("GET", "/api/v1/pods", Authorization="Bearer a.b.c"))[0] == 401
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=none.tls())) as session:
+            other = Api(api.server, session)
+            for path in ("/api/v1/secrets", "/apis", "/openapi/v3", "/api/v1/pods?watch=true", "/nothing"):
+                code, body = await other("GET", path)
+                assert (code, body["kind"], body["reason"]) == (401, "Status", "Unauthorized")
+            assert (await other("POST", MAPS, config_map("c")))[0] == 401
+            assert (await other("GET", "/api/v1/pods", Authorization="Bearer a.b.c"))[0] == 401
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=none.tls())) as session:
             assert await Api(api.server, session)("GET", "/readyz") == (200, "ok")
         code, body = await api("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
         assert body["status"]["userInfo"] == {"username": "anna", "groups": ["team", "system:authenticated"]}
+
+    with_server(tmp_path / "state", work)
+
+
+def test_a_wrong_certificate_ends_the_handshake(tmp_path: Path) -> None:
+    """One of another CA, one that is no client's: neither asks for anything, whatever token it has."""
+
+    async def work(api: Api) -> None:
+        home = tmp_path / "stranger"
+        home.mkdir()
+        stranger = Authority(home).client("anna", ("system:masters",))
+        server = api.server.authority.server((), ())
+        for one in (stranger, server):
+            access = Access(api.server.url, api.server.authority.pem, one.certificate, one.key)
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=access.tls())) as session:
+                for path in ("/api/v1/secrets", "/readyz"):
+                    with pytest.raises(aiohttp.ClientError):
+                        await Api(api.server, session)("GET", path)
+        assert (await api("GET", MAPS))[0] == 200  # and others are served
 
     with_server(tmp_path / "state", work)
 

@@ -13,16 +13,11 @@ from pathlib import Path
 
 import pytest
 from tests.patience import within
+from tests.ports import free_port
 
 from podwire.base.aio import eventually
 from podwire.sandbox import images
 from podwire.sandbox.connectivity import reach_words
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

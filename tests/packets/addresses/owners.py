@@ -119,7 +119,7 @@ class Host:
             for _ in range(self._dice.randint(1, 3)):
                 self._give(stack, device, self._prefix(4, device), self._prefix(6, device))
         lo = stack.existing("lo").ifindex
-        stack.ensure_route(Route("198.18.0.0/15", lo, type=LOCAL, table=TABLE_LOCAL))
+        stack.apply(messages.route(Route("198.18.0.0/15", lo, type=LOCAL, table=TABLE_LOCAL)))
         self.owners["198.18.7.77"] = "prefix"  # rules may name a part of it
         for _ in range(2):
             self.owners[str(ip_network("198.18.0.0/15")[self._dice.randrange(1 << 17)])] = "prefix"

@@ -80,7 +80,7 @@ def test_addresses_of_every_device_come_and_go(netns: str) -> None:
         await until(tables, **{"10.9.0.0/16": "local"})
         assert "203.0.113.0/24" not in tables.local_addresses, "a route of another table"
         stack.apply(messages.route(anything, delete=True))
-        stack.delete_address(1, "172.30.0.1/32")
+        stack.apply(messages.address(1, "172.30.0.1/32", delete=True))
         stack.delete_link("nic")
         gone = ("10.9.0.0/16", "172.30.0.1/32", "192.0.2.1/32", "192.0.2.255/32", "2001:db8::1/128")
         await until(tables, **dict.fromkeys(gone), **{"198.51.100.1/32": "local"})
@@ -109,7 +109,7 @@ def test_an_address_on_two_devices_stays_until_the_second_is_gone(netns: str) ->
             messages.address(nic, "192.0.2.2/24"),
         )
         await until(tables, **{"192.0.2.1/32": "local", "192.0.2.2/32": "local"})
-        stack.delete_address(1, "192.0.2.1/32")
+        stack.apply(messages.address(1, "192.0.2.1/32", delete=True))
         stack.apply(messages.address(nic, "192.0.2.3/24"))
         await until(tables, **{"192.0.2.1/32": "local", "192.0.2.3/32": "local"})
         stack.delete_link("nic")

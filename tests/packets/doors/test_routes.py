@@ -139,17 +139,17 @@ def test_what_no_pod_has_goes_nowhere_and_a_pod_or_another_route_comes_first(
     ) -> None:
         with Stack(netns) as stack:
             eth0 = stack.existing("eth0").ifindex
-            stack.ensure_route(Route("0.0.0.0/0", eth0, via="192.0.2.9"))
-            stack.ensure_route(Route("::/0", eth0, via="2001:db8::9"))
-            stack.ensure_route(Route("10.0.1.7/32", eth0))
-            stack.ensure_route(Route("fd00:1::7/128", eth0))
+            stack.apply(messages.route(Route("0.0.0.0/0", eth0, via="192.0.2.9")))
+            stack.apply(messages.route(Route("::/0", eth0, via="2001:db8::9")))
+            stack.apply(messages.route(Route("10.0.1.7/32", eth0)))
+            stack.apply(messages.route(Route("fd00:1::7/128", eth0)))
             assert way("10.0.1.200") == way("fd00:1::200") == "eth0"
             tables.nodes.put(me)
             tables.nodes.mark_ready()
             await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
             assert "No route to host" in way("10.0.1.200") and "No route to host" in way("fd00:1::200")
             assert way("10.0.1.7") == way("fd00:1::7") == way("10.0.3.1") == "eth0"
-            stack.ensure_route(Route("10.0.1.0/24", eth0, protocol=4))  # somebody else's, for all of it
+            stack.apply(messages.route(Route("10.0.1.0/24", eth0, protocol=4)))  # another's, for all
             assert way("10.0.1.200") == "eth0"
             assert len(now()) == 2
         tables.nodes.put(msgspec.structs.replace(me, pod_cidrs=("fd00:1::/64",)))
@@ -174,9 +174,11 @@ def test_a_node_that_becomes_a_router_keeps_what_routers_told_it(
             )
             stack.apply(messages.link_set(name=name, up=True), messages.link_set(name=f"{name}p", up=True))
         learned = stack.existing("learned").ifindex
-        stack.ensure_route(Route("2001:db8:5::/64", learned, protocol=PROTOCOL_ADVERTISED))
-        stack.ensure_route(
-            Route("2001:db8:6::/64", stack.existing("far").ifindex, protocol=PROTOCOL_ADVERTISED)
+        stack.apply(messages.route(Route("2001:db8:5::/64", learned, protocol=PROTOCOL_ADVERTISED)))
+        stack.apply(
+            messages.route(
+                Route("2001:db8:6::/64", stack.existing("far").ifindex, protocol=PROTOCOL_ADVERTISED)
+            )
         )
     node(sysctl.ensure, {"ipv6/conf/far/accept_ra": 0})
     for _ in range(2):
@@ -194,9 +196,9 @@ def test_routes_of_nodes_gone_meanwhile_are_removed_and_no_others(
 ) -> None:
     with Stack(netns) as stack:
         eth0 = stack.existing("eth0").ifindex
-        stack.ensure_route(Route("10.0.9.0/24", eth0, via="192.0.2.9", protocol=PROTOCOL_NODES))
-        stack.ensure_route(Route("10.0.1.7/32", eth0))
-        stack.ensure_route(Route("10.77.0.0/16", eth0, via="192.0.2.7", protocol=4))
+        stack.apply(messages.route(Route("10.0.9.0/24", eth0, via="192.0.2.9", protocol=PROTOCOL_NODES)))
+        stack.apply(messages.route(Route("10.0.1.7/32", eth0)))
+        stack.apply(messages.route(Route("10.77.0.0/16", eth0, via="192.0.2.7", protocol=4)))
 
     async def work(
         tables: Tables, reconciler: Reconciler[NodeRow], now: Callable[[], dict[str, Route]]

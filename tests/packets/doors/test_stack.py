@@ -12,8 +12,8 @@ import pytest
 from tests.patience import within
 
 from podwire.base.errors import Conflict, NetworkError, NotFound
-from podwire.net import messages, namespaces, offload, sysctl
-from podwire.net.messages import Route, Rule, Veth
+from podwire.net import messages, namespaces, sysctl
+from podwire.net.messages import Route, Veth
 from podwire.net.stack import Stack
 
 pytestmark = pytest.mark.kernel
@@ -96,9 +96,9 @@ def test_addresses_routes_and_neighbours_of_both_families(stack: Stack, other: s
 
     for _ in range(2):
         for route in stack.routes() or routes:
-            stack.delete_route(route)
-        stack.delete_neighbour(left, "10.0.0.2")
-        stack.delete_address(left, "10.0.0.1/24")
+            stack.apply(messages.route(route, delete=True))
+        stack.apply(messages.neighbour(left, "10.0.0.2", bytes(6), delete=True))
+        stack.apply(messages.address(left, "10.0.0.1/24", delete=True))
     assert stack.routes() == []
     assert stack.addresses(left) == [(left, "fd00::1/64")]
 
@@ -130,18 +130,10 @@ def test_the_way_of_a_pod_works(stack: Stack, other: str) -> None:
         assert server.recvfrom(100)[0] == b"hello"
 
 
-def test_rules(stack: Stack) -> None:
-    wanted = Rule(socket.AF_INET, 100, 2004, 0x200, 0xF00)
-    for _ in range(2):
-        stack.ensure_rule(wanted)
-        stack.ensure_rule(Rule(socket.AF_INET6, 100, 7))
-    assert stack.rules() == [wanted, Rule(socket.AF_INET6, 100, 7)]
-    for _ in range(2):
-        stack.delete_rule(wanted)
-    assert stack.rules() == [Rule(socket.AF_INET6, 100, 7)]
+def test_a_table_of_its_own(stack: Stack) -> None:
     local = Route("0.0.0.0/0", 1, table=2004, type=messages.LOCAL)
     stack.apply(messages.link_set(1, up=True))
-    stack.ensure_route(local)
+    stack.apply(messages.route(local))
     assert stack.routes(table=2004) == [local]
 
 
@@ -176,16 +168,13 @@ def test_a_refusal_says_what_and_why_and_the_rest_goes(stack: Stack) -> None:
     assert (1, "10.5.0.1/32") in stack.addresses()
 
 
-def test_settings_and_offloads_of_another_namespace(stack: Stack, other: str) -> None:
+def test_settings_of_another_namespace(stack: Stack, other: str) -> None:
     pair(stack, other)
     namespaces.run(other, sysctl.ensure, {"ipv4/conf/eth0/rp_filter": 0, "ipv4/ip_forward": 1})
     assert namespaces.run(other, sysctl.read, "ipv4/ip_forward") == "1"
     assert sysctl.ROOT.exists()
     with pytest.raises(NetworkError, match="read setting ipv4/nothing"):
         sysctl.ensure({"ipv4/nothing": 1})
-    assert namespaces.run(other, offload.enabled, "eth0", "tx-checksum")
-    namespaces.run(other, offload.ensure, "eth0", "tx-checksum", False)
-    assert not namespaces.run(other, offload.enabled, "eth0", "tx-checksum")
 
 
 def test_names_of_namespaces(netns: str) -> None:

@@ -115,8 +115,9 @@ class MemoryNode:
 
     def metrics(self) -> Metrics:
         found = Metrics()
-        found.counter("podwire_drop_count_total", "drops").add(12345678, reason='Policy "x"')
-        found.gauge("up", "here").set(1)
+        dropped = [({"reason": 'Policy "x"'}, 12345678.0)]
+        found.reading("podwire_drop_count_total", "counter", "drops", lambda: dropped)
+        found.reading("up", "gauge", "here", lambda: [({}, 1.0)])
         return found
 
     async def explain(self, uuid: str) -> Mapping[str, Any]:

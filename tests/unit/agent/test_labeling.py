@@ -9,7 +9,7 @@ import pytest
 from tests.unit.agent.test_registry import row
 
 from podwire.agent.labeling import Labeling
-from podwire.base.aio import Supervised, eventually
+from podwire.base.aio import cancelling, eventually
 from podwire.state.tables import ContainerPort, NamespaceRow, PodRow, Tables
 
 POD = PodRow(
@@ -80,20 +80,26 @@ def test_a_changed_label_keeps_the_identity_until_the_new_one_is_known() -> None
     assert found.identity == 1234
 
 
-def test_an_endpoint_that_cannot_be_labelled_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pod_whose_labels_nobody_can_make_keeps_no_other_from_its_own() -> None:
+    tables, labeling = made()
+    tables.endpoints.put(msgspec.structs.replace(row(2), pod="web-2", labels=(), ports=()))
+    tables.namespaces.put(NamespaceRow("prod", {}))
+    wrong = msgspec.structs.replace(POD, labels=None)
+    tables.pods.put(wrong)
+    with pytest.raises(AttributeError):
+        labeling.update(1)
+
+    def labels_of(number: int) -> tuple[str, ...]:
+        found = tables.endpoints.get(number)
+        assert found is not None
+        return found.labels
+
     async def scenario() -> None:
-        tables, labeling = made()
-        tables.namespaces.put(NamespaceRow("prod", {}))
-        tables.pods.put(msgspec.structs.replace(POD, name="odd", labels=None))  # type: ignore[arg-type]
-        tables.pods.put(POD)
-        tables.endpoints.put(msgspec.structs.replace(row(2), pod="odd", uid="", labels=(), ports=()))
-        async with Supervised("test") as group:
-            group.start("label", labeling.run())
-            await eventually(
-                lambda: any(one.labels for one in tables.endpoints), timeout=20, what="the other one's labels"
-            )
-        odd = tables.endpoints.get(2)
-        assert odd is not None and not odd.labels
-        assert "labels of endpoint 2 failed" in caplog.text
+        async with cancelling("label", labeling.run()) as labelling:
+            tables.pods.put(msgspec.structs.replace(POD, name="web-2"))
+            await eventually(lambda: bool(labels_of(2)), timeout=5, what="labels of the other one")
+            tables.pods.put(POD)
+            await eventually(lambda: bool(labels_of(1)), timeout=5, what="labels, now that they can be made")
+            assert not labelling.done()
 
     asyncio.run(scenario())

@@ -21,38 +21,40 @@ from podwire.base.aio import eventually
 from podwire.base.errors import Conflict, InvalidObject, NotFound, NotPermitted, StorageError
 from podwire.client.agent import AgentClient, AsyncAgentClient
 
-GETS = [
-    "/v1/healthz",
-    "/v1/config",
-    "/v1/debuginfo",
-    "/v1/endpoint",
-    "/v1/endpoint/5",
-    "/v1/endpoint/5/healthz",
-    "/v1/endpoint/5/log",
-    "/v1/endpoint/5/labels",
-    "/v1/endpoint/5/config",
-    "/v1/identity",
-    "/v1/identity/1234",
-    "/v1/ip",
-    "/v1/service",
-    "/v1/service/1",
-    "/v1/cluster/nodes",
-    "/v1/policy",
-    "/v1/policy/selectors",
-    "/v1/map",
-    "/v1/map/ipcache",
-    "/v1/metrics",
-    "/podwire/v1/tables",
-    "/podwire/v1/bpf/lb",
-    "/podwire/v1/metrics",
-    "/podwire/v1/explain/11111111-2222-3333-4444-555555555555",
-]
+# Each path, and of its answer what only what was asked for has.
+ANSWERS = {
+    "/v1/healthz": '"k8s-api-versions": ["core/v1::Pod", "core/v1::Node"]',
+    "/v1/config": '"policy-enforcement": "default"',
+    "/v1/debuginfo": '"kernel-version": ',
+    "/v1/endpoint": '[{"id": 5, ',
+    "/v1/endpoint/5": '{"id": 5, ',
+    "/v1/endpoint/5/healthz": '"overallHealth": "OK"',
+    "/v1/endpoint/5/log": '"state": "ready"',
+    "/v1/endpoint/5/labels": '"security-relevant": ["k8s:app=web", "k8s:io.kubernetes.pod.namespace=prod"]',
+    "/v1/endpoint/5/config": '"id": 5',
+    "/v1/identity": '{"id": 1, "labels": ["reserved:host"]',
+    "/v1/identity/1234": '{"id": 1234, "labels": ["k8s:app=web"',
+    "/v1/ip": '"cidr": "10.0.1.1/32", "identity": 1234',
+    "/v1/service": '[{"spec": {"id": 1, "frontend-address": {"ip": "10.96.0.1", "port": 80',
+    "/v1/service/1": '{"spec": {"id": 1, "frontend-address": {"ip": "10.96.0.1", "port": 80',
+    "/v1/cluster/nodes": '"self": "default/n1"',
+    "/v1/policy": '\\"name\\":\\"allow-web\\"',
+    "/v1/policy/selectors": '"selector": "k8s:app=web", "identities": [1234]',
+    "/v1/map": '"path": "/sys/fs/bpf/podwire/policy"',
+    "/v1/map/ipcache": '"key": "10.0.1.1/32"',
+    "/v1/metrics": '"name": "podwire_drop_count_total"',
+    "/podwire/v1/tables": '"name": "nodes", "rows": 2, "ready": true',
+    "/podwire/v1/bpf/lb": '"frontend": "10.96.0.1:80/TCP", "service": "prod/web"',
+    "/podwire/v1/metrics": "# TYPE podwire_drop_count_total counter",
+    "/podwire/v1/explain/11111111-2222-3333-4444-555555555555": '"verdict": "DROPPED"',
+}
+GETS = list(ANSWERS)
 
 
 def test_every_path_answers(serve: Serve) -> None:
     async def test(client: AsyncAgentClient, node: Any) -> None:
         for path in GETS:
-            assert await client.get(path) is not None, path
+            assert ANSWERS[path] in json.dumps(await client.get(path)), path
         for table in node.tables:
             assert len(await client.get(f"/podwire/v1/tables/{table.name}")) == len(table)
 
@@ -65,7 +67,7 @@ def test_health_has_all_that_clients_read(serve: Serve) -> None:
     async def test(client: AsyncAgentClient, node: Any) -> None:
         health = await client.get("/v1/healthz")
         assert health["cilium"]["state"] == "Ok"
-        assert health["kube-proxy-replacement"]["features"]["nodePort"] is not None
+        assert health["kube-proxy-replacement"]["features"]["nodePort"]["enabled"] is False
         for member in ("masquerading", "bandwidth-manager", "host-routing", "encryption", "clock-source"):
             assert isinstance(health[member], dict), member
         assert health["ipam"]["allocations"] == {"10.0.1.1": "prod/web-1"}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from podwire.apiserver import ClusterSettings, bootstrap, crd
+from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import Controllers, standard
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.objects import Objects
-from podwire.apiserver.patch.patching import Target
+from podwire.apiserver.patching import Target
 from podwire.apiserver.store import Store
 
 Object = dict[str, Any]
@@ -24,7 +24,7 @@ class World:
     def __init__(self, path: str = ":memory:") -> None:
         self.store = Store(path)
         kinds = registry()
-        crd.follow(self.store, kinds)
+        bootstrap.follow_definitions(self.store, kinds)
         self.objects = Objects(
             self.store, kinds, ClusterSettings(service_cidrs=("10.96.0.0/24", "fd00::/112"))
         )

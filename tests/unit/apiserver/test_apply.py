@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.apiserver.content import APPLY_PATCH, MERGE_PATCH
-from podwire.apiserver.objects import Options
+from podwire.apiserver.options import Options
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.managed import read
 from podwire.apiserver.status import StatusError
@@ -18,7 +18,7 @@ Object = dict[str, Any]
 def owners(body: Object) -> dict[str, set[str]]:
     """Manager → paths, for people."""
     found: dict[str, set[str]] = {}
-    for owner, (paths, _) in read(body["metadata"].get("managedFields")).items():
+    for owner, (paths, _) in read(body["metadata"].get("managedFields"), "").items():
         found.setdefault(owner.manager, set()).update(fields.shown(path) for path in paths)
     return found
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.objects import DeleteOptions
+from podwire.apiserver.controllers import Controllers
+from podwire.apiserver.controllers.loop import Controller, Key
+from podwire.apiserver.options import DeleteOptions
+from podwire.apiserver.store import Change
 
 Object = dict[str, Any]
 
@@ -304,3 +308,34 @@ def test_what_ran_on_a_node_that_is_gone_goes(world: Any) -> None:
     world.objects.delete(world.kind("nodes"), "", "n1")
     world.settle()
     assert not world.has("pods", "p")
+
+
+def test_a_controller_that_cannot_begin_keeps_no_other_from_it(world: Any) -> None:
+    class Lost(Controller):
+        name = "lost"
+        watches = ("configmaps",)
+
+        def start(self) -> Iterable[Key]:
+            raise LookupError("nobody thought of this")
+
+        def reconcile(self, key: Any) -> float | None:
+            done.append((self.name, key))
+            return None
+
+        def keys(self, change: Change) -> Iterable[Key]:
+            return (change.stored.name,)
+
+    class Well(Lost):
+        name = "well"
+
+        def start(self) -> Iterable[Key]:
+            return ("first",)
+
+    done: list[tuple[str, Any]] = []
+    both = Controllers(world.objects, [Lost(world.objects), Well(world.objects)])
+    both.settle(0.0)
+    assert done == [("well", "first")]
+    world.create("configmaps", {"metadata": {"name": "c"}})
+    both.settle(0.0)
+    assert sorted(done) == [("lost", "c"), ("well", "c"), ("well", "first")]
+    both.close()

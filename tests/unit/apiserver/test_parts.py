@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -41,7 +42,21 @@ def test_label_selectors(text: str, fits: bool) -> None:
     assert selectors.labels(text)(labelled(app="web", tier="front")) is fits
 
 
-@pytest.mark.parametrize("text", ["a b", "=x", "a=b=c d", "in (a)", "a in b", "a=" + "x" * 64, "a%b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b",
+        "=x",
+        "a=b=c d",
+        "in (a)",
+        "a in b",
+        "a=" + "x" * 64,
+        "a%b",
+        "a in (b",
+        "a in b)",
+        "a in (b),,=c",
+    ],
+)
 def test_no_label_selectors(text: str) -> None:
     with pytest.raises(StatusError):
         selectors.labels(text)
@@ -79,7 +94,27 @@ def test_jsonpath(path: str, found: list[Any]) -> None:
         "list": [{"name": "x", "value": 1}, {"name": "y", "value": 2}],
         "labels": {"io.kubernetes.name": "dotted"},
     }
+    assert jsonpath.fault(path) == ""
     assert jsonpath.find(path, body) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("", "nowhere"),
+        ("spec.size", "'spec.size'"),
+        (".spec..size", "'..size'"),
+        (".list[-1].name", "'[-1].name'"),
+        (".list[0:2]", "'[0:2]'"),
+        (".list[?(@.name=~'y')].value", "[?(@.name=~"),
+        ("{.spec.size}", "'{.spec.size}'"),
+        (".spec.size[", "'['"),
+    ],
+)
+def test_no_jsonpath(path: str, where: str) -> None:
+    """What cannot be read is said, from where on, and not skipped: the rest would lead somewhere else."""
+    assert where in jsonpath.fault(path)
+    assert jsonpath.find(path, {"spec": {"size": 1}, "list": [{"name": "y"}]}) == []
 
 
 @pytest.mark.parametrize(
@@ -162,8 +197,13 @@ def test_every_kind_has_columns_that_work_on_an_empty_object() -> None:
         }
         body["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
         body["spec"]["template"] = {"spec": {}}
-        shown = tables.table(kind, [Stored(1, body, b"")], "None")
-        assert len(shown["rows"][0]["cells"]) == len(shown["columnDefinitions"]) > 1
+        shown = tables.table(kind, [Stored(1, body, b"")], "None", datetime(2026, 1, 3, tzinfo=UTC))
+        cells = shown["rows"][0]["cells"]
+        assert len(cells) == len(shown["columnDefinitions"]) > 1
+        heads = [head["name"] for head in shown["columnDefinitions"]]
+        if "Age" in heads:
+            assert cells[heads.index("Age")] == "2d"  # at the moment that was said, whatever the clock says
+        assert not any(isinstance(cell, columns.Since) for cell in cells)
 
 
 # kubectl 1.32: create configmap foo --from-literal=a=b

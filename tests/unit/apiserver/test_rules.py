@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.apiserver.formats import quantity
-from podwire.apiserver.objects import DeleteOptions, Options
+from podwire.apiserver.options import DeleteOptions, Options
 from podwire.apiserver.status import StatusError
 
 Object = dict[str, Any]
@@ -315,6 +315,27 @@ def test_secrets_and_immutable_configuration(world: Any) -> None:
     world.create("configmaps", {"metadata": {"name": "c"}, "immutable": True, "data": {"a": "1"}})
     with pytest.raises(StatusError, match="immutable"):
         world.objects.change(world.kind("configmaps"), "default", "c", lambda body: {**body, "data": {}})
+
+
+def test_columns_of_definitions_must_be_readable(world: Any) -> None:
+    names = {"plural": "widgets", "kind": "Widget"}
+    columns = [
+        {"name": name, "type": "string", "jsonPath": path}
+        for name, path in (("A", ".spec.a"), ("B", ".spec..b"), ("C", ".spec.c[?(@.d=='e')].f"))
+    ]
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object"}},
+        "additionalPrinterColumns": columns,
+    }
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": [version]}
+    definition = {"metadata": {"name": "widgets.example.com"}, "spec": spec}
+    error = refused(world, "customresourcedefinitions", definition)
+    assert places(error) == ["spec.versions[0].additionalPrinterColumns[1].jsonPath"]
+    columns[1]["jsonPath"] = ".spec.b"
+    world.create("customresourcedefinitions", definition)
 
 
 def test_definitions_must_be_structural(world: Any) -> None:

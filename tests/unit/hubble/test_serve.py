@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.ports import free_port
 from tests.unit.hubble.conftest import Make
 
 from podwire.api import flow_pb2, health_pb2, observer_pb2, peer_pb2
@@ -223,8 +224,9 @@ def certificate(directory: Path, name: str, issuer: tuple[Any, Any] | None = Non
 
 
 def test_tcp_is_served_with_tls_and_only_to_those_with_a_certificate(
-    sampled: Pipeline, tmp_path: Path, free_port: int
+    sampled: Pipeline, tmp_path: Path
 ) -> None:
+    port = free_port()
     authority = certificate(tmp_path, "ca")
     for name in ("server", "client"):
         certificate(tmp_path, name, authority)
@@ -232,7 +234,7 @@ def test_tcp_is_served_with_tls_and_only_to_those_with_a_certificate(
     read = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     address = Address(
         socket=str(tmp_path / "s"),
-        listen=f"127.0.0.1:{free_port}",
+        listen=f"127.0.0.1:{port}",
         certificate=str(tmp_path / "server.crt"),
         key=str(tmp_path / "server.key"),
         client_ca=str(tmp_path / "ca.crt"),
@@ -240,7 +242,7 @@ def test_tcp_is_served_with_tls_and_only_to_those_with_a_certificate(
 
     async def ask(credentials: Any) -> Any:
         options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.enable_http_proxy", 0)]
-        target = f"127.0.0.1:{free_port}"
+        target = f"127.0.0.1:{port}"
         channel = (
             grpc.aio.secure_channel(target, credentials, options)
             if credentials
@@ -265,16 +267,6 @@ def test_tcp_is_served_with_tls_and_only_to_those_with_a_certificate(
                 assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def test_tcp_without_a_certificate_is_refused() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from podwire.base.errors import ConfigError, InvalidObject, UsageError
 from podwire.sandbox import lab
 from podwire.sandbox.places import Places, check_name
-from podwire.sandbox.plan import load, plan, save
+from podwire.sandbox.plan import plan
+from podwire.sandbox.plans import load, save
 
 LABS = Path(__file__).resolve().parents[3] / "labs"
 

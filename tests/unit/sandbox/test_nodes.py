@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from podwire.apiserver import ClusterSettings, bootstrap, crd
+from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.controllers import standard
 from podwire.apiserver.objects import Objects
@@ -68,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
 def in_memory() -> Iterator[Cluster]:
     store = Store(":memory:")
     kinds = registry()
-    crd.follow(store, kinds)
+    bootstrap.follow_definitions(store, kinds)
     objects = Objects(store, kinds, ClusterSettings())
     bootstrap.bootstrap(objects, [("192.0.2.1", 6443)])
     made = Cluster(objects)
@@ -282,6 +282,34 @@ def test_a_status_that_cannot_be_written_does_not_end_the_comparing(
             assert not comparing.done()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("part", ["_saved", "_have"])
+def test_a_pod_that_nobody_can_make_sense_of_keeps_no_node_from_running(
+    cluster: Cluster, places: Here, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """At its start a node looks at what was left, and at what is there: each pod's failure is its own."""
+    made = NodeRunner(PLAN, places, Record(places.record), cluster, NODE)
+    for name in ("bad", "good"):
+        (places.pods / name).mkdir()
+        spec = {"nodeName": NODE.name, "containers": [{"name": "c", "image": "busybox"}]}
+        body = {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
+        cluster.objects.create(cluster.objects.kind("pods"), "default", body)
+    looked: list[str] = []
+
+    def fail(one: str | Object) -> None:
+        looked.append(one if isinstance(one, str) else one["metadata"]["name"])
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(made, part, fail)
+
+    async def scenario() -> None:
+        async with cancelling("run pods", made.run()) as running:
+            await eventually(lambda: "compare statuses" in made._group.running, timeout=5, what="the node")
+            assert not running.done()
+
+    asyncio.run(scenario())
+    assert {"bad", "good"} <= set(looked)
 
 
 def test_what_is_left_of_a_pod_and_cannot_be_removed_keeps_no_node_from_running(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +11,7 @@ from podwire.abi.enums import PolicyVerdict
 from podwire.base.addresses import exact
 from podwire.base.telemetry import Metrics
 from podwire.model import identity as identities
+from podwire.model import protocol as protocols
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction
 from podwire.sources.reports import restriction_of
@@ -30,7 +30,7 @@ from podwire.state.tables import (
 )
 
 Shape = dict[str, Any]
-PROTOCOL_NAMES = {socket.IPPROTO_TCP: "TCP", socket.IPPROTO_UDP: "UDP", socket.IPPROTO_SCTP: "SCTP"}
+PROTOCOL_NAMES = {number: protocols.name(number) for number in protocols.WITH_PORTS}
 
 
 def protocol_name(number: int) -> str:

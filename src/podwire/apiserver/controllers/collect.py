@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from podwire.apiserver.controllers.loop import Controller
-from podwire.apiserver.objects import DeleteOptions, Objects
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.store import Change, Stored
 
 Object = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import placement, podstate
+from podwire.apiserver.controllers import owned, placement, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, owned_by, place
 from podwire.apiserver.metadata import controller_of, owner_reference
@@ -59,7 +59,7 @@ class DaemonSets(Controller):
         wanted = set(self._nodes(owner))
         pods = self.objects.kind("pods")
         seen: set[str] = set()
-        for pod in podstate.claimed(self.objects, owner):
+        for pod in owned.claimed(self.objects, owner):
             node, ended = pod["spec"].get("nodeName", ""), pod.get("status", {}).get("phase") == "Failed"
             if node not in wanted or node in seen or ended:
                 if not pod["metadata"].get("deletionTimestamp"):
@@ -70,7 +70,7 @@ class DaemonSets(Controller):
         for node in sorted(wanted - seen):
             template = owner["spec"]["template"]
             tolerations = [*(template["spec"].get("tolerations") or []), *_tolerations()]
-            pod = podstate.make(
+            pod = owned.make(
                 self.objects, owner, template, {_HASH: digest}, nodeName=node, tolerations=tolerations
             )
             message = f"Created pod: {pod['metadata']['name']}"
@@ -80,7 +80,7 @@ class DaemonSets(Controller):
         strategy = owner["spec"]["updateStrategy"]
         if strategy["type"] != "RollingUpdate":
             return
-        pods = [pod for pod in podstate.claimed(self.objects, owner) if podstate.active(pod)]
+        pods = [pod for pod in owned.claimed(self.objects, owner) if podstate.active(pod)]
         count = len(self._nodes(owner))
         most = max(1, share(strategy["rollingUpdate"].get("maxUnavailable", 1), count, up=True))
         missing = count - sum(podstate.ready(pod) for pod in pods)
@@ -99,7 +99,7 @@ class DaemonSets(Controller):
         owner = self.objects.find(_RESOURCE, *key)
         if owner is None:
             return
-        pods = [pod for pod in podstate.claimed(self.objects, owner) if podstate.active(pod)]
+        pods = [pod for pod in owned.claimed(self.objects, owner) if podstate.active(pod)]
         wanted = set(self._nodes(owner))
         on = {pod["spec"].get("nodeName", "") for pod in pods}
         ready = sum(podstate.ready(pod) for pod in pods)

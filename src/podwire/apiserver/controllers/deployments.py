@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver.controllers import podstate
+from podwire.apiserver.controllers import owned, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, owned_by, place
-from podwire.apiserver.metadata import controller_of, now, owner_reference
+from podwire.apiserver.metadata import controller_of, owner_reference
+from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
 from podwire.apiserver.strategies.workloads import share
 
@@ -62,7 +63,7 @@ class Deployments(Controller):
         return self._status(key)
 
     def _sets(self, deployment: Object) -> list[Object]:
-        return podstate.claimed(self.objects, deployment, _SETS)
+        return owned.claimed(self.objects, deployment, _SETS)
 
     # -- revisions
 

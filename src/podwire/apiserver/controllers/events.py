@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from podwire.apiserver.metadata import now
 from podwire.apiserver.objects import Objects
+from podwire.apiserver.stamps import now
+from podwire.model.event import Saying, event
 
 Object = dict[str, Any]
 
@@ -14,46 +14,19 @@ Object = dict[str, Any]
 def record(
     objects: Objects, about: Object, kind: str, reason: str, message: str, component: str, host: str = ""
 ) -> None:
-    """Store or count an event. `kind` is Normal or Warning; `host` the node that says it.
-
-    The name begins with the object's, cut so that the whole is a name.
-    """
-    meta = about["metadata"]
-    namespace = meta.get("namespace") or "default"
-    said = "\0".join((meta.get("uid", ""), kind, reason, message, component))
-    name = f"{meta['name'][:200].rstrip('-.')}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    """Store or count an event. `kind` is Normal or Warning; `host` the node that says it."""
+    first = event(about, Saying(kind, reason, message, component, host), now())
+    namespace, name = first["metadata"]["namespace"], first["metadata"]["name"]
     events = objects.kind("events")
     space = objects.find("namespaces", "", namespace)
     if space is None or space["metadata"].get("deletionTimestamp"):
         return
-    if objects.find("events", namespace, name) is not None:
-
-        def again(event: Object) -> None:
-            event["count"] = event.get("count", 1) + 1
-            event["lastTimestamp"] = now()
-
-        objects.change(events, namespace, name, again)
+    if objects.find("events", namespace, name) is None:
+        objects.create(events, namespace, first)
         return
-    moment = now()
-    involved = {
-        "kind": about["kind"],
-        "apiVersion": about["apiVersion"],
-        "name": meta["name"],
-        "uid": meta.get("uid", ""),
-        "resourceVersion": meta.get("resourceVersion", ""),
-    }
-    if meta.get("namespace"):
-        involved["namespace"] = namespace
-    body = {
-        "metadata": {"name": name, "namespace": namespace},
-        "involvedObject": involved,
-        "reason": reason,
-        "message": message[:1024],
-        "source": {"component": component, **({"host": host} if host else {})},
-        "reportingComponent": component,
-        "firstTimestamp": moment,
-        "lastTimestamp": moment,
-        "count": 1,
-        "type": kind,
-    }
-    objects.create(events, namespace, body)
+
+    def again(said: Object) -> None:
+        said["count"] = said.get("count", 1) + 1
+        said["lastTimestamp"] = first["lastTimestamp"]
+
+    objects.change(events, namespace, name, again)

@@ -13,8 +13,9 @@ from typing import Any
 from podwire.apiserver.controllers import placement, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, place
-from podwire.apiserver.metadata import now
-from podwire.apiserver.objects import DeleteOptions, Objects
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import DeleteOptions
+from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
 
 Object = dict[str, Any]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver.controllers import podstate
+from podwire.apiserver.controllers import owned, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, owned_by, place
-from podwire.apiserver.metadata import now
 from podwire.apiserver.selectors import match
+from podwire.apiserver.stamps import now
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
 
@@ -39,7 +40,7 @@ class ReplicaSets(Controller):
         owner = self.objects.find(_RESOURCE, *key)
         if owner is None:
             return None
-        pods = podstate.claimed(self.objects, owner)
+        pods = owned.claimed(self.objects, owner)
         alive = [pod for pod in pods if podstate.active(pod)]
         failure: StatusError | None = None
         if not owner["metadata"].get("deletionTimestamp"):
@@ -57,7 +58,7 @@ class ReplicaSets(Controller):
         missing = owner["spec"].get("replicas", 1) - len(alive)
         template = owner["spec"]["template"]
         for _ in range(min(missing, _BURST)):
-            pod = podstate.make(self.objects, owner, template, {})
+            pod = owned.make(self.objects, owner, template, {})
             message = f"Created pod: {pod['metadata']['name']}"
             record(self.objects, owner, "Normal", "SuccessfulCreate", message, self.name)
         if missing < 0:
@@ -70,9 +71,9 @@ class ReplicaSets(Controller):
         owner = self.objects.find(_RESOURCE, *key)
         if owner is None:
             return None
-        pods = [pod for pod in podstate.claimed(self.objects, owner) if podstate.active(pod)]
-        seconds = owner["spec"].get("minReadySeconds", 0)
-        waits = [wait for pod in pods if (wait := podstate.available_in(pod, seconds)) is not None]
+        pods = [pod for pod in owned.claimed(self.objects, owner) if podstate.active(pod)]
+        seconds, moment = owner["spec"].get("minReadySeconds", 0), datetime.now(UTC)
+        waits = [wait for pod in pods if (wait := podstate.available_in(pod, seconds, moment)) is not None]
         labels = owner["spec"]["template"]["metadata"].get("labels") or {}
         full = [pod for pod in pods if labels.items() <= (pod["metadata"].get("labels") or {}).items()]
         old = owner.get("status", {})

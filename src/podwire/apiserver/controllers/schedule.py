@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver import metadata, subresources
+from podwire.apiserver import stamps, subresources
 from podwire.apiserver.controllers import placement, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, place
+from podwire.apiserver.metadata import controller_of
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change
 
@@ -100,7 +101,7 @@ class Scheduler(Controller):
                 "False",
                 "Unschedulable",
                 message,
-                metadata.now(),
+                stamps.now(),
             )
 
         self.objects.change(self.objects.kind("pods"), *place(pod), say, subresource="status")
@@ -142,7 +143,7 @@ class Scheduler(Controller):
 
 
 def _owner(pod: Object) -> str:
-    return str((metadata.controller_of(pod) or {}).get("uid", ""))
+    return str((controller_of(pod) or {}).get("uid", ""))
 
 
 def _waits(pod: Object) -> bool:

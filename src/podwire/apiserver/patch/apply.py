@@ -9,26 +9,27 @@ from __future__ import annotations
 from typing import Any
 
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.metadata import now
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.fields import MISSING, Paths
 from podwire.apiserver.patch.managed import Managed, Owner, read, write
+from podwire.apiserver.schemas.resolve import resolve
 from podwire.apiserver.status import StatusError
-from podwire.apiserver.validation import resolve
 
 Object = dict[str, Any]
 
 
 def apply(
-    kind: Kind, live: Object | None, config: Object, manager: str, *, force: bool, subresource: str = ""
+    kind: Kind, live: Object | None, config: Object, owner: Owner, moment: str, *, force: bool
 ) -> tuple[Object, list[Object]]:
-    """The object after `config` was applied to `live` (None: there is none yet), and its managedFields."""
+    """The object after `config` was applied to `live` (None: there is none yet), and its managedFields.
+
+    `owner` applies, at `moment`.
+    """
     schema = fields.schema_of(kind)
     wanted = fields.paths(schema, config)
-    managed = read((live or {}).get("metadata", {}).get("managedFields"))
-    owner = Owner(manager, "Apply", subresource, kind.api_version)
+    managed = read((live or {}).get("metadata", {}).get("managedFields"), moment)
     if live is None:
-        return config, write({owner: (wanted, now())})
+        return config, write({owner: (wanted, moment)})
     conflicts = _conflicts(schema, live, config, wanted, managed, owner)
     if conflicts and not force:
         raise _conflict(conflicts)
@@ -37,12 +38,12 @@ def apply(
         if other != owner:
             managed[other] = (owned - taken, time)
     merged = merge(schema, live, config)
-    before, since = managed.get(owner, (set(), now()))
+    before, since = managed.get(owner, (set(), moment))
     held = {path for other, (owned, _) in managed.items() if other != owner for path in owned}
     for path in sorted(before - wanted, key=len):
         if path not in held and not _holds(path, held):
             fields.remove(schema, merged, path)
-    managed[owner] = (wanted, since if wanted == before and merged == live else now())
+    managed[owner] = (wanted, since if wanted == before and merged == live else moment)
     return merged, write(managed)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.validation import resolve
+from podwire.apiserver.schemas.resolve import resolve
 
 Object = dict[str, Any]
 Path = tuple[str, ...]

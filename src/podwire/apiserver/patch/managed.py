@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from podwire.apiserver.metadata import now
+from podwire.apiserver.kinds import Kind
+from podwire.apiserver.options import Options
 from podwire.apiserver.patch import fields
 from podwire.apiserver.patch.fields import Paths
-
-if TYPE_CHECKING:
-    from podwire.apiserver.kinds import Kind
-    from podwire.apiserver.objects import Options
 
 Object = dict[str, Any]
 _UNTRACKED = frozenset({"leases.coordination.k8s.io", "events", "endpoints"})
@@ -31,8 +28,8 @@ class Owner(msgspec.Struct, frozen=True):
 Managed = dict[Owner, tuple[Paths, str]]
 
 
-def read(entries: Any) -> Managed:
-    """What managedFields say: owner → fields and the time of the last change."""
+def read(entries: Any, moment: str) -> Managed:
+    """What managedFields say: owner → fields and the time of the last change; `moment` where none is said."""
     found: Managed = {}
     for entry in entries if isinstance(entries, list) else []:
         if not isinstance(entry, dict):
@@ -40,7 +37,7 @@ def read(entries: Any) -> Managed:
         words = [entry.get(name) for name in ("manager", "operation", "subresource", "apiVersion")]
         owner = Owner(*(word if isinstance(word, str) else "" for word in words))
         time = entry.get("time")
-        found[owner] = (fields.decode(entry.get("fieldsV1")), time if isinstance(time, str) else now())
+        found[owner] = (fields.decode(entry.get("fieldsV1")), time if isinstance(time, str) else moment)
     return found
 
 
@@ -67,9 +64,15 @@ def write(managed: Managed) -> list[Object]:
 
 
 def record(
-    kind: Kind, body: Object, old: Object | None, options: Options, sent: Any = None, subresource: str = ""
+    kind: Kind,
+    body: Object,
+    old: Object | None,
+    options: Options,
+    moment: str,
+    sent: Any = None,
+    subresource: str = "",
 ) -> None:
-    """Give `body` its managedFields after a write by ``options.manager``.
+    """Give `body` its managedFields after a write by ``options.manager`` at `moment`.
 
     `sent` is what the client sent as managedFields: an empty list forgets all, another list than the
     stored one replaces it.
@@ -81,9 +84,11 @@ def record(
     elif not options.manager or kind.resource in _UNTRACKED:
         entries = before
     elif sent is not None and sent != before and old is not None:
-        entries = write(read(sent))
+        entries = write(read(sent, moment))
     else:
-        entries = _updated(kind, body, old, options, before, subresource)
+        entries = _updated(
+            kind, body, old, before, Owner(options.manager, "Update", subresource, kind.api_version), moment
+        )
     if entries:
         meta["managedFields"] = entries
     else:
@@ -91,7 +96,7 @@ def record(
 
 
 def _updated(
-    kind: Kind, body: Object, old: Object | None, options: Options, before: Any, subresource: str
+    kind: Kind, body: Object, old: Object | None, before: Any, owner: Owner, moment: str
 ) -> list[Object]:
     schema = fields.schema_of(kind)
     have = fields.paths(schema, body)
@@ -108,13 +113,12 @@ def _updated(
         changed = {path for path in changed if not _only_holds(path, have, had)}
     if not changed and not removed:
         return list(before or [])
-    managed = read(before)
-    owner = Owner(options.manager, "Update", subresource, kind.api_version)
+    managed = read(before, moment)
     for one, (owned, time) in list(managed.items()):
         if one != owner:
             managed[one] = (owned - changed - removed, time)
     mine = managed.get(owner, (set(), ""))[0]
-    managed[owner] = ((mine | changed) - removed, now())
+    managed[owner] = ((mine | changed) - removed, moment)
     return write(managed)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from podwire.apiserver.patch.fields import member_schema
+from podwire.apiserver.schemas.resolve import resolve
 from podwire.apiserver.status import bad_request
-from podwire.apiserver.validation import resolve
 
 Object = dict[str, Any]
 _ORDER = "$setElementOrder/"

@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from podwire.apiserver.kinds import Strategy
+from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.status import FieldError, forbidden_field
-
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
 _KEY = re.compile(r"^[-._a-zA-Z0-9]+$")
@@ -61,13 +58,13 @@ class Namespaces(Strategy):
     def protected(self, body: Object) -> str:
         return "this namespace may not be deleted" if body["metadata"]["name"] in _KEPT else ""
 
-    def create(self, body: Object, objects: Objects) -> None:
+    def create(self, body: Object, cluster: Cluster) -> None:
         body["spec"] = {"finalizers": ["kubernetes"]}
         body["status"] = {"phase": "Active"}
         labels = body["metadata"]["labels"] = body["metadata"].get("labels") or {}
         labels["kubernetes.io/metadata.name"] = body["metadata"]["name"]
 
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
+    def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         body["spec"] = old.get("spec", {})
         labels = body["metadata"]["labels"] = body["metadata"].get("labels") or {}
         labels["kubernetes.io/metadata.name"] = body["metadata"]["name"]

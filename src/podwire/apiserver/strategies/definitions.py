@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from podwire.apiserver import crd
-from podwire.apiserver.kinds import Strategy
+from podwire.apiserver import crd, jsonpath
+from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_subdomain
+from podwire.apiserver.stamps import now
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
-
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
 _VERSION = re.compile(r"^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$")
@@ -34,27 +32,25 @@ class Definitions(Strategy):
             names.setdefault("listKind", names["kind"] + "List")
         body.get("spec", {}).setdefault("conversion", {"strategy": "None"})
 
-    def create(self, body: Object, objects: Objects) -> None:
-        errors = list(_valid(body, None)) or list(_clashes(body, objects))
+    def create(self, body: Object, cluster: Cluster) -> None:
+        errors = list(_valid(body, None)) or list(_clashes(body, cluster))
         if errors:
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
-        body["status"] = crd.accepted(body)
+        body["status"] = crd.accepted(body, now())
 
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
+    def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         if errors := list(_valid(body, old)):
             raise invalid(_PLACEMENT, "apiextensions.k8s.io", body["metadata"]["name"], errors)
         conditions = old.get("status", {}).get("conditions")
-        body["status"] = {**crd.accepted(body), **({"conditions": conditions} if conditions else {})}
+        body["status"] = {**crd.accepted(body, now()), **({"conditions": conditions} if conditions else {})}
 
-    def deleted(self, body: Object, objects: Objects) -> None:
-        resource = body["metadata"]["name"]
-        for stored in objects.store.list(resource):
-            objects.store.remove(resource, stored.namespace, stored.name)
+    def deleted(self, body: Object, cluster: Cluster) -> None:
+        cluster.purge(body["metadata"]["name"])
 
 
-def _clashes(body: Object, objects: Objects) -> Iterator[FieldError]:
+def _clashes(body: Object, cluster: Cluster) -> Iterator[FieldError]:
     spec = body["spec"]
-    for kind in objects.registry:
+    for kind in cluster.registry:
         if kind.group == spec["group"] and kind.kind == spec["names"]["kind"]:
             yield FieldError("spec.names.kind", "is in use by another resource", value=kind.kind)
         if kind.group == spec["group"] and kind.plural == spec["names"]["plural"]:
@@ -88,6 +84,12 @@ def _valid(body: Object, old: Object | None) -> Iterator[FieldError]:
         if not _VERSION.match(version["name"]) or version["name"] in seen:
             yield FieldError(f"{path}.name", "must be unique, as v1 or v1beta1", value=version["name"])
         seen.add(version["name"])
+        for number, column in enumerate(version.get("additionalPrinterColumns") or []):
+            if detail := jsonpath.fault(column["jsonPath"]):
+                at = f"{path}.additionalPrinterColumns[{number}].jsonPath"
+                yield FieldError(
+                    at, f"must be a JSONPath of members and indexes: {detail}", value=column["jsonPath"]
+                )
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if schema is None:
             yield required(f"{path}.schema.openAPIV3Schema", "schemas are required")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from podwire.apiserver.formats import quantity
-from podwire.apiserver.kinds import Strategy
+from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label
 from podwire.apiserver.status import FieldError, forbidden_field, required
 from podwire.apiserver.strategies.selectors import selector_valid
-
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
 
@@ -34,7 +31,7 @@ class Pods(Strategy):
     def default(self, body: Object) -> None:
         default_spec(body.get("spec") or {})
 
-    def create(self, body: Object, objects: Objects) -> None:
+    def create(self, body: Object, cluster: Cluster) -> None:
         spec = body["spec"]
         spec.setdefault("priority", 0)
         spec.setdefault("preemptionPolicy", "PreemptLowerPriority")

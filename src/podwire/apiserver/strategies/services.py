@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from podwire.apiserver.kinds import Strategy
+from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_resolvable, labels_valid
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
-
-if TYPE_CHECKING:
-    from podwire.apiserver.objects import Objects
 
 Object = dict[str, Any]
 _NODE_PORTS = ("NodePort", "LoadBalancer")
@@ -38,11 +35,11 @@ class Services(Strategy):
         else:
             spec.pop("allocateLoadBalancerNodePorts", None)
 
-    def create(self, body: Object, objects: Objects) -> None:
-        self._allocate(body, None, objects)
+    def create(self, body: Object, cluster: Cluster) -> None:
+        self._allocate(body, None, cluster)
         body["status"] = {"loadBalancer": {}}
 
-    def update(self, body: Object, old: Object, objects: Objects) -> None:
+    def update(self, body: Object, old: Object, cluster: Cluster) -> None:
         spec, before = body["spec"], old["spec"]
         if spec.get("type") != "ExternalName":
             for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
@@ -55,14 +52,14 @@ class Services(Strategy):
             was = known.get((port.get("name", ""), port.get("protocol"), port["port"]))
             if was and was.get("nodePort") and not port.get("nodePort") and spec.get("type") in _NODE_PORTS:
                 port["nodePort"] = was["nodePort"]
-        self._allocate(body, old, objects)
+        self._allocate(body, old, cluster)
 
-    def _allocate(self, body: Object, old: Object | None, objects: Objects) -> None:
+    def _allocate(self, body: Object, old: Object | None, cluster: Cluster) -> None:
         errors = list(self._plain(body, old))
         try:
             if not errors:
-                _addresses(body, objects)
-                _node_ports(body, objects)
+                _addresses(body, cluster)
+                _node_ports(body, cluster)
         except FieldError as error:
             errors.append(error)
         if errors:
@@ -133,14 +130,14 @@ def _ports(ports: list[Object], kind: str) -> Iterator[FieldError]:
             yield forbidden_field(f"{path}.nodePort", f"may not be used when `type` is '{kind}'")
 
 
-def _addresses(body: Object, objects: Objects) -> None:
+def _addresses(body: Object, cluster: Cluster) -> None:
     """Decide families, keep or allocate one address for each."""
     spec, meta = body["spec"], body["metadata"]
     if spec["type"] == "ExternalName":
         for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             spec.pop(name, None)
         return
-    allocations = objects.allocations
+    allocations = cluster.allocations
     families = _families(spec, allocations.families)
     spec["ipFamilies"] = families
     spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
@@ -181,7 +178,7 @@ def _families(spec: Object, available: list[str]) -> list[str]:
     return [*wished, *(one for one in available if one not in wished)]
 
 
-def _node_ports(body: Object, objects: Objects) -> None:
+def _node_ports(body: Object, cluster: Cluster) -> None:
     spec, meta = body["spec"], body["metadata"]
     ports = spec.get("ports") or []
     wanted = spec["type"] == "NodePort" or (
@@ -192,9 +189,9 @@ def _node_ports(body: Object, objects: Objects) -> None:
     for index, port in enumerate(ports):
         protocol = port.get("protocol", "TCP")
         if port.get("nodePort"):
-            objects.allocations.claim_port(port["nodePort"], protocol, owner, f"spec.ports[{index}].nodePort")
+            cluster.allocations.claim_port(port["nodePort"], protocol, owner, f"spec.ports[{index}].nodePort")
         elif wanted:
-            port["nodePort"] = objects.allocations.port(protocol, given)
+            port["nodePort"] = cluster.allocations.port(protocol, given)
             given.add(port["nodePort"])
         else:
             port.pop("nodePort", None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 from typing import Any
 
 from podwire.base.errors import InvalidObject
+from podwire.model import protocol as protocols
 from podwire.model.rule import Ports
 from podwire.policy.parse.read import below, integer, items, known, show, string
 
@@ -14,7 +14,7 @@ MOST = 40  # ports, or ICMP types, of one entry
 PORT_LAST = 65535
 PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
 
-PORTED = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": socket.IPPROTO_SCTP}
+PORTED = {protocols.name(number): number for number in protocols.WITH_PORTS}
 PORTLESS = {"VRRP": 112, "IGMP": 2}
 
 NOT_YET = {
@@ -46,8 +46,8 @@ ICMPV6_TYPES = {
     "ExtendedEchoReply": 161,
 }  # fmt: skip
 FAMILIES = {
-    "IPv4": (socket.IPPROTO_ICMP, ICMPV4_TYPES),
-    "IPv6": (socket.IPPROTO_ICMPV6, ICMPV6_TYPES),
+    "IPv4": (protocols.ICMP, ICMPV4_TYPES),
+    "IPv6": (protocols.ICMPV6, ICMPV6_TYPES),
 }
 
 

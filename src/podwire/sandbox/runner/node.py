@@ -128,10 +128,10 @@ class NodeRunner:
         """Pods that were deleted while nobody looked."""
         known = {pod["metadata"]["uid"] for pod in self.cluster.pods_of(self.node.name)}
         for directory in list(self.places.pods.iterdir()):
-            saved = self._saved(directory.name)
-            if saved is None or saved.node != self.node.name or saved.uid in known:
-                continue
-            host = saved.netns == str(self.places.netns(self.node.name))
-            with boundary(f"removing what is left of pod {saved.namespace}/{saved.name}"):
+            with boundary(f"removing what is left of pod {directory.name}"):
+                saved = self._saved(directory.name)
+                if saved is None or saved.node != self.node.name or saved.uid in known:
+                    continue
+                host = saved.netns == str(self.places.netns(self.node.name))
                 place = Place(self.places, self.record, saved, host_network=host)
                 await asyncio.to_thread(place.remove)

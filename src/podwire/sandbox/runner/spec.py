@@ -1,7 +1,8 @@
-"""What a pod's containers are to run, from its spec. Pure.
+"""What a pod's containers are to run, from its spec.
 
 Environment, command and arguments follow the kubelet: later entries of `env` win over earlier ones
-and over `envFrom`, ``$(NAME)`` refers to what is defined, ``$$(NAME)`` stays as it is.
+and over `envFrom`, ``$(NAME)`` refers to what is defined, ``$$(NAME)`` stays as it is. Nothing is
+read but which programs are installed (`images`).
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from podwire.apiserver import content
+from podwire.apiserver import content, stamps
 from podwire.apiserver.kinds import Kind
-from podwire.apiserver.objects import Objects, Options, Written
+from podwire.apiserver.objects import Objects
+from podwire.apiserver.options import Options, Written
 from podwire.apiserver.patch import apply, fields, jsonpatch, merge, strategic
+from podwire.apiserver.patch.managed import Owner
 from podwire.apiserver.status import StatusError, bad_request
 
 Object = dict[str, Any]
@@ -53,9 +55,8 @@ class Target:
         live = stored.copy() if stored else None
         if live is None and self.subresource:
             self.objects.get(kind, self.namespace, self.name)
-        merged, entries = apply.apply(
-            kind, live, config, options.manager, force=options.force, subresource=self.subresource
-        )
+        owner = Owner(options.manager, "Apply", self.subresource, kind.api_version)
+        merged, entries = apply.apply(kind, live, config, owner, stamps.now(), force=options.force)
         done = Options(options.manager, options.dry_run, options.validation, options.force, entries)
         if live is None:
             merged["metadata"].pop("uid", None)
