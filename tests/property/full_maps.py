@@ -152,7 +152,7 @@ class Story:
     def step(self) -> None:
         """One change of the world."""
         dice = self.dice
-        match dice.randrange(9):
+        match dice.randrange(17) // 2:
             case 0 | 1:
                 pod = dice.choice(self.pods)
                 self.obeyed[pod.id] = self.policy()

@@ -137,6 +137,8 @@ class PeersMirror(Mirror):
             changed = {one: peer_class for one in moved.members if (peer_class := now.get(one))}
             left.difference_update(changed)
             left.update(one for one in moved.members if one not in changed and self._has(place, one))
+        if place in self._released:  # what is back may not go, nor if it leaves once more
+            self._released[place].difference_update(changed)
         if not left:
             del self._left[place]
         if left or len(now):

@@ -77,3 +77,11 @@ def test_a_list_that_always_changes_is_given_up() -> None:
 def test_the_kernels_own_list_is_whole() -> None:
     with Socket() as real:
         assert real.dump(LIST)
+
+
+def test_a_length_that_no_header_has_ends_the_reading() -> None:
+    """To go on from it would be to stand still."""
+    whole = netlink.HEADER.pack(20, 24, 2, 7, 0) + b"body"
+    for length in (0, 1, netlink.HEADER.size - 1):
+        broken = netlink.HEADER.pack(length, 24, 2, 8, 0)
+        assert list(netlink.messages_of(whole + broken + whole)) == [(24, 2, 7, b"body")]
