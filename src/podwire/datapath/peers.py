@@ -137,8 +137,9 @@ class PeersMirror(Mirror):
             changed = {one: peer_class for one in moved.members if (peer_class := now.get(one))}
             left.difference_update(changed)
             left.update(one for one in moved.members if one not in changed and self._has(place, one))
-        if place in self._released:  # what is back may not go, nor if it leaves once more
+        if place in self._released:  # what is back may not go; what is not, need not be released again
             self._released[place].difference_update(changed)
+            left.difference_update(self._released[place])
         if not left:
             del self._left[place]
         if left or len(now):

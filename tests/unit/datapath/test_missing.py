@@ -135,7 +135,7 @@ SIZES = [
     {"podwire_policy": 40},
     {"podwire_policy_peers": 6},
     {"podwire_ipcache": 5},
-    {"podwire_ipcache_prefixes": 3},
+    {"podwire_ipcache_prefixes": 2},
     {"podwire_endpoints": 2},
     {"podwire_devices": 2},
     {"podwire_policy": 40, "podwire_policy_peers": 6, "podwire_ipcache": 5, "podwire_ipcache_prefixes": 3},
