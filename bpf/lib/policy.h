@@ -42,7 +42,9 @@ static __always_inline bool policy_knows_address(const struct endpoint *endpoint
 	return endpoint_at(&key) || bpf_map_lookup_elem(&podwire_ipcache, &key);
 }
 
-/* False: the peer may be of a class, but the row that says so may be missing. */
+/* False: the peer may be of a class, but what says so may be missing: its block, or in a block of a
+ * policy that is asked no more it itself.
+ */
 static __always_inline bool policy_class_of(const struct endpoint *endpoint, __u32 identity,
 					    __u8 direction, __u32 *class)
 {
@@ -54,7 +56,7 @@ static __always_inline bool policy_class_of(const struct endpoint *endpoint, __u
 	struct policy_peers *found = bpf_map_lookup_elem(&podwire_policy_peers, &key);
 
 	*class = found ? found->classes[identity & ((1 << PEER_BLOCK_BITS) - 1)] : POLICY_CLASS_ANY;
-	return found || !(endpoint->flags & ENDPOINT_PEERS_MISSING);
+	return *class != POLICY_CLASS_ANY || !(endpoint->flags & ENDPOINT_PEERS_MISSING);
 }
 
 /* ICMP has its type and code where others have their port. For an echo the key says who asked; of

@@ -165,7 +165,8 @@ class Story:
                 self.behind[in_family(dice.choice(ADDRESSES) + "/32", self.ipv6)] = self.other()
             case 7 if self.behind:
                 del self.behind[dice.choice(list(self.behind))]
-            case 8 if (gone := self.other()) != WORLD:
+            case 8 if len(self.identities) > len(self.pods) + 4:  # some are left, or no map is ever full
+                gone = self.other()
                 self.identities.remove(gone)
                 self.behind = {prefix: one for prefix, one in self.behind.items() if one != gone}
         self.write()

@@ -70,9 +70,9 @@ class Asked:
             return DEFAULT
         key = rows.peer_key(row.policy, direction, identity)
         raw = self.maps["podwire_policy_peers"].content.get(key)
-        if raw is None and EndpointFlags.PEERS_MISSING in flags:
-            return DEFAULT
         peer_class = rows.peer_classes(raw)[identity % rows.PEER_SPAN] if raw else 0
+        if not peer_class and EndpointFlags.PEERS_MISSING in flags:
+            return DEFAULT
         return self._entry(row.policy, peer_class, direction, port)
 
     def _identity(self, address: str) -> tuple[int, bool]:
