@@ -135,6 +135,8 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 			there = NULL;
 		}
 	}
+	if (connection.memory) /* of a Service that is not there any more */
+		receiver = endpoint_at(&flow->destination);
 	service = flow->rev_nat;
 	if (receiver) {
 		flow->destination_identity = receiver->identity;
@@ -144,7 +146,8 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);
-	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT &&
+	    (!receiver || endpoint_is_host(receiver))) /* else with the receiver's leave, too */
 		reason = fragment_remember(flow);
 	if (reason)
 		return drop(skb, flow, reason);

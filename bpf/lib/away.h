@@ -33,9 +33,10 @@ static __always_inline int away_send(struct __sk_buff *skb, struct flow *flow,
 		return deliver_to_tunnel(skb, flow, &there->tunnel);
 	if (!connection_is_settled(connection, flow))
 		reason = away_admit(skb, flow, entry);
-	if (entry && reason)
+	/* Only where it differs: the flags are the other direction's as well. */
+	if (entry && reason && entry->flags & CT_LEAVES)
 		entry->flags &= ~CT_LEAVES;
-	else if (entry)
+	else if (entry && !reason && !(entry->flags & CT_LEAVES))
 		entry->flags |= CT_LEAVES;
 	return reason ? drop(skb, flow, reason) : deliver_to_stack(skb, flow, TRACE_TO_STACK);
 }
@@ -52,7 +53,11 @@ static __always_inline struct ipcache_entry *away_find(struct flow *flow,
 	const struct ct_entry *entry = connection->entry;
 	struct ipcache_entry *there = exact;
 
+	/* Not one that the other side opened, which may have come by another way, nor one that is
+	 * opened anew.
+	 */
 	if (!config_tunnel_device && entry && entry->flags & CT_LEAVES &&
+	    entry->direction == DIRECTION_EGRESS && !ct_reopens(flow, entry, DIRECTION_EGRESS) &&
 	    !connection_is_stale(entry, sender, &connection->key)) {
 		flow->destination_identity = entry->identity;
 		return NULL;

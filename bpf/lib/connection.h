@@ -97,12 +97,13 @@ static __always_inline __u32 connection_epoch(const struct node_state *state,
 	       epoch_of_address(state, &key->remote);
 }
 
-/* Who opens it, and whether policy lets him. 0 or the reason to drop; then `entry` is as it was,
- * for what is denied must be asked about again.
+/* Who opens it, and whether policy lets him; `look` also where policy is not asked. 0 or the reason
+ * to drop; then `entry` is as it was, for what is denied must be asked about again.
  */
 static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *flow,
 					    const struct endpoint *endpoint,
-					    const struct ct_key *key, struct ct_entry *entry)
+					    const struct ct_key *key, struct ct_entry *entry,
+					    bool look)
 {
 	struct node_state *state = node_state_find();
 	bool asked = policy_is_asked(endpoint, flow->direction);
@@ -112,7 +113,7 @@ static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *
 	if (!state)
 		return DROP_POLICY_DENIED;
 	epoch = connection_epoch(state, endpoint, key);
-	if (asked)
+	if (asked || look)
 		flow->peer = connection_peer(flow, key);
 	epoch += epoch_of_identity(state, flow->peer);
 	if (asked)
@@ -147,7 +148,7 @@ __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 		return ct_create(flow, key, entry, side);
 	}
 	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
-	reason = connection_judge(skb, flow, endpoint, key, entry);
+	reason = connection_judge(skb, flow, endpoint, key, entry, false);
 	return reason ? reason : ct_create(flow, key, entry, side);
 }
 
@@ -167,8 +168,7 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 	flow->direction = entry->direction;
 	if (flow->flags & FLOW_ELSEWHERE && flow->direction == DIRECTION_INGRESS)
 		flow->source_identity = IDENTITY_WORLD;
-	flow->peer = entry->identity;
-	reason = connection_judge(skb, flow, endpoint, key, entry);
+	reason = connection_judge(skb, flow, endpoint, key, entry, true);
 	if (!reason)
 		flow->direction = side;
 	else if (side == entry->direction)
