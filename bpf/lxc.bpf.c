@@ -146,8 +146,7 @@ static __always_inline int send(struct __sk_buff *skb, struct flow *flow,
 	}
 	if (!(flow->flags & FLOW_HAIRPIN))
 		reason = connection_admit(skb, flow, sender, &connection);
-	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT &&
-	    (!receiver || endpoint_is_host(receiver))) /* else with the receiver's leave, too */
+	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)
 		reason = fragment_remember(flow);
 	if (reason)
 		return drop(skb, flow, reason);

@@ -113,7 +113,9 @@ static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *
 	if (!state)
 		return DROP_POLICY_DENIED;
 	epoch = connection_epoch(state, endpoint, key);
-	if (asked || look)
+	if (look && !address_equal(&key->remote, &flow->source))
+		flow->peer = identity_of(&key->remote); /* what the flow has may be the entry's */
+	else if (asked || look)
 		flow->peer = connection_peer(flow, key);
 	epoch += epoch_of_identity(state, flow->peer);
 	if (asked)
@@ -125,6 +127,19 @@ static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *
 	entry->identity = flow->peer;
 	entry->rule = flow->rule;
 	return 0;
+}
+
+/* It stands while the address is the node's, and the endpoint the same. */
+static __always_inline void connection_note_free(struct ct_entry *entry,
+						 const struct endpoint *endpoint,
+						 const struct ct_key *key)
+{
+	struct node_state *state = node_state_find();
+
+	entry->policy = endpoint->policy;
+	if (state)
+		entry->epoch = connection_epoch(state, endpoint, key) +
+			       epoch_of_identity(state, entry->identity);
 }
 
 __function int connection_open(struct __sk_buff *skb, struct flow *flow,
@@ -142,9 +157,9 @@ __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 	if (flow->flags & FLOW_ELSEWHERE)
 		flow->source_identity = IDENTITY_WORLD;
 	if (connection_is_free(flow, side)) {
-		entry->policy = endpoint->policy;
 		entry->flags = CT_NODE_ORIGIN;
 		entry->identity = flow->source_identity;
+		connection_note_free(entry, endpoint, key);
 		return ct_create(flow, key, entry, side);
 	}
 	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
@@ -182,7 +197,7 @@ static __always_inline bool connection_is_stale(const struct ct_entry *entry,
 {
 	struct node_state *state = node_state_find();
 
-	if (entry->flags & CT_NODE_ORIGIN || !state)
+	if (!state)
 		return false;
 	return entry->policy != endpoint->policy ||
 	       entry->epoch != connection_epoch(state, endpoint, key) +
@@ -219,6 +234,25 @@ static __always_inline void connection_related(struct ct_entry *entry, struct fl
 	ct_count(entry, flow, side == DIRECTION_EGRESS);
 }
 
+/* What the node itself opened, and something changed since: is it the node's still? */
+static __always_inline bool connection_is_nodes(const struct flow *flow, const struct ct_key *key,
+						__u8 side)
+{
+	return connection_is_free(flow, side) ||
+	       (side == DIRECTION_EGRESS && identity_of(&key->remote) == IDENTITY_HOST);
+}
+
+/* Who opened it sends under another identity than when policy was asked: the tunnel tells of it
+ * before the ipcache does.
+ */
+static __always_inline bool connection_has_other_peer(const struct ct_entry *entry,
+						      const struct flow *flow, __u8 side)
+{
+	return side == DIRECTION_INGRESS && entry->direction == DIRECTION_INGRESS &&
+	       flow->source_identity && flow->source_identity != entry->identity &&
+	       !(flow->flags & (FLOW_ELSEWHERE | FLOW_ERROR));
+}
+
 /* One side of the walk: 0 or the reason to drop. Afterwards flow->rev_nat is the Service
  * whose address the receiver knows, if the packet answers what was sent to a Service.
  */
@@ -239,6 +273,13 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 	 */
 	if (connection->memory && side == DIRECTION_INGRESS)
 		return DROP_INVALID_SOURCE_IP;
+	if (entry && connection_is_stale(entry, endpoint, &connection->key) &&
+	    entry->flags & CT_NODE_ORIGIN) {
+		if (connection_is_nodes(flow, &connection->key, side))
+			connection_note_free(entry, endpoint, &connection->key);
+		else
+			entry = NULL; /* somebody else's by now: a new one */
+	}
 	if (!entry || (!(flow->flags & FLOW_ERROR) && ct_reopens(flow, entry, side))) {
 		flow->state = entry ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
 		reason = flow->flags & FLOW_ERROR
@@ -247,7 +288,8 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 		flow->rev_nat = 0;
 		return reason;
 	}
-	if (connection_is_stale(entry, endpoint, &connection->key)) {
+	if (connection_is_stale(entry, endpoint, &connection->key) ||
+	    connection_has_other_peer(entry, flow, side)) {
 		reason = connection_ask_again(skb, flow, endpoint, &connection->key, entry);
 		if (reason)
 			return reason;

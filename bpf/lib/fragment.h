@@ -67,8 +67,8 @@ __function int fragment_note(struct flow *flow)
 	return 0;
 }
 
-/* 0 or why the fragment must be dropped. Policy has admitted it: what a pod may not send takes no
- * place.
+/* 0 or why the fragment must be dropped. The sender's policy has admitted it: what a pod may not
+ * send takes no place. The receiver's is asked about what follows as well.
  */
 __function int fragment_remember(struct flow *flow)
 {

@@ -55,7 +55,14 @@ class Server(web.Server):
         super().__init__(handler, handler_cancellation=True)
 
     def __call__(self) -> RequestHandler:
-        return Connection(self, loop=asyncio.get_running_loop(), keepalive_timeout=IDLE, access_log=None)
+        # Bodies as they came: a megabyte may unpack to gigabytes, and here that would hold up everybody.
+        return Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=IDLE,
+            access_log=None,
+            auto_decompress=False,
+        )
 
 
 class Connection(RequestHandler):

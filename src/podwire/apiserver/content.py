@@ -7,6 +7,7 @@ than protobuf gets 406.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import Any
 
 import msgspec
@@ -67,10 +68,36 @@ async def read(request: web.BaseRequest) -> bytes:
     """The body, at most 3 MiB of it, as long as it does not take for ever."""
     try:
         async with asyncio.timeout(SLOWEST):
-            return await _whole(request)
+            raw = await _whole(request)
     except TimeoutError as error:
         message = f"the body of the request did not come within {SLOWEST:g} s"
         raise StatusError(408, "Timeout", message) from error
+    match request.headers.get("Content-Encoding", "identity").lower():
+        case "identity":
+            return raw
+        case "gzip" | "x-gzip":
+            return _unpacked(raw)
+        case other:
+            message = f"the content encoding {other} is not known - accepted are: gzip, identity"
+            raise StatusError(415, "UnsupportedMediaType", message)
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """As far as a body may go, and no further."""
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        found = unpacking.decompress(raw, LARGEST + 1)
+    except zlib.error as error:
+        raise bad_request(f"the body is not gzip: {error}") from error
+    if len(found) > LARGEST:
+        raise _too_large()
+    if not unpacking.eof:
+        raise bad_request("the body is not gzip: it ends too early")
+    return found
+
+
+def _too_large() -> StatusError:
+    return StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {LARGEST}")
 
 
 async def _whole(request: web.BaseRequest) -> bytes:
@@ -79,8 +106,7 @@ async def _whole(request: web.BaseRequest) -> bytes:
     async for part in request.content.iter_chunked(65536):
         size += len(part)
         if size > LARGEST:
-            message = f"Request entity too large: limit is {LARGEST}"
-            raise StatusError(413, "RequestEntityTooLarge", message)
+            raise _too_large()
         parts.append(part)
     return b"".join(parts)
 

@@ -1,7 +1,8 @@
 """Generations of a node's maps: how a map gets another layout or more room while packets flow.
 
 Maps are pinned in ``<bpf_dir>/maps-<n>``. The next generation is prepared in ``maps-<n+1>-prepared``: maps
-that fit are pinned there as well, those that only were too small are copied, the rest begins empty.
+that fit are pinned there as well, those that only were too small are copied, the rest begins empty. A map
+fits if the kernel has it as declared, and if a mark beside its pin says that its bytes mean the same.
 One rename makes it the current one, when it has all it needs; until then a process that dies leaves
 nothing that the next one would take for good.
 """
@@ -42,6 +43,18 @@ def newest(bpf_dir: str) -> int:
 def open_maps(bpf_dir: str) -> Maps:
     """The maps of a node whose agent may be another process."""
     return Maps(directory(bpf_dir, newest(bpf_dir)))
+
+
+def marks(directory: str) -> set[str]:
+    """What says of each map how this version reads it: empty directories beside the pins."""
+    return {os.path.join(directory, f"{spec.name}-{spec.layout:08x}") for spec in CATALOGUE.values()}
+
+
+def of_another_layout(directory: str) -> list[str]:
+    """Maps there whose bytes another version wrote, and meant otherwise, however many they are."""
+    there = set(os.listdir(directory)) if os.path.isdir(directory) else set()
+    known = {os.path.basename(mark).rpartition("-")[0] for mark in marks(directory) if os.path.isdir(mark)}
+    return sorted(name for name in CATALOGUE if name in there and name not in known)
 
 
 def prepare(bpf_dir: str, unfit: Unfit) -> str:

@@ -9,6 +9,7 @@ generation, into which the others are carried over (see `programs`).
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,15 @@ class MapSpec(msgspec.Struct, frozen=True):
     table: str  # what writes it: a table of state.tables, or the programs themselves
     size: str = ""
     times: int = 1
+
+    @property
+    def layout(self) -> int:
+        """A number of what its bytes mean: the kernel only knows how many they are."""
+        told = [
+            str(kind.size) if isinstance(kind, Codec) else f"{kind.NAME} {kind.LAYOUT.format} {kind.OFFSETS}"
+            for kind in (self.key, self.value)
+        ]
+        return zlib.crc32(" → ".join(told).encode())
 
 
 _SPECS = (

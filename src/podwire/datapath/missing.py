@@ -177,6 +177,11 @@ def _held_class(mirrors: Mirrors, policy: int, direction: int, number: int) -> i
     return rows.peer_classes(raw)[number % rows.PEER_SPAN] if raw is not None else int(enums.PolicyClass.ANY)
 
 
+def has_class(mirrors: Mirrors, policy: int, number: int) -> bool:
+    """Whether the kernel has an identity among a policy's peers, in some direction."""
+    return any(_held_class(mirrors, policy, int(one), number) for one in Direction)
+
+
 def torn(mirrors: Mirrors, work: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Blocks of peers, there or in `work`, with one of a class that lacks an entry: without its denials
     it would allow more, so nobody may be of it. Nor may he be of none, so the whole block goes."""

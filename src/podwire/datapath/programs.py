@@ -35,7 +35,7 @@ from podwire.bpf import object as loader
 from podwire.bpf.library import LinkInfo
 from podwire.bpf.link import Hook
 from podwire.bpf.map import Map
-from podwire.bpf.object import IncompatibleMaps, Object, ObjectSpec, Program
+from podwire.bpf.object import Difference, IncompatibleMaps, Object, ObjectSpec, Program
 from podwire.datapath import generations, objects
 from podwire.datapath.maps import CATALOGUE, Maps, sizes
 
@@ -136,6 +136,10 @@ class Programs:
         os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
         current = generations.directory(loading.bpf_dir, generations.newest(loading.bpf_dir))
         try:
+            if foreign := generations.of_another_layout(current):
+                raise IncompatibleMaps(
+                    [Difference(name, "layout", CATALOGUE[name].layout, 0) for name in foreign]
+                )
             return cls(loading, current, _load_on(current, loading))
         except IncompatibleMaps as problem:
             log.warning("%s; making them new", problem)
@@ -344,6 +348,8 @@ def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
     before = set(os.listdir(directory))
     loaded: dict[str, Object] = {}
     try:
+        for mark in generations.marks(directory):  # before the maps: one without a mark is not believed
+            os.makedirs(mark, mode=0o700, exist_ok=True)
         for name in loading.objects:
             spec = ObjectSpec(
                 os.path.join(loading.object_dir, f"{name}.bpf.o"),
@@ -357,7 +363,8 @@ def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
         for one in loaded.values():
             one.close()
         for name in set(os.listdir(directory)) - before:
-            os.unlink(os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
         if not before:
             os.rmdir(directory)
         raise

@@ -22,7 +22,7 @@ from podwire.model import identity
 from podwire.state import progress
 from podwire.state.progress import policies_know
 from podwire.state.table import Batch
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, Tables
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, ProgressRow, Tables
 
 BY_ADDRESS, BY_DEVICE = MAPS = ("podwire_endpoints", "podwire_devices")
 Wanted = tuple[EndpointRow | None, EndpointPolicyRow | None]
@@ -54,6 +54,8 @@ class Switching:
         self._early: set[int] = set()  # endpoints whose identity policies do not know yet
         self._lost: set[Hashable] = set()  # devices that have lost their carrier
         self._followed: dict[int, int] = {}  # policy → identities (a revision) that it was judged for
+        # As the tables were when their changes were taken: they may be further when all is written.
+        self._noted: tuple[ProgressRow | None, set[int]] = (None, set())
 
     def realized(self, endpoint: int) -> EndpointPolicyRow | None:
         """The policy the kernel has for the endpoint now, under the identity its row has."""
@@ -63,6 +65,8 @@ class Switching:
 
     def note(self, changed: Iterable[Hashable]) -> None:
         """These endpoints, or what policies know of their identities, changed."""
+        wanted = {row.policy for row in self.tables.endpoint_policies}
+        self._noted = self.tables.progress.get(progress.POLICIES), wanted
         early: set[Hashable] = {*self._early}
         self._early.clear()
         for number in early.union(changed):
@@ -172,27 +176,31 @@ class Switching:
     ) -> EndpointFlags:
         """A flag that is there stays while it is not known what is missing: after a start, say."""
         needed = missing.flags(self.tables, self._all, shortage, current.value) if shortage else NONE
-        if self._is_outdated(number, current, broken):
+        if came := self._came_since(number, current, broken):
             needed |= missing.PEERS_MISSING
+            # One that has a class all the same has the number of another, who was asked about.
+            if any(missing.has_class(self._all, current.value.policy, one) for one in came):
+                needed |= missing.QUARANTINED
         if not self.complete or current.earlier:
             known = self._known(current.value, current.row)
             needed |= EndpointFlags(known.flags & missing.FLAGS) if known is not None else NONE
         return needed
 
-    def _is_outdated(self, number: int, current: Current, broken: Set[int]) -> bool:
-        """Whether it is kept on a policy that no table has any more, and identities came since: that policy
-        was never asked about them. Of an earlier agent's policy nobody knows when it was asked last."""
+    def _came_since(self, number: int, current: Current, broken: Set[int]) -> list[int]:
+        """Identities that a policy was never asked about, if it is one that no table has any more and the
+        endpoint is kept on. Of an earlier agent's policy nobody knows when it was asked last."""
         _, wanted = self.due.get(number, (None, None))
         if wanted is None or wanted.policy not in broken or current.value.policy == wanted.policy:
-            return False
-        judged = self._followed.get(current.value.policy, 0)
+            return []
+        judged = self._followed.get(current.value.policy)
+        if judged is None:
+            return [row.number for row in self.tables.identities] and [identity.UNKNOWN]
         revision_of = self.tables.identities.revision_of
-        return any(revision_of(row.number) > judged for row in self.tables.identities)
+        return [row.number for row in self.tables.identities if revision_of(row.number) > judged]
 
     def _follow(self) -> None:
         """Policies that tables have are judged for every identity that policy.compute has taken in."""
-        row = self.tables.progress.get(progress.POLICIES)
-        wanted = {row.policy for row in self.tables.endpoint_policies}
+        row, wanted = self._noted
         kept = {current.value.policy for current in self._current.values()}
         self._followed = {policy: judged for policy, judged in self._followed.items() if policy in kept}
         if row is not None:

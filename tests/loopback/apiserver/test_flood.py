@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
 import socket
 import ssl
 import time
@@ -222,6 +224,34 @@ def test_a_body_that_does_not_come_is_refused(tmp_path: Path, monkeypatch: pytes
         ):
             body: Any = await response.json()
             assert (response.status, body["reason"]) == (408, "Timeout")
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("packed", "encoding", "status", "reason"),
+    [
+        (gzip.compress(b" " * (64 << 20)), "gzip", 413, "RequestEntityTooLarge"),
+        (gzip.compress(b"{}")[:-4], "gzip", 400, "BadRequest"),
+        (b"no gzip", "gzip", 400, "BadRequest"),
+        (b"{}", "br", 415, "UnsupportedMediaType"),
+    ],
+    ids=["bomb", "cut", "garbage", "unknown"],
+)
+def test_a_packed_body_is_unpacked_so_far_and_no_further(
+    tmp_path: Path, packed: bytes, encoding: str, status: int, reason: str
+) -> None:
+    async def work() -> None:
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        async with serving(tmp_path) as clients, clients.known("127.0.0.2") as session:
+            async with session.post(MAPS, data=packed, headers=headers) as response:
+                body: Any = await response.json()
+                assert (response.status, body["reason"]) == (status, reason)
+            good = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "packed"}}
+            raw = gzip.compress(json.dumps(good).encode())
+            headers["Content-Encoding"] = "gzip"
+            async with session.post(MAPS, data=raw, headers=headers) as response:
+                assert response.status == 201
 
     run(work)
 

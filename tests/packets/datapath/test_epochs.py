@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from array import array
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from podwire.abi.enums import Direction, EndpointFlags
+from podwire.abi.enums import Direction, EndpointFlags, ReservedIdentity
 from podwire.abi.structs import NodeState
 from podwire.base.addresses import pack
-from podwire.datapath import epochs
-from podwire.testing.world import DROPPED, REDIRECTED, World
+from podwire.datapath import epochs, objects
+from podwire.testing.world import DROPPED, PASS, REDIRECTED, UNDERLAY, Pod, World
 
 pytestmark = pytest.mark.kernel
 
@@ -130,3 +131,53 @@ def test_a_key_bumps_its_place(name: str, key: bytes, place: int) -> None:
 def test_many_keys_bump_all() -> None:
     keys = {pack(f"10.1.{number >> 8}.{number & 255}") for number in range(epochs.MANY + 1)}
     assert epochs.places("podwire_ipcache", keys) == {epochs.POLICY}
+
+
+def answered_call(world: World, family: Any, pod: Pod, **received: int) -> None:
+    """Somebody at the remote address calls the pod, which answers."""
+    for flags in ("S", "A"):
+        call = family.routed(family.tcp(family.remote, pod, 80, 4000, flags), pod)
+        assert world.to_pod(pod, bytes(call), **received).verdict == PASS
+        if flags == "S":
+            assert world.from_pod(pod, bytes(family.tcp(pod, family.remote, 4000, 80, "SA"))).verdict == PASS
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_call_back_is_to_who_is_there_now(world: World, family: Any, idle: bool) -> None:
+    """The connection remembers who called; the address has become another's, whom the pod may not call."""
+    pod = world.pod(1, 1000, policy=7, flags=EndpointFlags.ENFORCE_EGRESS)
+    world.known(family.remote, 5000)
+    world.peer(7, 5000, Direction.EGRESS, 3)
+    world.rule(7, Direction.EGRESS, peer_class=3)
+    answered_call(world, family, pod, received_on=world.device(UNDERLAY))
+    world.known(family.remote, 6000)
+    bump(world, epochs.of_address(pack(family.remote)))
+    if not idle:  # what it says in between is no permission for that one
+        world.from_pod(pod, bytes(family.tcp(pod, family.remote, 4000, 80, "A")))
+    assert world.from_pod(pod, bytes(family.tcp(pod, family.remote, 4000, 80, "S"))).verdict == DROPPED
+
+
+def test_a_call_back_to_a_node_is_no_call_to_the_world(family: Any) -> None:
+    """By another network a node calls as the world, which the pod may call; the node it may not."""
+    with World(Path(objects.directory()), network=True) as world:
+        pod = world.pod(1, 1000, policy=7, flags=EndpointFlags.ENFORCE_EGRESS)
+        world.known(family.remote, ReservedIdentity.REMOTE_NODE)
+        world.peer(7, ReservedIdentity.WORLD, Direction.EGRESS, 3)
+        world.rule(7, Direction.EGRESS, peer_class=3)
+        answered_call(world, family, pod, received_on=1)
+        assert world.from_pod(pod, bytes(family.tcp(pod, family.remote, 4000, 80, "S"))).verdict == DROPPED
+
+
+def test_what_the_node_opened_is_the_nodes_while_the_address_is(world: World, family: Any) -> None:
+    """A probe's source address moves away: who has it now is asked, and so is the pod that answers him."""
+    pod = world.pod(1, 1000, policy=7, flags=BOTH)
+    world.node(family.remote)
+    probe = bytes(family.udp(family.remote, pod, 5000, 53))
+    answer = bytes(family.udp(pod, family.remote, 53, 5000))
+    assert world.to_pod(pod, probe).verdict == PASS
+    bump(world, epochs.of_address(pack(family.remote)))
+    assert world.from_pod(pod, answer).verdict == PASS  # something changed, and it is the node's still
+    del world.maps["podwire_endpoints"][pack(family.remote)]
+    bump(world, epochs.of_address(pack(family.remote)))
+    assert world.from_network(probe).verdict == DROPPED
+    assert world.from_pod(pod, answer).verdict == DROPPED

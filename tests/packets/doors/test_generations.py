@@ -19,6 +19,7 @@ from podwire.bpf.link import Link
 from podwire.bpf.map import U32, Map, MapType
 from podwire.bpf.object import Program
 from podwire.datapath import conntrack, generations
+from podwire.datapath.maps import CATALOGUE
 from podwire.datapath.programs import Programs
 from podwire.net import namespaces
 from podwire.net.messages import Veth
@@ -49,6 +50,34 @@ def test_maps_that_changed_start_a_generation_and_the_others_go_along(programs: 
         generations.open_maps(again.loading.bpf_dir)["podwire_devices"].id == again.maps["podwire_devices"].id
     )
     again.close()
+
+
+def test_a_map_whose_bytes_mean_something_else_begins_empty(programs: Programs, pins: str) -> None:
+    """Its sizes are the same, so the kernel sees no difference."""
+    key = structs.CtKey(addresses.pack("10.0.1.1"), addresses.pack("10.0.1.2"), 1, 2, 6)
+    programs.maps["podwire_conntrack"][key] = structs.CtEntry(expires=1 << 30)
+    programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
+    (mark,) = (one for one in generations.marks(programs.maps.directory) if "podwire_conntrack-" in one)
+    os.rename(mark, mark[:-8] + "00000000")
+    assert generations.of_another_layout(programs.maps.directory) == ["podwire_conntrack"]
+    again = Programs.load(plan(pins))
+    assert again.made_new == ("podwire_conntrack",)
+    assert not len(again.maps["podwire_conntrack"])
+    assert again.maps["podwire_ipcache"]["10.9.9.9"].identity == 5
+    again.replace_all()
+    assert not generations.of_another_layout(again.maps.directory)
+    again.close()
+
+
+def test_a_layout_is_of_the_meaning_not_of_the_size() -> None:
+    spec = CATALOGUE["podwire_conntrack"]
+
+    class Other(structs.CtEntry):
+        OFFSETS = {**structs.CtEntry.OFFSETS, "rule": 28, "policy": 32}
+
+    other = msgspec.structs.replace(spec, value=Other)
+    assert other.value.SIZE == spec.value.SIZE and other.layout != spec.layout
+    assert len({one.layout for one in CATALOGUE.values()}) > 10
 
 
 def test_what_a_process_that_died_had_prepared_is_not_used(programs: Programs, pins: str) -> None:
@@ -151,7 +180,8 @@ def test_expired_connections_are_swept_and_a_pods_forgotten(programs: Programs) 
 
 
 def test_the_objects_have_the_maps_of_the_catalogue(programs: Programs) -> None:
-    pinned = set(os.listdir(programs.maps.directory))
+    directory = programs.maps.directory
+    pinned = {one for one in os.listdir(directory) if not os.path.isdir(os.path.join(directory, one))}
     assert pinned >= {"podwire_policy", "podwire_conntrack", "podwire_events"}
     for name in pinned:
         programs.maps[name]  # ValueError if key or value were of another size

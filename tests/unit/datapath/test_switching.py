@@ -256,3 +256,26 @@ def test_a_prefix_that_goes_in_the_same_moment_is_no_answer() -> None:
             assert seen[0] == ENFORCED | ADDRESSES
 
     asyncio.run(main())
+
+
+def test_who_has_the_number_of_another_is_not_believed_to_be_him() -> None:
+    """The policy an endpoint is kept on was asked about somebody else under this number."""
+
+    async def main() -> None:
+        node = Node(podwire_policy=6)
+        node.identity(99)
+        node.obey(7, [entry(7, port) for port in range(4)], [peer(7, 99)])
+        node.ready()
+        async with node.writer() as writer:
+            await settled(writer, node, 7)
+            node.obey(8, [entry(8, port) for port in range(9)], [peer(8, 99)])
+            await until(lambda: len(node.tables.policy_failures), "the failure")
+            node.tables.policy_peers.delete((8, peer(8, 99).direction, 99))
+            node.tables.identities.delete(99)
+            await writer.round()
+            node.identity(99)
+            await until(lambda: EndpointFlags.NOT_READY in flags(node), "the quarantine")
+            node.obey(9, [entry(9, 80)], [peer(9, 99)])
+            await until(lambda: flags(node) == ENFORCED and node.endpoint().policy == 9, "the end of it")
+
+    asyncio.run(main())
