@@ -78,8 +78,7 @@ class Reporter:
     async def run(self) -> None:
         """Until cancelled."""
         tables = self.tables
-        pruned = False
-        self.due["enforced"] = self._write_enforced  # an earlier life may have told otherwise
+        pruned = known = False
         with Watch(
             tables.endpoints,
             tables.pods,
@@ -99,6 +98,9 @@ class Reporter:
                     for row in tables.reported_endpoints:
                         self._concerns((row.namespace, row.name))
                     pruned = True
+                if not known and tables.policy_failures.ready:
+                    self.due["enforced"] = self._write_enforced  # an earlier life may have told otherwise
+                    known = True
                 await self._write()
 
     def _note(
@@ -270,7 +272,9 @@ class Reporter:
 
     async def _write_enforced(self) -> None:
         """Whether all policies are in force here. Of a Node that never said otherwise it is understood: the
-        nodes' objects are watched by all agents."""
+        nodes' objects are watched by all agents. That all are, nobody knows before the kernel has all."""
+        if not len(self.tables.policy_failures) and not self.tables.policy_failures.ready:
+            return
         wanted = reports.enforced_condition(self.tables.policy_failures)
         if self._enforced is None:
             self._enforced = await self._enforced_there(wanted)

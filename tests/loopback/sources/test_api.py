@@ -255,6 +255,7 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         mine = next((one for one in found if one["type"] == "podwire.io/PoliciesEnforced"), {})
         return mine if mine.get("status") == status else None
 
+    world.tables.policy_failures.mark_ready()
     await world.until("nothing to tell", lambda: "enforced" not in world.reporter.due)
     assert await told("True") is None  # of a node on which all is in force
     origins = (Origin("CiliumNetworkPolicy", "prod", "big"), Origin("NetworkPolicy", "prod", "np"))
@@ -267,6 +268,21 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         )
     world.tables.policy_failures.delete(9)
     await world.until("the end", lambda: told("True"))
+    world.tables.policy_failures.put(PolicyFailureRow(9, 3, "map podwire_policy is full", origins))
+    mine = await world.until("the condition again", lambda: told("False"))
+    # An agent that starts anew knows of no failure yet, which is not that there is none.
+    tables = Tables()
+    tables.endpoints.put(endpoint(8, pod="early"))
+    other = Reporter(world.client, tables, node_name="n1", backoff=QUICK)
+    async with Supervised("other") as group:
+        group.start("report", other.run())
+        await world.until("an endpoint of it", lambda: world.endpoint("early"))
+        await world.until("nothing to tell", lambda: not other.due)
+        assert await told("False") == mine
+        tables.policy_failures.mark_ready()
+        await world.until("the end by the one that knows now", lambda: told("True"))
+    world.tables.policy_failures.delete(9)
+    await world.client.delete(resources.CILIUM_ENDPOINTS, "early", "default")
 
 
 async def an_endpoint_that_somebody_deletes_is_made_anew(world: World) -> None:
