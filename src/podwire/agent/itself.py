@@ -51,6 +51,7 @@ class Itself:
         self._backoff = backoff
         self._failures = 0
         self._failure = ""
+        self._tried: dict[str, None] = {}  # router addresses of objects whose steps were not all done
         self.attempts = Attempts()
         self._unusable = ""  # why what the object says now is not followed
 
@@ -80,7 +81,10 @@ class Itself:
             return
         try:
             self._pools.use(own_cidrs(row, self._kernel.config), row.router_addresses)
-            gone = [one for one in self.me.router_addresses if one not in row.router_addresses]
+            # Of an object that was refused half way, too: it may be put back, and nobody else knows of them.
+            had = dict.fromkeys((*self.me.router_addresses, *self._tried))
+            gone = [one for one in had if one not in row.router_addresses]
+            self._tried |= dict.fromkeys(row.router_addresses)
             await unbroken(partial(self._kernel.become, row, gone))
             self._routes.anew()  # those through a tunnel say how much it carries
         except PodwireError as error:
@@ -92,7 +96,7 @@ class Itself:
             return
         log.info("this node has now %s and %s", ", ".join(row.addresses), ", ".join(row.pod_cidrs))
         self.attempts.succeeded()
-        self.me, self._failures, self._failure = row, 0, ""
+        self.me, self._failures, self._failure, self._tried = row, 0, "", {}
 
     def problem(self) -> str:
         """What of the object cannot be followed; empty = nothing."""

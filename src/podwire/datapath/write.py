@@ -128,8 +128,6 @@ class Writer:
         try:
             for mirror in self._mirrors.values():
                 mirror.load()
-            self.tables.policy_failures.mark_ready()
-            self.tables.endpoint_failures.mark_ready()
             await self._follow()
         finally:
             self.close()
@@ -314,5 +312,8 @@ class Writer:
         self._switching.announce()
         failures.tell(self.tables, self._mirrors)
         failures.tell_endpoints(self.tables, self._mirrors, self._switching.flagged)
+        if self.synced:  # before, that nothing is said of a policy means nothing
+            self.tables.policy_failures.mark_ready()
+            self.tables.endpoint_failures.mark_ready()
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

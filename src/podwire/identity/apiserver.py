@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podwire.state.table import Change
-from podwire.state.tables import SliceRow, Tables
+from podwire.state.tables import PodRow, RemoteEndpointRow, SliceRow, Tables
 
 SERVICE = ("default", "kubernetes")
 
@@ -19,12 +19,29 @@ def concerned(slices: Iterable[Change[SliceRow]]) -> bool:
     )
 
 
+def concerned_by_pods(
+    tables: Tables, pods: Iterable[Change[PodRow]], remote: Iterable[Change[RemoteEndpointRow]]
+) -> bool:
+    """Whether some of the changes are about a pod that is one of its endpoints, or was."""
+    known = _known(tables)
+    return any(
+        row is not None and not known.isdisjoint(row.addresses)
+        for changes in (pods, remote)
+        for change in changes
+        for row in (change.old, change.new)
+    )
+
+
 def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:
     """(those that are nodes' addresses, those outside the cluster). A pod is a pod, and in neither."""
-    known = {one.address for row in tables.slices.by("service", SERVICE) for one in row.endpoints}
+    known = _known(tables)
     of_nodes = {address for address in known if tables.nodes.by("address", address)}
     of_pods = {address for address in known - of_nodes if _is_pods(tables, address)}
     return frozenset(of_nodes), frozenset(known - of_nodes - of_pods)
+
+
+def _known(tables: Tables) -> set[str]:
+    return {one.address for row in tables.slices.by("service", SERVICE) for one in row.endpoints}
 
 
 def _is_pods(tables: Tables, address: str) -> bool:

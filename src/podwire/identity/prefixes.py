@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from podwire.base.addresses import exact, family
 from podwire.base.aio import boundary
@@ -23,7 +24,16 @@ from podwire.model.identity import LOCAL_FIRST, LOCAL_LAST
 from podwire.model.labels import Labels, canonical, cidr, prefix_of
 from podwire.model.rule import Rule
 from podwire.state.table import Batch, Change, Watch
-from podwire.state.tables import IdentityRow, IpcacheRow, NodeRow, PolicyRow, SliceRow, Tables
+from podwire.state.tables import (
+    IdentityRow,
+    IpcacheRow,
+    NodeRow,
+    PodRow,
+    PolicyRow,
+    RemoteEndpointRow,
+    SliceRow,
+    Tables,
+)
 
 LOCAL, RETIRED = "local", "retired"
 TOO_MANY = "rules name more prefixes than there are numbers for (65,536)"
@@ -63,17 +73,14 @@ class Prefixes:
     def watch(self) -> Watch:
         """What `step` reads, in its order."""
         tables = self.tables
-        return Watch(tables.policies, tables.slices, tables.nodes, tables.ipcache)
+        return Watch(
+            *(tables.policies, tables.slices, tables.nodes, tables.ipcache),
+            *(tables.pods, tables.remote_endpoints),
+        )
 
-    def step(
-        self,
-        policies: Batch[PolicyRow],
-        slices: Batch[SliceRow],
-        nodes: Batch[NodeRow],
-        ipcache: Batch[IpcacheRow],
-    ) -> None:
+    def step(self, *batches: Batch[Any]) -> None:
         """Number what is wanted now, retire and remove what is not."""
-        for _ in self.steps(policies, slices, nodes, ipcache):
+        for _ in self.steps(*batches):
             pass
 
     def steps(
@@ -82,6 +89,8 @@ class Prefixes:
         slices: Batch[SliceRow],
         nodes: Batch[NodeRow],
         ipcache: Batch[IpcacheRow],
+        pods: Batch[PodRow],
+        remote: Batch[RemoteEndpointRow],
     ) -> Iterator[None]:
         """`step`, in pieces: after each one, others may have their turn."""
         concerned: set[str] = set()
@@ -89,7 +98,9 @@ class Prefixes:
             with boundary(f"prefixes of policy {change.key}"):
                 concerned |= self._count(change)
             yield
-        if nodes or apiserver.concerned(slices):
+        # Who is a pod is told last, the pods of other nodes after all that is waited for at a start.
+        by_pods = apiserver.concerned_by_pods(self.tables, pods, remote)
+        if nodes or by_pods or apiserver.concerned(slices):
             _, outside = apiserver.addresses(self.tables)
             found = frozenset(exact(address) for address in outside if family(address) in self._families)
             concerned |= found ^ self._apiservers

@@ -147,13 +147,17 @@ class Client:
         *,
         grace: int | None = None,
         propagation: str = "",
+        only: Mapping[str, str] = {},
     ) -> None:
-        """Delete; what is not there is deleted already."""
+        """Delete; what is not there is deleted already. `only` the one of this uid, this resourceVersion:
+        another is a conflict."""
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
         if grace is not None:
             body["gracePeriodSeconds"] = grace
         if propagation:
             body["propagationPolicy"] = propagation
+        if only:
+            body["preconditions"] = dict(only)
         try:
             await self.request("DELETE", resource.path(namespace, name), body=body)
         except ApiError as error:

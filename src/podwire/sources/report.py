@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -53,7 +53,14 @@ class Api(Protocol):
         content_type: str = ...,
     ) -> Object: ...
 
-    async def delete(self, resource: Resource, name: str, namespace: str | None = None) -> None: ...
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        only: Mapping[str, str] = ...,
+    ) -> None: ...
 
 
 class Reporter:
@@ -78,8 +85,7 @@ class Reporter:
     async def run(self) -> None:
         """Until cancelled."""
         tables = self.tables
-        pruned = False
-        self.due["enforced"] = self._write_enforced  # an earlier life may have told otherwise
+        pruned = known = False
         with Watch(
             tables.endpoints,
             tables.pods,
@@ -99,6 +105,9 @@ class Reporter:
                     for row in tables.reported_endpoints:
                         self._concerns((row.namespace, row.name))
                     pruned = True
+                if not known and tables.policy_failures.ready:
+                    self.due["enforced"] = self._write_enforced  # an earlier life may have told otherwise
+                    known = True
                 await self._write()
 
     def _note(
@@ -187,7 +196,7 @@ class Reporter:
         if not rows or rows[-1].state == "disconnecting":
             # Also what an earlier life wrote, of a pod that is none here any more.
             if key in self._endpoints or key in self.tables.reported_endpoints:
-                await self.api.delete(resources.CILIUM_ENDPOINTS, pod, namespace)
+                await self._delete_endpoint(namespace, pod)
                 self._endpoints.pop(key, None)
             return
         row = rows[-1]
@@ -213,6 +222,31 @@ class Reporter:
                 self._endpoints.pop(key, None)  # somebody deleted it: make it anew
             raise
         self._endpoints[key] = (body, status)
+
+    async def _delete_endpoint(self, namespace: str, pod: str) -> None:
+        """If it is this node's, and still what it was when that was asked. What it says itself is not enough:
+        the address that was this node's may be another's by now, and a pod of the same name run elsewhere."""
+        found = await self._get(resources.CILIUM_ENDPOINTS, pod, namespace)
+        if found is None or await self._is_elsewhere(found["metadata"]):
+            return
+        only = {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
+        await self.api.delete(resources.CILIUM_ENDPOINTS, pod, namespace, only=only)
+
+    async def _is_elsewhere(self, metadata: Object) -> bool:
+        """Whether the pod of a CiliumEndpoint is another node's. One without an owner may be of any pod."""
+        pod = await self._get(resources.PODS, metadata["name"], metadata["namespace"])
+        if pod is None or pod["spec"].get("nodeName") in (None, "", self.node_name):
+            return False
+        owners = [one["uid"] for one in metadata.get("ownerReferences") or ()]
+        return not owners or pod["metadata"]["uid"] in owners
+
+    async def _get(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
+        try:
+            return await self.api.get(resource, name, namespace)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            return None
 
     async def _write_event(self, number: Hashable) -> None:
         row, restricted = self.tables.endpoints.get(number), self.tables.endpoint_failures.get(number)
@@ -270,7 +304,9 @@ class Reporter:
 
     async def _write_enforced(self) -> None:
         """Whether all policies are in force here. Of a Node that never said otherwise it is understood: the
-        nodes' objects are watched by all agents."""
+        nodes' objects are watched by all agents. That all are, nobody knows before the kernel has all."""
+        if not len(self.tables.policy_failures) and not self.tables.policy_failures.ready:
+            return
         wanted = reports.enforced_condition(self.tables.policy_failures)
         if self._enforced is None:
             self._enforced = await self._enforced_there(wanted)
@@ -288,12 +324,7 @@ class Reporter:
 
     async def _enforced_there(self, wanted: Object) -> Object:
         """The condition as the Node has it; as if it had been well where it has none."""
-        try:
-            node = await self.api.get(resources.NODES, self.node_name)
-        except ApiError as error:
-            if error.code != 404:
-                raise
-            node = {}
+        node = await self._get(resources.NODES, self.node_name) or {}
         conditions = (node.get("status") or {}).get("conditions") or []
         found = (one for one in conditions if one["type"] == wanted["type"])
         return {key: one.get(key) for one in found for key in wanted} or wanted | {"status": "True"}

@@ -119,7 +119,7 @@ class Nodes(Family[NodeRow]):
     def put(self, name: tuple[str, str], row: NodeRow) -> None:
         before = self.table.get(row.name)
         super().put(name, row)
-        if row.local and before is not None and before.addresses != row.addresses:
+        if row.local and (before is None or before.addresses != row.addresses):
             self.moved()
 
 
@@ -129,25 +129,31 @@ class Endpoints(Family[RemoteEndpointRow]):
 
     own: Table[ReportedEndpointRow] = field(kw_only=True)
     local: Callable[[str], bool] = field(kw_only=True)  # whether an address is this node's
+    _taken: dict[tuple[str, str], RemoteEndpointRow] = field(default_factory=dict)  # for this node's
 
     def put(self, name: tuple[str, str], row: RemoteEndpointRow) -> None:
         if self.local(row.node_address):
+            self._taken[name] = row
             self.own.put(ReportedEndpointRow(*name))
             self.table.delete(name)
         else:
+            self._taken.pop(name, None)
             self.own.delete(name)
             self.table.put(row)
 
     def remove(self, name: tuple[str, str]) -> None:
         super().remove(name)
+        self._taken.pop(name, None)
         self.own.delete(name)
 
     def place(self) -> None:
-        """Take for this node's what names an address that it has now. What names one that it had is written
-        anew, with the new one, by whoever tells the API of this node."""
-        for row in self.table:
-            if self.local(row.node_address):
-                self.put((row.namespace, row.name), row)
+        """Take for this node's what names an address that it has now, and no more what names one that it had:
+        another node may have that, and have told of its pods before this was heard. Of what is this node's
+        all the same the object is written anew, by whoever tells the API of it, and comes back."""
+        for row in [*self._taken.values(), *self.table]:
+            name = row.namespace, row.name
+            if self.local(row.node_address) is not (name in self._taken):
+                self.put(name, row)
 
 
 class Sources:

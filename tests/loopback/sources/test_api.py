@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.base.aio import Backoff, Supervised, eventually
@@ -255,6 +256,7 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         mine = next((one for one in found if one["type"] == "podwire.io/PoliciesEnforced"), {})
         return mine if mine.get("status") == status else None
 
+    world.tables.policy_failures.mark_ready()
     await world.until("nothing to tell", lambda: "enforced" not in world.reporter.due)
     assert await told("True") is None  # of a node on which all is in force
     origins = (Origin("CiliumNetworkPolicy", "prod", "big"), Origin("NetworkPolicy", "prod", "np"))
@@ -267,6 +269,21 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         )
     world.tables.policy_failures.delete(9)
     await world.until("the end", lambda: told("True"))
+    world.tables.policy_failures.put(PolicyFailureRow(9, 3, "map podwire_policy is full", origins))
+    mine = await world.until("the condition again", lambda: told("False"))
+    # An agent that starts anew knows of no failure yet, which is not that there is none.
+    tables = Tables()
+    tables.endpoints.put(endpoint(8, pod="early"))
+    other = Reporter(world.client, tables, node_name="n1", backoff=QUICK)
+    async with Supervised("other") as group:
+        group.start("report", other.run())
+        await world.until("an endpoint of it", lambda: world.endpoint("early"))
+        await world.until("nothing to tell", lambda: not other.due)
+        assert await told("False") == mine
+        tables.policy_failures.mark_ready()
+        await world.until("the end by the one that knows now", lambda: told("True"))
+    world.tables.policy_failures.delete(9)
+    await world.client.delete(resources.CILIUM_ENDPOINTS, "early", "default")
 
 
 async def an_endpoint_that_somebody_deletes_is_made_anew(world: World) -> None:
@@ -300,11 +317,45 @@ async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
     assert await world.endpoint("theirs") is not None
 
 
+async def an_endpoint_of_another_nodes_pod_is_left_alone(world: World) -> None:
+    """That names this node's address, which was handed on: this node has not heard of it yet. One whose
+    owner is no more goes, though a pod of its name runs elsewhere."""
+    client, uids = world.client, {}
+    for name in ("moved", "old"):
+        spec = {"nodeName": "n2", "containers": [{"name": "c", "image": "i"}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        uids[name] = (await client.create(resources.PODS, body, "default"))["metadata"]["uid"]
+    for name, owner in (("moved", uids["moved"]), ("old", "of-the-pod-before")):
+        owners = [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": owner}]
+        metadata = {"name": name, "namespace": "default", "ownerReferences": owners}
+        status = {"networking": {"node": "172.20.0.1", "addressing": [{"ipv4": "10.0.2.9"}]}}
+        body = {"apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint", "metadata": metadata}
+        await client.create(resources.CILIUM_ENDPOINTS, body)
+        await client.patch(
+            resources.CILIUM_ENDPOINTS, name, {"status": status}, "default", subresource="status"
+        )
+
+    async def is_gone() -> bool:
+        return await world.endpoint("old") is None
+
+    await world.until("the end of the one that is nobody's", is_gone)
+    await world.until("nothing to tell", lambda: not world.reporter.due)
+    assert ("default", "moved") in world.tables.reported_endpoints
+    assert await world.endpoint("moved") is not None
+    for only in ({"uid": "another"}, {"resourceVersion": "1"}):
+        with pytest.raises(ApiError) as refused:
+            await client.delete(resources.CILIUM_ENDPOINTS, "moved", "default", only=only)
+        assert refused.value.code == 409
+    for name in uids:
+        await client.delete(resources.PODS, name, "default", grace=0)
+
+
 def test_what_a_node_tells(tmp_path: Path) -> None:
     """One API for all: starting it costs more than any of them."""
 
     async def test(world: World) -> None:
         await leftovers_of_an_earlier_life_are_deleted(world)
+        await an_endpoint_of_another_nodes_pod_is_left_alone(world)
         await the_node_tells_of_itself(world)
         await endpoints_come_change_and_go(world)
         await an_endpoint_that_somebody_deletes_is_made_anew(world)

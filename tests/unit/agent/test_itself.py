@@ -132,6 +132,24 @@ def test_a_change_taken_back_while_it_was_refused_is_taken_back_in_the_kernel() 
     follow(work)
 
 
+def test_a_router_address_of_a_change_that_was_refused_goes_when_it_is_taken_back() -> None:
+    """The kernel may have got it before the step that failed."""
+
+    async def work(node: Node) -> None:
+        node.kernel.refusals = 10**9
+        node.tables.nodes.put(ELSEWHERE)
+        await eventually(node.itself.problem, timeout=20, what="a problem")
+        node.tables.nodes.put(ME)
+        node.kernel.refusals = 0
+        await eventually(lambda: node.kernel.become_, timeout=20, what="the kernel to be told")
+        assert node.kernel.become_[-1] == (ME, ("10.0.7.254",))
+        node.tables.nodes.put(MOVED)
+        await is_now(node, MOVED)
+        assert node.kernel.become_[-1] == (MOVED, ()), "what is gone is gone"
+
+    follow(work)
+
+
 def test_an_object_that_says_nothing_changes_nothing_and_is_named() -> None:
     async def work(node: Node) -> None:
         node.tables.nodes.put(msgspec.structs.replace(ME, addresses=(), pod_cidrs=()))

@@ -39,6 +39,23 @@ def many(policy: int, count: int) -> Node:
     return node
 
 
+def test_that_no_policy_failed_is_said_when_all_are_in_the_kernel_and_not_before() -> None:
+    async def main() -> None:
+        node = Node()
+        told = (node.tables.policy_failures, node.tables.endpoint_failures)
+        others = [table for table in node.tables if table not in told]
+        async with node.writer() as writer:
+            node.obey(7, [entry(7, 80)], [peer(7, 99)])
+            await asyncio.wait_for(writer.wait_realized(WEB.id), 10)
+            assert not any(table.ready for table in told), "others' policies may still come"
+            for table in others:
+                table.mark_ready()
+            await until(lambda: all(table.ready for table in told), "what failed to be known")
+            assert writer.synced
+
+    asyncio.run(main())
+
+
 def test_a_full_policy_map_keeps_what_is_in_force() -> None:
     async def main() -> None:
         node = Node(podwire_policy=8)

@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 
 from podwire.identity import prefixes
-from podwire.model.identity import LOCAL_FIRST
+from podwire.model.identity import LOCAL_FIRST, UNMANAGED
 from podwire.model.rule import Origin, Prefix, Rule
 from podwire.model.selector import EVERYTHING
-from podwire.state.tables import NodeRow, PolicyRow, SliceEndpoint, SliceRow
+from podwire.state.tables import (
+    IdentityRow,
+    NodeRow,
+    PodRow,
+    PolicyRow,
+    RemoteEndpointRow,
+    SliceEndpoint,
+    SliceRow,
+)
 from podwire.testing.walk import Walk
 
 ODD = Rule(
@@ -109,6 +117,36 @@ def test_the_api_server_on_a_node_and_outside() -> None:
     walk.tables.slices.put(apiserver("172.18.0.3"))
     walk.settle()
     assert local(walk)[walk.identity_at("172.18.0.9")] == ("cidr:172.18.0.9/32", "reserved:world")
+
+
+def test_an_api_server_that_is_a_pod_of_another_node_is_one_whenever_that_is_told() -> None:
+    """Those are told after all else at a start; of a pod, policies know the labels and not the address."""
+    walk = Walk()
+    walk.tables.slices.put(apiserver("10.0.2.9"))
+    walk.settle()
+    assert list(local(walk)) == [walk.identity_at("10.0.2.9")]
+    labels = walk.labels({"app": "api"})
+    walk.tables.identities.put(IdentityRow(300, labels, "cluster"))
+    walk.tables.remote_endpoints.put(RemoteEndpointRow("default", "api", 300, ("10.0.2.9",), "172.18.0.3"))
+    walk.settle()
+    assert not local(walk) and walk.identity_at("10.0.2.9") == 300
+    walk.tables.remote_endpoints.delete(("default", "api"))
+    walk.settle()
+    assert list(local(walk)) == [walk.identity_at("10.0.2.9")], "nobody's address is that of the API again"
+
+
+def test_an_api_server_that_is_a_pod_of_this_node_is_one_whenever_that_is_told() -> None:
+    walk = Walk()
+    walk.tables.slices.put(apiserver("10.0.1.9"))
+    walk.settle()
+    assert list(local(walk)) == [walk.identity_at("10.0.1.9")]
+    pod = PodRow("default", "api", "u1", "n1", ("10.0.1.9",), {}, "default", False, "Running", ())
+    walk.tables.pods.put(pod)
+    walk.settle()
+    assert not local(walk) and walk.identity_at("10.0.1.9") == UNMANAGED
+    walk.tables.pods.delete(("default", "api"))
+    walk.settle()
+    assert list(local(walk)) == [walk.identity_at("10.0.1.9")]
 
 
 def test_more_prefixes_than_numbers_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

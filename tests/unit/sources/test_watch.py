@@ -209,3 +209,40 @@ def test_only_pods_of_this_node_are_asked_for() -> None:
     tables, streams = Tables(), Streams([SYNCED])
     follow(resources.PODS, streams, tables, lambda: tables.pods.ready)
     assert streams.asked == [(resources.PODS, "spec.nodeName=n1")]
+
+
+def test_an_address_that_passes_to_another_node_takes_with_it_what_names_it() -> None:
+    """The other node's pod may be told of before this node's own change is."""
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    all_of = sources(tables)
+    endpoints, nodes = (family(all_of, one) for one in (resources.CILIUM_ENDPOINTS, resources.NODES))
+    endpoints.apply(told("ADDED", endpoint("theirs", "172.20.0.1")))
+    assert tables.reported_endpoints.keys() == [("prod", "theirs")]
+    nodes.apply(told("MODIFIED", node("n1", "172.20.0.77")))
+    assert not len(tables.reported_endpoints)
+    row = tables.remote_endpoints.get(("prod", "theirs"))
+    assert row is not None and row.addresses == ("10.0.0.1",) and row.identity == 300
+    endpoints.remove(("prod", "theirs"))
+    nodes.apply(told("MODIFIED", node("n1", "172.20.0.1")))
+    assert not len(tables.reported_endpoints) and not len(tables.remote_endpoints), "what is gone stays gone"
+
+
+def test_a_node_made_anew_with_another_address_is_told_which_endpoints_are_its_own() -> None:
+    tables = Tables()
+    all_of = sources(tables)
+    endpoints, nodes = (family(all_of, one) for one in (resources.CILIUM_ENDPOINTS, resources.NODES))
+    nodes.apply(told("ADDED", node("n1", "172.20.0.1")))
+    for name, address in (("before", "172.20.0.1"), ("after", "172.20.0.77")):
+        endpoints.apply(told("ADDED", endpoint(name, address)))
+    nodes.remove(("", "n1"))
+    nodes.apply(told("ADDED", node("n1", "172.20.0.77")))
+    assert tables.reported_endpoints.keys() == [("prod", "after")]
+    assert tables.remote_endpoints.keys() == [("prod", "before")]
+
+
+def node(name: str, address: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+    }
