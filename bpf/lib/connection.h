@@ -97,16 +97,16 @@ static __always_inline __u32 connection_epoch(const struct node_state *state,
 	       epoch_of_address(state, &key->remote);
 }
 
-/* Who opens it, and whether policy lets him; `look` also where policy is not asked. 0 or the reason
+/* Who opens it, and whether policy lets him. 0 or the reason
  * to drop; then `entry` is as it was, for what is denied must be asked about again.
  */
 static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *flow,
 					    const struct endpoint *endpoint,
-					    const struct ct_key *key, struct ct_entry *entry,
-					    bool look)
+					    const struct ct_key *key, struct ct_entry *entry)
 {
 	struct node_state *state = node_state_find();
 	bool asked = policy_is_asked(endpoint, flow->direction);
+	bool look = entry->expires; /* it is known, and so may be what the flow has of it */
 	int reason = 0;
 	__u32 epoch;
 
@@ -114,7 +114,7 @@ static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *
 		return DROP_POLICY_DENIED;
 	epoch = connection_epoch(state, endpoint, key);
 	if (look && !address_equal(&key->remote, &flow->source))
-		flow->peer = identity_of(&key->remote); /* what the flow has may be the entry's */
+		flow->peer = identity_of(&key->remote);
 	else if (asked || look)
 		flow->peer = connection_peer(flow, key);
 	epoch += epoch_of_identity(state, flow->peer);
@@ -163,7 +163,7 @@ __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 		return ct_create(flow, key, entry, side);
 	}
 	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
-	reason = connection_judge(skb, flow, endpoint, key, entry, false);
+	reason = connection_judge(skb, flow, endpoint, key, entry);
 	return reason ? reason : ct_create(flow, key, entry, side);
 }
 
@@ -183,7 +183,7 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 	flow->direction = entry->direction;
 	if (flow->flags & FLOW_ELSEWHERE && flow->direction == DIRECTION_INGRESS)
 		flow->source_identity = IDENTITY_WORLD;
-	reason = connection_judge(skb, flow, endpoint, key, entry, true);
+	reason = connection_judge(skb, flow, endpoint, key, entry);
 	if (!reason)
 		flow->direction = side;
 	else if (side == entry->direction)

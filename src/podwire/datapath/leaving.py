@@ -71,6 +71,11 @@ class Leaving:
 
     def would_make_room(self, wanted: Set[int]) -> bool:
         """Whether all of `wanted` would fit if everything that leaves were gone."""
-        entries = sum(structs.PolicyKey.unpack(key).policy in wanted for key in self._entries.held)
-        staying = ((self._entries, entries), (self._peers, self._peers.held.count_of(wanted)))
-        return all(count + len(one.failures) <= one.map.capacity for one, count in staying)
+        # Of what does not fit, too, only what is of these: the rest goes.
+        entries = [*self._entries.held, *self._entries.failures]
+        peers = sum(rows.peer_place(key)[0][0] in wanted for key in self._peers.failures)
+        needed = (
+            (self._entries, sum(structs.PolicyKey.unpack(key).policy in wanted for key in entries)),
+            (self._peers, self._peers.held.count_of(wanted) + peers),
+        )
+        return all(count <= one.map.capacity for one, count in needed)

@@ -3,8 +3,6 @@
 Selectors against label sets is a product of two big numbers. With each label set listed under its terms
 and each selector taken apart into terms, whoever comes on one side meets only those of the other side that
 it can concern, and a selection is an intersection of lists that are there.
-
-Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
