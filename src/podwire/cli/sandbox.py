@@ -70,7 +70,7 @@ def up(
 
 
 def end_by_interrupt() -> list[int]:
-    """SIGTERM ends this command as Ctrl-C does: what it made is removed.
+    """SIGTERM and the end of its terminal end this command as Ctrl-C does: what it made is removed.
 
     Returns the signals that came: an interrupt that comes inside a callback of the interpreter's
     (around a fork, in a finalizer) is only printed, and has to be looked for.
@@ -83,6 +83,8 @@ def end_by_interrupt() -> list[int]:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+        signal.signal(signal.SIGHUP, interrupt)
     return came
 
 
