@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from podwire.base.errors import ConfigError, InvalidObject, PodwireError
+from podwire.cli.seconds import LIMIT
 
 _name = click.option(
     "--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)"
@@ -33,9 +34,11 @@ def sandbox() -> None:
 )
 @click.option(
     "--timeout",
+    type=LIMIT,
     envvar="PODWIRE_UP_TIMEOUT",
     default=60.0,
     show_default=True,
+    metavar="SECONDS",
     help="seconds to wait until nodes and pods are ready",
 )
 def up(
