@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from podwire.cli.sandbox import end_by_interrupt
+from podwire.cli.seconds import LIMIT
 
 FLOWS = 15
 
@@ -16,9 +17,11 @@ FLOWS = 15
 @click.option("--keep", is_flag=True, help="leave the cluster up")
 @click.option(
     "--timeout",
+    type=LIMIT,
     envvar="PODWIRE_UP_TIMEOUT",
     default=60.0,
     show_default=True,
+    metavar="SECONDS",
     help="seconds to wait until nodes and pods are ready",
 )
 def demo(keep: bool, timeout: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from podwire.base.errors import ConfigError, InvalidObject, PodwireError
+from podwire.cli.seconds import LIMIT
 
 _name = click.option(
     "--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)"
@@ -33,9 +34,11 @@ def sandbox() -> None:
 )
 @click.option(
     "--timeout",
+    type=LIMIT,
     envvar="PODWIRE_UP_TIMEOUT",
     default=60.0,
     show_default=True,
+    metavar="SECONDS",
     help="seconds to wait until nodes and pods are ready",
 )
 def up(
@@ -70,7 +73,7 @@ def up(
 
 
 def end_by_interrupt() -> list[int]:
-    """SIGTERM ends this command as Ctrl-C does: what it made is removed.
+    """SIGTERM and the end of its terminal end this command as Ctrl-C does: what it made is removed.
 
     Returns the signals that came: an interrupt that comes inside a callback of the interpreter's
     (around a fork, in a finalizer) is only printed, and has to be looked for.
@@ -83,6 +86,8 @@ def end_by_interrupt() -> list[int]:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+        signal.signal(signal.SIGHUP, interrupt)
     return came
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import Unreachable, UsageError
+from podwire.base.errors import Unreachable
 from podwire.cli import output as printing
 from podwire.cli.agents import with_agent
+from podwire.cli.seconds import WAITED
 from podwire.client.agent import AgentClient
 
 Shape = dict[str, Any]
@@ -21,7 +22,7 @@ GOOD = ("Ok", "Disabled")
 @click.option("--wait", is_flag=True, help="wait until all is well")
 @click.option(
     "--wait-duration",
-    type=click.FloatRange(0, 86400),
+    type=WAITED,
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -34,8 +35,6 @@ def status(
     agent: AgentClient, verbose: bool, wait: bool, wait_duration: float, brief: bool, output: str
 ) -> int:
     """How a node's agent is. Ends with 1 if something is not well."""
-    if wait_duration != wait_duration:  # NaN: in no range, and FloatRange lets it through
-        raise UsageError("--wait-duration nan is no number of seconds", hint="for example 60")
     answer = _waited(agent, wait_duration) if wait else agent.get("/v1/healthz")
     overall = answer["cilium"]
     if output == "json":

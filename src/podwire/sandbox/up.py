@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -90,7 +90,7 @@ def _remove(places: Places) -> list[str]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is done: what it makes or removes, it does whole.
+    """Ctrl-C, SIGTERM and SIGHUP wait until the block is done: what it makes or removes, it does whole.
 
     An exception in the middle of a fork or of work in another namespace would leave what no record
     tells apart from what was not made yet.
@@ -101,7 +101,7 @@ def undisturbed() -> Iterator[None]:
     came: list[int] = []
     before = [
         (number, signal.signal(number, lambda number, _: came.append(number)))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     ]
     try:
         yield
@@ -150,8 +150,17 @@ def _is(path: Path, fd: int) -> bool:
 def _clear_leftovers(places: Places, tell: Tell) -> None:
     if not places.record.exists():
         return
-    if places.complete.exists() and children.lives(places):
-        # Whoever of it is missing: what runs is not ours to end, and is kept again from now on.
+    if children.lives(places):
+        _refuse(places, tell)
+    tell(f"removing what an earlier sandbox “{places.name}” left behind")
+    if failures := remove_all(Record(places.record)):
+        raise StorageError(f"what an earlier sandbox left cannot be removed: {failures[0]}")
+
+
+def _refuse(places: Places, tell: Tell) -> NoReturn:
+    """What runs is not ours to end, whether the `up` that made it came to its end or was killed."""
+    if places.complete.exists():
+        # Whoever of it is missing: it is kept again from now on.
         if children.claimed(places, children.KEEPER) is None:
             succession.revive(places)
             tell(f"sandbox “{places.name}” had lost its keeper, and has another one now")
@@ -159,9 +168,10 @@ def _clear_leftovers(places: Places, tell: Tell) -> None:
             f"sandbox “{places.name}” runs already",
             hint=f"podwire sandbox down --name {places.name}, or choose another name with --name",
         )
-    tell(f"removing what an earlier sandbox “{places.name}” left behind")
-    if failures := remove_all(Record(places.record)):
-        raise StorageError(f"what an earlier sandbox left cannot be removed: {failures[0]}")
+    raise Conflict(
+        f"sandbox “{places.name}” did not come up whole, and some of it still runs",
+        hint=f"podwire sandbox down --name {places.name} removes it, or choose another name with --name",
+    )
 
 
 def _make_directory(places: Places) -> None:

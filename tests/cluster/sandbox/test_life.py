@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -105,7 +106,8 @@ def test_up_killed_at_any_moment_leaves_what_down_removes(cli: Run, name: str) -
         child.wait()
         if chance.random() < 0.5:
             up = cli("sandbox", "up", "--name", name, "--nodes", "2")
-            assert up.returncode == 0, (delay, up.stderr)
+            refused = "some of it still runs" in up.stderr or "runs already" in up.stderr
+            assert up.returncode == (1 if refused else 0), (delay, up.stderr)
         if Path(f"/run/podwire/sandboxes/{name}").exists():
             down = cli("sandbox", "down", "--name", name)
             assert down.returncode == 0, (delay, down.stderr)
@@ -142,7 +144,7 @@ def test_processes_killed_in_any_order_leave_what_down_removes(cli: Run, name: s
         assert not [one for one in leaks.difference(before, leaks.snapshot()) if name in one]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_leaves_nothing(name: str, number: int) -> None:
     command = [sys.executable, "-m", "podwire.cli", "sandbox", "up", "--name", name]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -152,6 +154,55 @@ def test_an_interrupted_up_leaves_nothing(name: str, number: int) -> None:
     _, told = child.communicate(timeout=30)
     assert child.returncode == 130, told.decode()
     assert not directory.parent.exists()
+
+
+def test_an_up_whose_terminal_goes_leaves_nothing(name: str) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "podwire.cli", "sandbox", "up", "--name", name])
+    directory = Path(f"/run/podwire/sandboxes/{name}")
+    try:
+        wait_for((directory / "processes" / "control").exists, "the processes of up")
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+    assert not directory.exists()
+
+
+def test_an_up_that_was_told_to_outlive_its_terminal_does(cli: Run, name: str) -> None:
+    command = [sys.executable, "-m", "podwire.cli", "sandbox", "up", "--name", name, "--nodes", "1"]
+    child = subprocess.Popen(["nohup", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(Path(f"/run/podwire/sandboxes/{name}/processes/control").exists, "the processes of up")
+        child.send_signal(signal.SIGHUP)
+        assert child.wait(60) == 0
+        assert shown(cli, name)["state"] == "running"
+    finally:
+        cli("sandbox", "down", "--name", name)
+
+
+def test_up_refuses_what_a_killed_up_left_running(cli: Run, name: str) -> None:
+    command = [sys.executable, "-m", "podwire.cli", "sandbox", "up", "--name", name, "--nodes", "1"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    control = Path(f"/run/podwire/sandboxes/{name}/processes/control")
+    try:
+        wait_for(control.exists, "the processes of up")
+    finally:
+        child.kill()
+        child.wait()
+    (control.parent.parent / "complete").unlink(missing_ok=True)  # had it come up in that moment
+    try:
+        wait_for(lambda: shown(cli, name).get("processes"), "a keeper that answers")
+        wait_for(lambda: pid_of(cli, name, "control"), "the control process")
+        before = pid_of(cli, name, "control")
+        again = cli("sandbox", "up", "--name", name)
+        assert again.returncode == 1
+        assert "some of it still runs" in again.stderr
+        assert f"podwire sandbox down --name {name}" in again.stderr
+        assert pid_of(cli, name, "control") == before
+    finally:
+        down = cli("sandbox", "down", "--name", name)
+    assert down.returncode == 0, down.stderr
 
 
 def test_bad_input_is_refused_in_a_sentence(cli: Run, tmp_path: Path) -> None:

@@ -92,3 +92,21 @@ def test_a_failure_nobody_foresaw_is_one_sentence(
     assert "podwire --debug status" in said and "Traceback" not in said
     with pytest.raises(KeyError):
         cli.main(["--debug", "status"])
+
+
+@pytest.mark.parametrize("command", [("sandbox", "up"), ("demo",)], ids=" ".join)
+@pytest.mark.parametrize("seconds", ["nan", "-nan", "inf", "0", "-1", "1e9", "soon", ""])
+def test_a_limit_that_is_no_time_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    seconds: str,
+) -> None:
+    code, said = ended(capsys, *command, "--timeout", seconds)
+    assert code == 2
+    assert "--timeout" in said
+    if seconds:  # an empty variable is one that is not set
+        monkeypatch.setenv("PODWIRE_UP_TIMEOUT", seconds)
+        code, said = ended(capsys, *command)
+        assert code == 2
+        assert "--timeout" in said
