@@ -1,14 +1,15 @@
 """No callback holds an event loop for long: whoever else waits for that loop waits as long.
 
 Every step of a task and every callback of asyncio goes through `asyncio.Handle._run`. It is measured
-there, by the CPU time of the thread: on a busy machine the wall clock would accuse the innocent. The same
-work takes more CPU time, too, where others use the caches and the other half of a core: so what took too
-long is compared with what a known piece of work takes in that moment.
+there, by the CPU time of the thread: on a busy machine the wall clock would accuse the innocent.
+What the garbage collector takes is left out: it looks through all that a thousand tests before have left in
+this process, and which callback it comes in is chance.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,16 +25,6 @@ LIMITS: dict[tuple[str, ...], float] = {
 _run = asyncio.Handle._run
 
 
-def _known_work() -> float:
-    """Seconds of CPU time that some milliseconds of work take here and now."""
-    started = time.thread_time()
-    sum(number % 7 for number in range(40_000))
-    return time.thread_time() - started
-
-
-_UNDISTURBED = min(_known_work() for _ in range(5))
-
-
 def longest_callback(folder: tuple[str, ...]) -> float | None:
     """The limit of tests in a folder below `tests`; None where loops are not watched."""
     return next((limit for start, limit in LIMITS.items() if folder[: len(start)] == start), None)
@@ -43,18 +34,28 @@ def longest_callback(folder: tuple[str, ...]) -> float | None:
 def slow_callbacks(limit: float) -> Iterator[list[str]]:
     """What held a loop of this process for longer than `limit` seconds meanwhile, with how long."""
     slow: list[str] = []
+    collecting, collected = 0.0, 0.0
+
+    def collector(phase: str, _: object) -> None:
+        nonlocal collecting, collected
+        if phase == "start":
+            collecting = time.thread_time()
+        else:
+            collected += time.thread_time() - collecting
 
     def measured(handle: Any) -> None:
-        started = time.thread_time()
+        started, before = time.thread_time(), collected
         try:
             _run(handle)
         finally:
-            took = time.thread_time() - started
-            if took > limit and took > limit * min(_known_work() for _ in range(3)) / _UNDISTURBED:
+            took = time.thread_time() - started - (collected - before)
+            if took > limit:
                 slow.append(f"{took:.3f} s of CPU time: {handle!r}")
 
     asyncio.Handle._run = measured  # type: ignore[method-assign]
+    gc.callbacks.append(collector)
     try:
         yield slow
     finally:
+        gc.callbacks.remove(collector)
         asyncio.Handle._run = _run  # type: ignore[method-assign]

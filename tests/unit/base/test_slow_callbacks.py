@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 from tests.slowcallbacks import longest_callback, slow_callbacks
@@ -30,6 +31,24 @@ def test_who_waits_or_works_in_a_thread_holds_nothing() -> None:
 
     with slow_callbacks(0.05) as slow:
         asyncio.run(main())
+    assert not slow
+
+
+def test_what_the_collector_takes_is_not_the_callbacks() -> None:
+    def collects(phase: str, _: object) -> None:
+        if phase == "start":
+            busy(0.1)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(gc.collect)
+        await asyncio.sleep(0)
+
+    with slow_callbacks(0.05) as slow:
+        gc.callbacks.append(collects)
+        try:
+            asyncio.run(main())
+        finally:
+            gc.callbacks.remove(collects)
     assert not slow
 
 

@@ -116,7 +116,6 @@ def test_many_entries_are_written_in_a_thread_and_taken_in_on_the_loop() -> None
     asyncio.run(main())
 
 
-@pytest.mark.holds_the_loop("what a thread wrote is still taken in at once: 0.1 s for this many")
 def test_cancelled_while_its_thread_writes() -> None:
     """The maps are closed when the thread is done, not under it; what it wrote counts for connections."""
 
