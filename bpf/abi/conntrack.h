@@ -97,8 +97,9 @@ enum ct_share {
 
 /* One per node. What decided about a connection has an epoch, bumped when it changed: who has the
  * remote address, of which classes the remote identity is, what the policy says; beside them the
- * endpoint's own and one for all. Each only grows, so their sum is what it was while none did.
- * Several addresses share one by their hash; then connections are asked about in vain.
+ * endpoint's own, a checksum of its row, and one for all. These here only grow, so the sum of all
+ * is what it was while nothing changed. Several addresses share one by their hash; then connections
+ * are asked about in vain.
  */
 struct node_state {
 	__u32 policy_epoch;     /* bumped when anything that was allowed may no longer be */

@@ -97,8 +97,16 @@ static __always_inline __u32 connection_epoch(const struct node_state *state,
 	       epoch_of_address(state, &key->remote);
 }
 
-/* Who opens it, and whether policy lets him. 0 or the reason
- * to drop; then `entry` is as it was, for what is denied must be asked about again.
+/* With what it takes for the peer as well: the sum that an entry keeps. */
+static __always_inline __u32 connection_whole_epoch(const struct node_state *state,
+						    const struct endpoint *endpoint,
+						    const struct ct_key *key, __u32 peer)
+{
+	return connection_epoch(state, endpoint, key) + epoch_of_identity(state, peer);
+}
+
+/* Who opens it, and whether policy lets him. 0 or the reason to drop; then `entry` is as it was,
+ * for what is denied must be asked about again.
  */
 static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *flow,
 					    const struct endpoint *endpoint,
@@ -138,8 +146,7 @@ static __always_inline void connection_note_free(struct ct_entry *entry,
 
 	entry->policy = endpoint->policy;
 	if (state)
-		entry->epoch = connection_epoch(state, endpoint, key) +
-			       epoch_of_identity(state, entry->identity);
+		entry->epoch = connection_whole_epoch(state, endpoint, key, entry->identity);
 }
 
 __function int connection_open(struct __sk_buff *skb, struct flow *flow,
@@ -200,8 +207,7 @@ static __always_inline bool connection_is_stale(const struct ct_entry *entry,
 	if (!state)
 		return false;
 	return entry->policy != endpoint->policy ||
-	       entry->epoch != connection_epoch(state, endpoint, key) +
-				       epoch_of_identity(state, entry->identity);
+	       entry->epoch != connection_whole_epoch(state, endpoint, key, entry->identity);
 }
 
 /* An error about a connection that this side does not know: policy decides about its ICMP type,
@@ -273,8 +279,8 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 	 */
 	if (connection->memory && side == DIRECTION_INGRESS)
 		return DROP_INVALID_SOURCE_IP;
-	if (entry && connection_is_stale(entry, endpoint, &connection->key) &&
-	    entry->flags & CT_NODE_ORIGIN) {
+	if (entry && entry->flags & CT_NODE_ORIGIN &&
+	    connection_is_stale(entry, endpoint, &connection->key)) {
 		if (connection_is_nodes(flow, &connection->key, side))
 			connection_note_free(entry, endpoint, &connection->key);
 		else

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "flow.h"
+#include "abi/policy.h"
 
 #define CONNTRACK_MAX   65536
 #define CT_OVERFLOW_MAX 16384
@@ -69,7 +70,7 @@ static __always_inline __u32 epoch_of_address(const struct node_state *state,
 
 static __always_inline __u32 epoch_of_identity(const struct node_state *state, __u32 identity)
 {
-	return state->identities[epoch_place(identity >> 4, EPOCH_IDENTITY_BITS)];
+	return state->identities[epoch_place(identity >> PEER_BLOCK_BITS, EPOCH_IDENTITY_BITS)];
 }
 
 static __always_inline __u32 epoch_of_policy(const struct node_state *state, __u32 policy)

@@ -106,8 +106,9 @@ class CtMemory(msgspec.Struct, frozen=True, gc=False):
 class NodeState(msgspec.Struct, frozen=True, gc=False):
     """One per node. What decided about a connection has an epoch, bumped when it changed: who has the
     remote address, of which classes the remote identity is, what the policy says; beside them the
-    endpoint's own and one for all. Each only grows, so their sum is what it was while none did. Several
-    addresses share one by their hash; then connections are asked about in vain."""
+    endpoint's own, a checksum of its row, and one for all. These here only grow, so the sum of all is
+    what it was while nothing changed. Several addresses share one by their hash; then connections are
+    asked about in vain."""
 
     NAME: ClassVar[str] = "node_state"
     SIZE: ClassVar[int] = 36872

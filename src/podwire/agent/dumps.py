@@ -98,7 +98,8 @@ def policies(maps: Maps, tables: Tables) -> Rows:
     for key, block in maps["podwire_policy_peers"].items():
         first = key.block * rows.PEER_SPAN
         for peer, number in enumerate(rows.peer_classes(block.pack()), first):
-            members.setdefault((key.policy, number, key.direction), []).append(peer)
+            if number:
+                members.setdefault((key.policy, number, key.direction), []).append(peer)
     obeying: dict[int, list[int]] = {}
     for obeyed in tables.endpoint_policies:
         obeying.setdefault(obeyed.policy, []).append(obeyed.endpoint)

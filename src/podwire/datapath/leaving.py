@@ -10,19 +10,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from typing import Any
 
 from podwire.abi import structs
-from podwire.datapath import rows
+from podwire.datapath import missing, rows
 from podwire.datapath.mirror import Mirror
 from podwire.datapath.peers import PeersMirror
-
-ENTRIES, PEERS = "podwire_policy", "podwire_policy_peers"
 
 
 class Leaving:
     """Removes rows of the two policy maps when their policy is obeyed no more."""
 
     def __init__(self, mirrors: Mapping[str, Mirror]) -> None:
-        self._entries = mirrors[ENTRIES]
-        peers = mirrors[PEERS]
+        self._entries = mirrors[missing.POLICY]
+        peers = mirrors[missing.PEERS]
         assert isinstance(peers, PeersMirror)
         self._peers = peers
         self._rows: dict[int, set[Hashable]] = {}  # policy → rows of entries

@@ -22,7 +22,7 @@ from podwire.model.rule import Direction
 from podwire.state.members import Moved
 from podwire.state.peers import NO_PEERS, Classes, Peers, SidePlace
 
-MANY = 64  # entries of one direction from which on its arrays are made anew
+MANY = 64  # identities of one direction from which on its arrays are made anew
 
 
 class HeldPeers(MutableMapping[bytes, bytes]):
@@ -66,8 +66,6 @@ class HeldPeers(MutableMapping[bytes, bytes]):
         if not len(side):
             del self._sides[place]
             self._entries.pop(place, None)
-        elif rows.PEER_SPAN == 1:
-            self._entries[place] = len(side)
         else:
             self._entries[place] = len({number // rows.PEER_SPAN for number in side})
 
@@ -226,7 +224,7 @@ class PeersMirror(Mirror):
             key = rows.peer_key(*place, identity)
             classes = entries.get(key)
             if classes is None:
-                classes = entries[key] = [0] if rows.PEER_SPAN == 1 else list(self._wanted_of(key))
+                classes = entries[key] = list(self._wanted_of(key))
             classes[identity % rows.PEER_SPAN] = peer_class
         new = not len(self.held.of(place))
         for key, classes in entries.items():

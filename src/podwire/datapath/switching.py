@@ -194,7 +194,7 @@ class Switching:
             return []
         judged = self._followed.get(current.value.policy)
         if judged is None:
-            return [row.number for row in self.tables.identities] and [identity.UNKNOWN]
+            return [identity.UNKNOWN] if len(self.tables.identities) else []
         revision_of = self.tables.identities.revision_of
         return [row.number for row in self.tables.identities if revision_of(row.number) > judged]
 

@@ -312,7 +312,7 @@ class Reporter:
             self._enforced = await self._enforced_there(wanted)
         if self._enforced["status"] == wanted["status"] == "True" or self._enforced == wanted:
             return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = _now()
         times = {"lastHeartbeatTime": now}
         if self._enforced["status"] != wanted["status"]:
             times["lastTransitionTime"] = now
