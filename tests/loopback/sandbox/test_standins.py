@@ -8,7 +8,7 @@ import resource
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,21 +20,32 @@ from podwire.sandbox import images
 from podwire.sandbox.connectivity import reach_words
 
 
+@contextmanager
+def stand_in() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """One that listens, and its port; on another port where somebody was faster to take it."""
+    for _ in range(5):
+        chosen = free_port()
+        child = subprocess.Popen(images.web([chosen]), stdout=subprocess.DEVNULL)
+
+        def listens(child: subprocess.Popen[bytes] = child, chosen: int = chosen) -> bool:
+            with socket.socket() as sock:
+                return child.poll() is not None or sock.connect_ex(("127.0.0.1", chosen)) == 0
+
+        try:
+            asyncio.run(eventually(listens, timeout=within(10), what="the web stand-in"))
+            if child.poll() is None:
+                yield chosen, child
+                return
+        finally:
+            child.terminate()
+            child.wait()
+    raise AssertionError("five ports were taken by others")
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    chosen = free_port()
-    child = subprocess.Popen(images.web([chosen]), stdout=subprocess.DEVNULL)
-
-    def listens() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", chosen)) == 0
-
-    try:
-        asyncio.run(eventually(listens, timeout=10, what="the web stand-in"))
+    with stand_in() as (chosen, _):
         yield chosen
-    finally:
-        child.terminate()
-        child.wait()
 
 
 def exchange(port: int, request: bytes, answers: int = 1) -> bytes:
@@ -74,33 +85,22 @@ def test_what_is_not_http_comes_back(port: int) -> None:
 
 
 def test_without_descriptors_it_waits_for_one() -> None:
-    chosen = free_port()
-    child = subprocess.Popen(images.web([chosen]), stdout=subprocess.DEVNULL)
-    address = ("127.0.0.1", chosen)
+    with stand_in() as (chosen, child):
 
-    def listens() -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(address) == 0
+        def sleeps() -> bool:
+            """Among clients that it cannot accept: a server that tries all the time runs."""
+            return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
-    def sleeps() -> bool:
-        """Among clients that it cannot accept: a server that tries all the time runs."""
-        return Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        def exhausted() -> bool:
+            return len(list(Path(f"/proc/{child.pid}/fd").iterdir())) == 20
 
-    def exhausted() -> bool:
-        return len(list(Path(f"/proc/{child.pid}/fd").iterdir())) == 20
-
-    try:
-        asyncio.run(eventually(listens, timeout=within(10), what="the web stand-in"))
         resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (20, 20))
         with ExitStack() as opened:
             for _ in range(40):
-                opened.enter_context(socket.create_connection(address, timeout=5))
+                opened.enter_context(socket.create_connection(("127.0.0.1", chosen), timeout=5))
             asyncio.run(eventually(exhausted, timeout=within(10), what="no descriptor left"))
             asyncio.run(eventually(sleeps, timeout=within(10), what="it to wait"))
         assert b" 200 " in exchange(chosen, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    finally:
-        child.terminate()
-        child.wait()
 
 
 def reach(*targets: str) -> dict[str, str]:
