@@ -174,10 +174,13 @@ class PeersMirror(Mirror):
     def prune_all_but(self, policies: Set[int]) -> bool:
         """Give up what an earlier agent left and no row wants, but of these policies; whether any is kept."""
         kept = False
-        for place in self.held.sides():
+        # An entry that could not be replaced may be held no more, and be written again as it was.
+        pending = {rows.peer_place(key)[0] for key in self._dirty}
+        for place in pending.union(self.held.sides()):
             now = self._table.of(*place)
             left = self._left.get(place, set()) | self._released.get(place, set())
-            unwanted = {one: 0 for one in self.held.of(place) if one not in now and one not in left}
+            mine = self._mine(place) if place in pending else self.held.of(place)
+            unwanted = {one: 0 for one in mine if one not in now and one not in left}
             if unwanted and place[0] in policies:
                 kept = True
             else:

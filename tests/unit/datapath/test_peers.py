@@ -18,6 +18,7 @@ from podwire.state.peers import Classes, PeerRow, Peers
 
 SEED = int(os.environ.get("PODWIRE_SEED", "0")) or random.SystemRandom().randrange(1 << 40)
 STORIES, STEPS = 150, 60
+KNOWN = (1425, 8994)  # an entry that could not be replaced was given up, but not what else stood in it
 POLICIES, IDENTITIES = (7, 8), range(96, 108)
 Peer = tuple[int, Direction, int]
 
@@ -151,8 +152,8 @@ def test_in_the_end_the_kernel_has_what_the_table_says(span: int, monkeypatch: p
     monkeypatch.setattr(rows, "PEER_SPAN", span)
     monkeypatch.setattr(rows, "_PEER_VALUE", Struct(f"={span}I"))
     print(f"PODWIRE_SEED={SEED}")
-    for number in range(STORIES):
-        story = Story(SEED + number)
+    for seed in (*KNOWN, *range(SEED, SEED + STORIES)):
+        story = Story(seed)
         try:
             for _ in range(STEPS):
                 step = story.chance.random()
@@ -168,7 +169,7 @@ def test_in_the_end_the_kernel_has_what_the_table_says(span: int, monkeypatch: p
                     story.mirror.release(story.chance.choice(POLICIES))
             story.rest()
         except BaseException:
-            print(f"the story of seed {SEED + number}")
+            print(f"the story of seed {seed}")
             raise
 
 
