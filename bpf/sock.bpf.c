@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* On the cgroup of all pods: Services at the socket. connect and sendmsg are given a
- * backend, recvmsg and getpeername show the Service again. Packets then need nothing.
+ * backend, recvmsg and getpeername show the Service again, until the socket is closed. Packets then
+ * need nothing.
  */
 #include "lib/socket.h"
 
@@ -98,6 +99,13 @@ SEC("cgroup/getpeername6")
 int podwire_getpeername6(struct bpf_sock_addr *ctx)
 {
 	return reverse6(ctx);
+}
+
+SEC("cgroup/sock_release")
+int podwire_sock_release(struct bpf_sock *ctx)
+{
+	socket_forget(ctx);
+	return SOCKET_GO_ON;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

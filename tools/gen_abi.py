@@ -154,6 +154,8 @@ def measure(type_id: int, types: dict[int, dict]) -> tuple[int, str]:
             case "ARRAY":
                 size, _ = measure(entry["type_id"], types)
                 return size * entry["nr_elems"], "bytes"
+            case "STRUCT":
+                return entry["size"], "bytes"
             case other:
                 raise SystemExit(f"member of kind {other}: not something Python can mirror")
 

@@ -41,14 +41,19 @@ static __always_inline __u32 balance_number(const struct flow *flow,
 					       : bpf_get_prandom_u32();
 }
 
-static __always_inline struct backend *balance_choose(struct flow *flow,
-						      const struct frontend *frontend)
+static __always_inline struct slot *balance_choose(struct flow *flow, struct frontend *frontend)
 {
+	struct slot *slot;
+
 	/* An error is about a flow that has a backend, or about none. */
 	if (flow->flags & FLOW_ERROR)
 		return NULL;
+	slot = slot_choose(frontend, balance_number(flow, frontend));
+	if (!slot)
+		return NULL;
 	flow->flags |= FLOW_CHOSEN;
-	return backend_choose(frontend, balance_number(flow, frontend), &flow->backend);
+	flow->backend = slot->backend;
+	return slot;
 }
 
 /* The client is its own backend: it must not see its own address as the source. */
@@ -76,15 +81,40 @@ static __always_inline int balance_to(struct __sk_buff *skb, struct flow *flow,
 	return reason;
 }
 
+/* Which backend, where the flow remembers none or a Service has changed since. 0 or the reason to
+ * drop; `*memory` is NULL afterwards if what it says is past.
+ */
+static __always_inline int balance_ask(struct flow *flow, struct ct_memory **memory,
+				       struct frontend *frontend, union address *address,
+				       __be16 *port)
+{
+	struct backend *backend = balance_recall(flow, *memory, frontend);
+	struct slot *slot;
+
+	flow->rev_nat = frontend->rev_nat;
+	if (backend) {
+		*address = backend->address;
+		*port = backend->port;
+		return 0;
+	}
+	*memory = NULL;
+	slot = balance_choose(flow, frontend);
+	if (!slot)
+		return DROP_NO_BACKEND;
+	*address = slot->address;
+	*port = slot->port;
+	return 0;
+}
+
 /* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards; `memory` is
  * what the flow remembers of it, NULL = nothing.
  */
 __function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memory *memory)
 {
 	struct frontend *frontend;
-	struct backend *backend;
 	union address address;
 	struct ct_key key;
+	int reason = 0;
 	__be16 port;
 
 	if (!flow)
@@ -100,22 +130,12 @@ __function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memor
 		frontend = frontend_find(&key.remote, key.remote_port, key.protocol);
 		if (!frontend)
 			return 0;
-		flow->rev_nat = frontend->rev_nat;
-		backend = balance_recall(flow, memory, frontend);
-		if (!backend) {
-			memory = NULL;
-			backend = balance_choose(flow, frontend);
-		}
-		if (!backend) {
-			flow->original = key.remote;
-			flow->original_port = key.remote_port;
-			return DROP_NO_BACKEND;
-		}
-		address = backend->address;
-		port = backend->port;
+		reason = balance_ask(flow, &memory, frontend, &address, &port);
 	}
 	flow->original = key.remote;
 	flow->original_port = key.remote_port;
+	if (reason)
+		return reason;
 	if (memory)
 		memory_touch(flow, memory, DIRECTION_EGRESS);
 	return balance_to(skb, flow, &address, port);

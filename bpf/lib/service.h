@@ -7,7 +7,7 @@
 
 #define FRONTENDS_MAX 32768
 #define BACKENDS_MAX  131072
-#define BACKEND_TRIES 8
+#define SLOT_TRIES    8
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -20,7 +20,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct slot_key);
-	__type(value, __u32);
+	__type(value, struct slot);
 	__uint(max_entries, BACKENDS_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } podwire_slots SEC(".maps");
@@ -70,30 +70,32 @@ static __always_inline bool frontend_has_affinity(const struct frontend *fronten
 	return frontend->flags & FRONTEND_AFFINITY;
 }
 
-/* The backend that `number` falls on, and its id; one that terminates only if there is no other. */
-static __always_inline struct backend *backend_choose(const struct frontend *frontend, __u32 number,
-						      __u32 *id)
+static __always_inline struct slot *slot_at(struct frontend *frontend, __u32 place)
 {
-	struct slot_key key = {.set = frontend->set};
-	struct backend *last = NULL;
+	struct slot_key key = {.set = frontend->set, .slot = place};
+
+	if (!frontend->set)
+		return &frontend->slots[place & (FRONTEND_SLOTS - 1)];
+	return bpf_map_lookup_elem(&podwire_slots, &key);
+}
+
+/* The backend that `number` falls on, or the next where a place could not be written. */
+static __always_inline struct slot *slot_choose(struct frontend *frontend, __u32 number)
+{
+	__u32 place;
 
 	if (!frontend->count)
 		return NULL;
-	key.slot = number % frontend->count;
-	for (int i = 0; i < BACKEND_TRIES; i++) {
-		__u32 *slot = bpf_map_lookup_elem(&podwire_slots, &key);
-		struct backend *backend = slot ? backend_find(*slot) : NULL;
+	place = number % frontend->count;
+	for (int i = 0; i < SLOT_TRIES; i++) {
+		struct slot *slot = slot_at(frontend, place);
 
-		if (backend) {
-			*id = *slot;
-			last = backend;
-			if (!backend_is_terminating(backend))
-				return backend;
-		}
-		if (++key.slot >= frontend->count)
-			key.slot = 0;
+		if (slot)
+			return slot;
+		if (++place >= frontend->count)
+			place = 0;
 	}
-	return last;
+	return NULL;
 }
 
 static __always_inline struct rev_nat *rev_nat_find(__u32 number)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Sockets: a Service's address is exchanged for a backend's before there is a packet, and
- * back where the socket looks at its peer. What was exchanged is kept with the socket itself: it
- * goes with it, and nobody's many sockets push out what another's remember.
+ * back where the socket looks at its peer. What a connected socket asked stands in a table, until
+ * it is closed: to make room in memory for each would cost as much as all the rest. What others ask
+ * by turns, and what finds the table full, is kept with the socket itself: it goes with it, and
+ * nobody's many sockets push out what another's remember.
  *
  * A v4-mapped address on an IPv6 socket has the shape that IPv4 has in every map, so it
  * needs nothing of its own.
@@ -12,6 +14,7 @@
 #include "metrics.h"
 #include "service.h"
 
+#define SOCKETS_MAX     32768
 #define SOCKET_SERVICES 4 /* Services that one socket may ask by turns; a power of 2 */
 #define SOCKET_GO_ON    1
 #define SOCKET_REFUSE   0
@@ -30,6 +33,13 @@ struct socket_services {
 	__u32 count; /* ever written; the next goes to the place of the oldest */
 	__u32 pad;
 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64); /* the socket's cookie */
+	__type(value, struct socket_service);
+	__uint(max_entries, SOCKETS_MAX);
+} podwire_sockets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -133,23 +143,24 @@ static __always_inline struct socket_service *socket_asked(struct socket_service
 /* The backend that the socket was given before, while it is there: datagrams of one socket to one
  * Service reach one backend, as over any NAT.
  */
-static __always_inline struct backend *socket_recall(struct bpf_sock_addr *ctx,
-						     const struct peer *peer)
+static __always_inline bool socket_recall(struct bpf_sock_addr *ctx, struct peer *peer)
 {
 	struct socket_service *row =
 		socket_asked(bpf_sk_storage_get(&podwire_socket_services, ctx->sk, NULL, 0), peer);
 	struct backend *backend = row ? backend_find(row->backend) : NULL;
 
 	if (!backend || backend_is_terminating(backend))
-		return NULL;
+		return false;
 	/* A number that was freed may be another backend's by now. */
 	if (backend->port != row->given_port || !address_equal(&backend->address, &row->given))
-		return NULL;
-	return backend;
+		return false;
+	peer->address = row->given;
+	peer->port = row->given_port;
+	return true;
 }
 
 static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const struct peer *asked,
-					    const struct peer *given, __u32 backend)
+					    const struct slot *given)
 {
 	struct socket_services *services = bpf_sk_storage_get(&podwire_socket_services, ctx->sk,
 							      NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -166,7 +177,21 @@ static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const str
 	row->asked_port = asked->port;
 	row->given = given->address;
 	row->given_port = given->port;
-	row->backend = backend;
+	row->backend = given->backend;
+}
+
+/* False: the table is full. */
+static __always_inline bool socket_note(const struct peer *asked, const struct slot *given)
+{
+	struct socket_service row = {
+		.asked = asked->address,
+		.asked_port = asked->port,
+		.given = given->address,
+		.given_port = given->port,
+		.backend = given->backend,
+	};
+
+	return !bpf_map_update_elem(&podwire_sockets, &asked->cookie, &row, BPF_ANY);
 }
 
 /* A client is a pod, and a pod is a network namespace. */
@@ -183,32 +208,38 @@ static __always_inline __u32 socket_number(struct bpf_sock_addr *ctx,
 static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer *peer, bool sticky)
 {
 	struct frontend *frontend = frontend_find(&peer->address, peer->port, peer->protocol);
-	struct backend *backend = NULL;
-	bool fresh = false;
 	struct peer asked;
-	__u32 id = 0;
+	struct slot *slot;
 
 	if (!frontend)
 		return 0;
+	if (sticky && socket_recall(ctx, peer))
+		return 1;
 	peer->cookie = bpf_get_socket_cookie(ctx);
 	asked = *peer;
-	if (sticky)
-		backend = socket_recall(ctx, peer);
-	if (!backend) {
-		backend = backend_choose(frontend, socket_number(ctx, frontend), &id);
-		fresh = true;
-	}
+	slot = slot_choose(frontend, socket_number(ctx, frontend));
 	/* A backend of the other family than the Service cannot be reached by this socket. */
-	if (!backend || address_is_ipv4(&backend->address) != address_is_ipv4(&peer->address))
+	if (!slot || address_is_ipv4(&slot->address) != address_is_ipv4(&peer->address))
 		return -1;
-	peer->address = backend->address;
-	peer->port = backend->port;
-	if (!fresh)
-		return 1;
-	socket_remember(ctx, &asked, peer, id);
+	peer->address = slot->address;
+	peer->port = slot->port;
+	if (sticky || !socket_note(&asked, slot))
+		socket_remember(ctx, &asked, slot);
 	if (config_socket_events)
 		socket_tell(ctx, &asked, peer, EVENT_SOCKET, 0);
 	return 1;
+}
+
+static __always_inline bool socket_is_of(const struct socket_service *row, const struct peer *peer)
+{
+	return row->given_port == peer->port && address_equal(&row->given, &peer->address);
+}
+
+static __always_inline bool socket_show(struct peer *peer, const struct socket_service *row)
+{
+	peer->address = row->asked;
+	peer->port = row->asked_port;
+	return true;
 }
 
 /* From a backend to the Service this very socket had asked; false if it had asked none. */
@@ -216,15 +247,22 @@ static __always_inline bool socket_reverse(struct bpf_sock_addr *ctx, struct pee
 {
 	struct socket_services *services =
 		bpf_sk_storage_get(&podwire_socket_services, ctx->sk, NULL, 0);
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct socket_service *connected;
 
 	for (int back = 0; services && back < SOCKET_SERVICES; back++) {
 		struct socket_service *row = socket_row(services, back);
 
-		if (row->given_port == peer->port && address_equal(&row->given, &peer->address)) {
-			peer->address = row->asked;
-			peer->port = row->asked_port;
-			return true;
-		}
+		if (socket_is_of(row, peer))
+			return socket_show(peer, row);
 	}
-	return false;
+	connected = bpf_map_lookup_elem(&podwire_sockets, &cookie);
+	return connected && socket_is_of(connected, peer) && socket_show(peer, connected);
+}
+
+static __always_inline void socket_forget(struct bpf_sock *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+
+	bpf_map_delete_elem(&podwire_sockets, &cookie);
 }

@@ -88,11 +88,11 @@ def change_times(one: Sandbox) -> list[float]:
             for number in range(CHANGES):
                 body = bulk_slice(0)
                 body["endpoints"][0]["addresses"] = [f"10.200.0.{number + 1}"]
-                before = frontends[key].set
+                before = frontends[key].slots
                 begin = time.perf_counter()
                 patch = {"endpoints": body["endpoints"]}
                 await client.patch(resources.ENDPOINT_SLICES, "bulk-0", patch, "default")
-                while frontends[key].set == before:
+                while frontends[key].slots == before:
                     if time.perf_counter() - begin > 10:
                         raise BenchError("a changed endpoint is not in the kernel after 10 s")
                     await asyncio.sleep(0.0005)

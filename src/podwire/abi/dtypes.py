@@ -178,12 +178,21 @@ FRONTEND_KEY = np.dtype(
     }
 )
 
+SLOT = np.dtype(
+    {
+        "names": ["address", "port", "backend"],
+        "formats": ["(16,)u1", ">u2", "=u4"],
+        "offsets": [0, 16, 20],
+        "itemsize": 24,
+    }
+)
+
 FRONTEND = np.dtype(
     {
-        "names": ["set", "count", "rev_nat", "affinity_timeout", "flags"],
-        "formats": ["=u4", "=u4", "=u4", "=u4", "=u1"],
-        "offsets": [0, 4, 8, 12, 16],
-        "itemsize": 20,
+        "names": ["set", "count", "rev_nat", "affinity_timeout", "flags", "slots"],
+        "formats": ["=u4", "=u4", "=u4", "=u4", "=u1", "V384"],
+        "offsets": [0, 4, 8, 12, 16, 20],
+        "itemsize": 404,
     }
 )
 

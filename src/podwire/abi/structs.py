@@ -458,20 +458,42 @@ class FrontendKey(msgspec.Struct, frozen=True, gc=False):
         return cls(v[0], _htons(v[1]), v[2], v[3])
 
 
+class Slot(msgspec.Struct, frozen=True, gc=False):
+    """A backend, and all that a new connection to it needs: nothing else is looked up."""
+
+    NAME: ClassVar[str] = "slot"
+    SIZE: ClassVar[int] = 24
+    LAYOUT: ClassVar[_Layout] = _Layout("=16sH2xI")
+    OFFSETS: ClassVar[dict[str, int]] = {"address": 0, "port": 16, "pad": 18, "backend": 20}
+
+    address: _Raw = _Raw(16)
+    port: int = 0
+    backend: int = 0  # its id in podwire_backends
+
+    def pack(self) -> _Raw:
+        return self.LAYOUT.pack(self.address, _htons(self.port), self.backend)
+
+    @classmethod
+    def unpack(cls, raw: _Raw) -> Slot:
+        v = cls.LAYOUT.unpack(raw)
+        return cls(v[0], _htons(v[1]), v[2])
+
+
 class Frontend(msgspec.Struct, frozen=True, gc=False):
     NAME: ClassVar[str] = "frontend"
-    SIZE: ClassVar[int] = 20
-    LAYOUT: ClassVar[_Layout] = _Layout("=IIIIB3x")
-    OFFSETS: ClassVar[dict[str, int]] = {"set": 0, "count": 4, "rev_nat": 8, "affinity_timeout": 12, "flags": 16, "pad": 17}
+    SIZE: ClassVar[int] = 404
+    LAYOUT: ClassVar[_Layout] = _Layout("=IIIIB3x384s")
+    OFFSETS: ClassVar[dict[str, int]] = {"set": 0, "count": 4, "rev_nat": 8, "affinity_timeout": 12, "flags": 16, "pad": 17, "slots": 20}
 
-    set: int = 0
-    count: int = 0  # backends in the set; 0 = drop or refuse
+    set: int = 0  # in podwire_slots; 0 = the backends are here
+    count: int = 0  # backends; 0 = drop or refuse
     rev_nat: int = 0  # the service's number in podwire_rev_nat
     affinity_timeout: int = 0  # s
     flags: int = 0  # enum frontend_flags
+    slots: _Raw = _Raw(384)
 
     def pack(self) -> _Raw:
-        return self.LAYOUT.pack(self.set, self.count, self.rev_nat, self.affinity_timeout, self.flags)
+        return self.LAYOUT.pack(self.set, self.count, self.rev_nat, self.affinity_timeout, self.flags, self.slots)
 
     @classmethod
     def unpack(cls, raw: _Raw) -> Frontend:

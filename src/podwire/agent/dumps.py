@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from podwire.abi.enums import POLICY_PREFIX_PORT, POLICY_PREFIX_PROTOCOL, BackendFlags, PolicyVerdict
-from podwire.abi.structs import SlotKey
+from podwire.abi.structs import Frontend, SlotKey
 from podwire.base.addresses import ZERO, exact, join, unpack, unpack_prefix
 from podwire.datapath import conntrack, rows
 from podwire.datapath.maps import Maps
@@ -52,12 +52,16 @@ def frontends(maps: Maps, tables: Tables) -> Rows:
         if not frontend.count:
             found.append({**common, "slot": -1, "backend": "", "id": 0, "state": "none"})
         for slot in range(frontend.count):
-            found.append({**common, "slot": slot, **_backend(maps, frontend.set, slot)})
+            found.append({**common, "slot": slot, **_backend(maps, frontend, slot)})
     return sorted(found, key=lambda row: (row["rev_nat"], row["frontend"], row["slot"]))
 
 
-def _backend(maps: Maps, number: int, slot: int) -> dict[str, Any]:
-    chosen = maps["podwire_slots"].get(SlotKey(number, slot)) or 0
+def _backend(maps: Maps, frontend: Frontend, slot: int) -> dict[str, Any]:
+    if frontend.set:
+        place = maps["podwire_slots"].get(SlotKey(frontend.set, slot))
+    else:
+        place = rows.slot_of(frontend, slot)
+    chosen = place.backend if place is not None else 0
     backend = maps["podwire_backends"].get(chosen)
     if backend is None:
         return {"id": chosen, "backend": "", "state": "missing"}

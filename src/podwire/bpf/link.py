@@ -31,6 +31,7 @@ class Hook(IntEnum):
     UDP6_RECVMSG = 20
     INET4_GETPEERNAME = 29
     INET6_GETPEERNAME = 30
+    INET_SOCK_RELEASE = 34
     XDP = 37
     TC_INGRESS = 46
     TC_EGRESS = 47
@@ -46,6 +47,7 @@ CGROUP_SECTIONS = {
     "cgroup/recvmsg6": Hook.UDP6_RECVMSG,
     "cgroup/getpeername4": Hook.INET4_GETPEERNAME,
     "cgroup/getpeername6": Hook.INET6_GETPEERNAME,
+    "cgroup/sock_release": Hook.INET_SOCK_RELEASE,
 }
 XDP_GENERIC, XDP_NATIVE = 1 << 1, 1 << 2
 

@@ -23,7 +23,7 @@ from podwire.base.errors import KernelError, NotPermitted, NotSupported, lacking
 from podwire.bpf import library
 from podwire.bpf.map import MapType
 
-SCHED_CLS, XDP, CGROUP_SOCK_ADDR = 3, 6, 18
+SCHED_CLS, XDP, CGROUP_SOCK, CGROUP_SOCK_ADDR = 3, 6, 9, 18
 TCX_INGRESS, XDP_ATTACH = 46, 37
 XDP_GENERIC = 1 << 1
 CLONE_NEWNET = 0x40000000
@@ -115,8 +115,8 @@ def _batches() -> bool:
         os.close(fd)
 
 
-def _cgroup(attach_type: int) -> Callable[[], bool]:
-    return lambda: _loaded(load_trivial(CGROUP_SOCK_ADDR, attach_type))
+def _cgroup(attach_type: int, kind: int = CGROUP_SOCK_ADDR) -> Callable[[], bool]:
+    return lambda: _loaded(load_trivial(kind, attach_type))
 
 
 _PROBES: dict[str, _Probe] = {
@@ -162,6 +162,7 @@ _PROBES: dict[str, _Probe] = {
     "cgroup recvmsg6": _Probe("5.2", "a service's address in answers, IPv6", _cgroup(20)),
     "cgroup getpeername4": _Probe("5.8", "a service's address from getpeername()", _cgroup(29)),
     "cgroup getpeername6": _Probe("5.8", "a service's address from getpeername(), IPv6", _cgroup(30)),
+    "cgroup sock_release": _Probe("5.9", "what a closed socket leaves goes", _cgroup(34, CGROUP_SOCK)),
 }
 
 

@@ -19,7 +19,7 @@ from podwire.abi import structs
 from podwire.base import addresses
 from podwire.base.config import AgentConfig
 from podwire.base.errors import KernelError, NotFound
-from podwire.bpf.map import ADDRESS, U32, Codec, Map, raw
+from podwire.bpf.map import ADDRESS, U32, U64, Codec, Map, raw
 from podwire.model import identity
 
 
@@ -81,7 +81,13 @@ _SPECS = (
         "podwire_backends", U32, structs.Backend, "id → address of a backend", "backends", "lb_map_max", 4
     ),
     MapSpec(
-        "podwire_slots", structs.SlotKey, U32, "set of backends, place → id", "frontends", "lb_map_max", 4
+        "podwire_slots",
+        structs.SlotKey,
+        structs.Slot,
+        "set of many backends, place → backend",
+        "frontends",
+        "lb_map_max",
+        4,
     ),
     MapSpec(
         "podwire_rev_nat",
@@ -95,7 +101,7 @@ _SPECS = (
         "podwire_frontends",
         structs.FrontendKey,
         structs.Frontend,
-        "service address → set of backends",
+        "service address → its backends",
         "frontends",
         "lb_map_max",
     ),
@@ -122,6 +128,7 @@ _SPECS = (
         "ports of fragmented packets",
         "programs",
     ),
+    MapSpec("podwire_sockets", U64, raw(40), "connected socket → what Service it asked", "programs"),
     MapSpec(
         "podwire_socket_services", raw(4), raw(168), "with each socket: what Services it asked", "programs"
     ),

@@ -71,6 +71,7 @@ class Frontends:
         self._rev_nats: Numbers[Address] = Numbers(LAST_REV_NAT, restored_services)
         self._sets = Sets()
         self._frontends: dict[ServiceKey, set[Address]] = {}
+        self._set_names: dict[ServiceKey, set[str]] = {}
         self._uses: dict[ServiceKey, dict[Address, Use]] = {}
         self._users: dict[Address, dict[ServiceKey, Use]] = {}
         self._wanting: dict[Address, dict[ServiceKey, None]] = {}  # frontends that others hold
@@ -118,6 +119,9 @@ class Frontends:
             for address, (port, active) in chosen.frontends.items()
             if service is not None and self._put_frontend(key, service, address, port, active)
         }
+        self._keep_sets(
+            key, {_set_name(service, at, port) for at, (port, _) in chosen.frontends.items() if service}
+        )
         if kept:
             self._frontends[key] = kept
         gone = [address for address in held if address not in kept]
@@ -145,7 +149,7 @@ class Frontends:
             return False
         try:
             rev_nat = self._rev_nats.of(address)
-            ids = tuple(sorted(self._ids.of(one) for one in active))
+            ids = [self._ids.of(one) for one in active]
         except OutOfNumbers:
             self._problem(
                 address,
@@ -153,7 +157,7 @@ class Frontends:
             )
             return old is not None
         self.problems.pop(address, None)
-        number = self._sets.take(ids)
+        number, places = self._sets.place(_set_name(service, address, port), ids)
         self.tables.frontends.put(
             FrontendRow(
                 address=address[0],
@@ -165,19 +169,23 @@ class Frontends:
                 type=service.type,
                 rev_nat=rev_nat,
                 set=number,
-                backends=ids,
+                backends=places,
                 affinity_timeout=service.affinity_timeout,
             )
         )
-        if old is not None:
-            self._sets.release(old.set)
         return True
 
     def _delete_frontend(self, address: Address) -> None:
         old = self.tables.frontends.delete(address)
         if old is not None:
-            self._sets.release(old.set)
             self._rev_nats.release(address)
+
+    def _keep_sets(self, key: ServiceKey, names: set[str]) -> None:
+        """Numbers of sets that the service has no more are free."""
+        for name in self._set_names.pop(key, set()) - names:
+            self._sets.forget(name)
+        if names:
+            self._set_names[key] = names
 
     def _keep_backends(self, key: ServiceKey, uses: Mapping[Address, Use]) -> None:
         """Rows for what the service uses, before a frontend names them."""
@@ -230,6 +238,12 @@ class Frontends:
         for address in self._rev_nats.names():
             if address not in self.tables.frontends:
                 self._rev_nats.release(address)
+
+
+def _set_name(service: ServiceRow, address: Address, port: ServicePort) -> str:
+    """All addresses of one family have the same backends."""
+    family = 6 if ":" in address[0] else 4
+    return f"{service.namespace}/{service.name} {port.name} {port.protocol} {port.port} {family}"
 
 
 def choose(service: ServiceRow, slices: Iterable[SliceRow]) -> Chosen:

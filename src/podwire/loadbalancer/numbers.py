@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
+from podwire.abi import enums
 from podwire.base.numbers import Circle
 
 Name = TypeVar("Name", bound=Hashable)
@@ -59,40 +60,63 @@ class Numbers(Generic[Name]):
 
 
 class Sets:
-    """Numbers of ordered lists of backends, made from their content.
+    """Numbers of sets of many backends, and the order of each. A set is named; few backends need none.
 
-    A number never means two lists at a time; a list that is changed is another list, written
-    whole before a frontend is switched to it.
+    The number is of the name, so it is the same in every process: what the kernel has under it after a
+    restart is of the same set. A set that changes keeps what it can where it is (`placed`).
     """
 
-    def __init__(self) -> None:
-        self._content: dict[int, tuple[int, ...]] = {}
-        self._users: dict[int, int] = {}
+    def __init__(self, few: int = enums.FRONTEND_SLOTS) -> None:
+        self._few = few
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._places: dict[str, tuple[int, ...]] = {}
 
-    def take(self, backends: tuple[int, ...]) -> int:
-        """The list's number, with one user more; 0 for the empty list."""
-        if not backends:
-            return 0
+    def place(self, name: str, backends: Collection[int]) -> tuple[int, tuple[int, ...]]:
+        """(the set's number, its backends in their places); 0 if they are few."""
+        if len(backends) <= self._few:
+            self.forget(name)
+            return 0, tuple(sorted(backends))
+        places = self._places[name] = placed(self._places.get(name, ()), backends)
+        return self._number(name), places
+
+    def forget(self, name: str) -> None:
+        """The set is not there any more."""
+        self._places.pop(name, None)
+        number = self._numbers.pop(name, None)
+        if number is not None:
+            del self._names[number]
+
+    def _number(self, name: str) -> int:
+        known = self._numbers.get(name)
+        if known is not None:
+            return known
         salt = 0
-        while True:
-            number = content_number(backends, salt)
-            if self._content.setdefault(number, backends) == backends:
-                self._users[number] = self._users.get(number, 0) + 1
-                return number
+        while (number := name_number(name, salt)) in self._names:
             salt += 1
-
-    def release(self, number: int) -> None:
-        """One user less."""
-        if number not in self._users:
-            return
-        self._users[number] -= 1
-        if not self._users[number]:
-            del self._users[number], self._content[number]
+        self._numbers[name], self._names[number] = number, name
+        return number
 
 
-def content_number(backends: tuple[int, ...], salt: int = 0) -> int:
-    """A 32-bit number of the content, never 0; the same in every process."""
-    digest = hashlib.blake2b(
-        struct.pack(f"<{len(backends)}I", *backends), digest_size=4, salt=struct.pack("<I", salt)
-    ).digest()
+def placed(before: tuple[int, ...], wanted: Collection[int]) -> tuple[int, ...]:
+    """`wanted` in an order in which as many as possible stand where they stood, without gaps. Pure.
+
+    What is new takes the places of what is gone; if more go than come, the last move to theirs.
+    """
+    new = iter(sorted(set(wanted).difference(before)))
+    kept = set(wanted)
+    places = [number if number in kept else next(new, None) for number in before]
+    places.extend(new)
+    gaps = [at for at, number in enumerate(places) if number is None]
+    for at in gaps:
+        while places and places[-1] is None:
+            places.pop()
+        if at < len(places):
+            places[at] = places.pop()
+    return tuple(number for number in places if number is not None)
+
+
+def name_number(name: str, salt: int = 0) -> int:
+    """A 32-bit number of a name, never 0; the same in every process."""
+    digest = hashlib.blake2b(name.encode(), digest_size=4, salt=struct.pack("<I", salt)).digest()
     return int.from_bytes(digest, "little") or 1

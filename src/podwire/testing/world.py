@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from podwire.abi.enums import PEER_BLOCK_BITS, EndpointFlags, PolicyMatch, PolicyVerdict, ReservedIdentity
+from podwire.abi.enums import (
+    FRONTEND_SLOTS,
+    PEER_BLOCK_BITS,
+    EndpointFlags,
+    PolicyMatch,
+    PolicyVerdict,
+    ReservedIdentity,
+)
 from podwire.abi.structs import (
     Backend,
     CtEntry,
@@ -36,6 +43,7 @@ from podwire.abi.structs import (
     PolicyPeersKey,
     PrefixKey,
     RevNat,
+    Slot,
     SlotKey,
 )
 from podwire.base.addresses import pack, pack_prefix
@@ -67,7 +75,7 @@ MAPS: dict[str, tuple[Any, Any]] = {
     "podwire_ct_overflow": (CtKey, CtEntry),
     "podwire_fragments": (FragmentKey, Fragment),
     "podwire_frontends": (FrontendKey, Frontend),
-    "podwire_slots": (SlotKey, U32),
+    "podwire_slots": (SlotKey, Slot),
     "podwire_backends": (U32, Backend),
     "podwire_rev_nat": (U32, RevNat),
 }
@@ -280,13 +288,20 @@ class World:
         number: int = 1,
         flags: int = 0,
     ) -> None:
-        """A frontend, with a set of its number; `backends` by id."""
-        for slot, (id, (where, at)) in enumerate(backends.items()):
-            self.maps["podwire_backends"][id] = Backend(pack(where), at, protocol)
-            self.maps["podwire_slots"][SlotKey(number, slot)] = id
+        """A frontend, with a set of its number if `backends` (by id) are many."""
+        slots = [Slot(pack(where), at, id) for id, (where, at) in backends.items()]
+        many = len(slots) > FRONTEND_SLOTS
+        for place, slot in enumerate(slots):
+            self.maps["podwire_backends"][slot.backend] = Backend(slot.address, slot.port, protocol)
+            if many:
+                self.maps["podwire_slots"][SlotKey(number, place)] = slot
         self.maps["podwire_rev_nat"][number] = RevNat(pack(address), port)
         self.maps["podwire_frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
-            number, len(backends), number, flags=flags
+            set=number if many else 0,
+            count=len(slots),
+            rev_nat=number,
+            flags=flags,
+            slots=b"" if many else b"".join(slot.pack() for slot in slots),
         )
         self.services_changed()
 

@@ -65,7 +65,7 @@ class Services:
         self.addresses = [f"fd00:96::{n}" if node.ipv6 else f"10.96.0.{n}" for n in range(1, 6)]
         self.has: dict[str, list[tuple[str, int]]] = {}  # Service → backends
         self.numbers: dict[tuple[str, int], int] = {}
-        self.sets = Sets()
+        self.sets = Sets(few=1)  # so that both shapes are used
         self.rounds = 1
         tables, pods = self.tables, node.rows
         tables.identities.replace(IdentityRow(pod.identity, pod.labels, "cluster") for pod in pods)
@@ -98,20 +98,19 @@ class Services:
         tables.backends.replace(
             BackendRow(number, *one, TCP, "active") for one, number in self.numbers.items()
         )
-        before = {row.address: row.set for row in tables.frontends}
         rows = []
         for address, backends in self.has.items():
-            ids = tuple(sorted(self.numbers[one] for one in backends))
-            number = self.sets.take(ids)
+            ids = [self.numbers[one] for one in backends]
+            number, places = self.sets.place(address, ids)
             rev_nat = 1 + self.addresses.index(address)
             rows.append(
-                FrontendRow(address, 80, TCP, "default", f"s{rev_nat}", "", "ClusterIP", rev_nat, number, ids)
+                FrontendRow(
+                    address, 80, TCP, "default", f"s{rev_nat}", "", "ClusterIP", rev_nat, number, places
+                )
             )
         tables.frontends.replace(rows)
         self.rounds += 1  # so there is something to go round for
         tables.progress.put(ProgressRow("policy.compute", tables.identities.revision, self.rounds))
-        for number in before.values():
-            self.sets.release(number)
 
     def reached(self, address: str, number: int) -> tuple[str, int] | DropReason | None:
         """Where a new connection to the Service ends; None = beyond the node."""

@@ -16,7 +16,7 @@ import pytest
 from tests.patience import within
 
 from podwire.abi.dtypes import EVENT
-from podwire.abi.enums import BackendFlags, DropReason, EventKind
+from podwire.abi.enums import DropReason, EventKind
 from podwire.abi.structs import (
     Backend,
     EventStats,
@@ -25,13 +25,14 @@ from podwire.abi.structs import (
     MetricKey,
     MetricValue,
     RevNat,
+    Slot,
     SlotKey,
 )
 from podwire.base.addresses import pack
 from podwire.bpf import probe
 from podwire.bpf.events import Ring
 from podwire.bpf.link import attach_cgroup
-from podwire.bpf.map import U32
+from podwire.bpf.map import U32, U64, raw
 from podwire.bpf.object import ObjectSpec, load
 from podwire.datapath import objects
 from podwire.net import namespaces
@@ -59,9 +60,10 @@ class Sockets:
         self.ring = stack.enter_context(Ring.of(self.object.maps["podwire_events"], EVENT))
         typed: dict[str, tuple[Any, Any]] = {
             "frontends": (FrontendKey, Frontend),
-            "slots": (SlotKey, U32),
+            "slots": (SlotKey, Slot),
             "backends": (U32, Backend),
             "rev_nat": (U32, RevNat),
+            "sockets": (U64, raw(40)),
             "metrics": (MetricKey, MetricValue),
             "event_stats": (U32, EventStats),
         }
@@ -90,14 +92,26 @@ class Sockets:
         return made
 
     def service(
-        self, address: str, port: int, protocol: int, *backends: tuple[str, int], number: int = 1
+        self,
+        address: str,
+        port: int,
+        protocol: int,
+        *backends: tuple[str, int],
+        number: int = 1,
+        many: bool = False,
     ) -> None:
-        for slot, (where, at) in enumerate(backends):
-            self.maps["backends"][100 * number + slot] = Backend(pack(where), at, protocol)
-            self.maps["slots"][SlotKey(number, slot)] = 100 * number + slot
+        """`many`: as if there were so many that they are a set of their own."""
+        slots = [Slot(pack(where), at, 100 * number + place) for place, (where, at) in enumerate(backends)]
+        for place, slot in enumerate(slots):
+            self.maps["backends"][slot.backend] = Backend(slot.address, slot.port, protocol)
+            if many:
+                self.maps["slots"][SlotKey(number, place)] = slot
         self.maps["rev_nat"][number] = RevNat(pack(address), port)
         self.maps["frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
-            number, len(backends), number
+            set=number if many else 0,
+            count=len(slots),
+            rev_nat=number,
+            slots=b"" if many else b"".join(slot.pack() for slot in slots),
         )
 
     def events(self, kind: EventKind) -> Any:
@@ -225,15 +239,42 @@ def test_what_is_no_service_is_left_alone(sockets: Sockets, way: Addresses) -> N
     assert not sockets.ring.read().size
 
 
-def test_new_connections_avoid_a_terminating_backend(sockets: Sockets, way: Addresses) -> None:
-    with listening(sockets, way) as going, listening(sockets, way) as staying:
-        sockets.service(way.service, 80, 6, *((way.local, one.getsockname()[1]) for one in (going, staying)))
-        row = sockets.maps["backends"][100]
-        sockets.maps["backends"][100] = msgspec.structs.replace(row, flags=BackendFlags.TERMINATING)
-        for _ in range(10):
-            with sockets.open(way.family) as client:
+def test_a_closed_socket_leaves_nothing(sockets: Sockets, way: Addresses) -> None:
+    kinds = {socket.SOCK_STREAM: 6, socket.SOCK_DGRAM: 17}
+    for kind, protocol in kinds.items():
+        with listening(sockets, way, kind) as server:
+            sockets.service(way.service, 80, protocol, (way.local, server.getsockname()[1]))
+            with sockets.open(way.family, kind) as client:
                 client.connect((way.asked, 80))
-                staying.accept()[0].close()
+                assert len(list(sockets.maps["sockets"].items())) == 1
+            assert not list(sockets.maps["sockets"].items())
+
+
+def test_a_full_table_of_sockets_costs_time_and_nothing_else(sockets: Sockets, way: Addresses) -> None:
+    """What finds no room in it is kept with the socket."""
+    table = sockets.maps["sockets"]
+    table.put_many((number, bytes(40)) for number in range(1 << 40, (1 << 40) + table.capacity))
+    with listening(sockets, way) as server, sockets.open(way.family) as client:
+        sockets.service(way.service, 80, 6, (way.local, server.getsockname()[1]))
+        client.connect((way.asked, 80))
+        assert client.getpeername()[:2] == (way.asked, 80)
+        assert len(list(table.items())) == table.capacity
+
+
+def test_a_socket_that_connects_again(sockets: Sockets, way: Addresses) -> None:
+    """Each time its peer is the Service it asked last, or the backend if it asked none."""
+    first, second = way.asked, way.asked[:-2] + "77"
+    with listening(sockets, way, socket.SOCK_DGRAM) as one, listening(sockets, way, socket.SOCK_DGRAM) as two:
+        ports = [server.getsockname()[1] for server in (one, two)]
+        sockets.service(way.service, 53, 17, (way.local, ports[0]))
+        sockets.service(way.service[:-2] + "77", 53, 17, (way.local, ports[1]), number=2)
+        with sockets.open(way.family, socket.SOCK_DGRAM) as client:
+            for asked, server in ((first, one), (second, two), (first, one)):
+                client.connect((asked, 53))
+                client.send(b"?")
+                assert server.recv(10) == b"?" and client.getpeername()[:2] == (asked, 53)
+            client.connect((way.shown, ports[1]))
+            assert client.getpeername()[:2] == (way.shown, ports[1])
 
 
 def test_a_datagram_socket_leaves_a_backend_that_is_gone(sockets: Sockets, way: Addresses) -> None:
@@ -293,10 +334,12 @@ def test_what_a_freed_number_was_given_to_is_not_believed(sockets: Sockets, way:
         assert new.recv(10) == b"2"
 
 
-def test_balance_over_backends(sockets: Sockets, way: Addresses) -> None:
+@pytest.mark.parametrize("many", [False, True])
+def test_balance_over_backends(sockets: Sockets, way: Addresses, many: bool) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(listening(sockets, way)) for _ in range(4)]
-        sockets.service(way.service, 80, 6, *((way.local, one.getsockname()[1]) for one in servers))
+        places = [(way.local, one.getsockname()[1]) for one in servers]
+        sockets.service(way.service, 80, 6, *places, many=many)
         for _ in range(60):
             with sockets.open(way.family) as client:
                 client.connect((way.asked, 80))

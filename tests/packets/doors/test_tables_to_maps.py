@@ -116,7 +116,8 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
         prefix = structs.PrefixKey(128, addresses.pack("10.99.0.1"))
         assert maps["podwire_ipcache_prefixes"][prefix].identity == 2
         frontend = maps["podwire_frontends"][structs.FrontendKey(addresses.pack("10.96.0.1"), 80, 6)]
-        assert maps["podwire_slots"][structs.SlotKey(frontend.set, 0)] == 4
+        slot = structs.Slot(addresses.pack("10.0.1.5"), 8080, 4)
+        assert maps["podwire_slots"][structs.SlotKey(frontend.set, 0)] == slot
         backends, services = restore_numbers(maps)
         assert backends == {("10.0.1.5", 8080, 6): 4}
         assert services == {("10.96.0.1", 80, 6): 1, ("192.0.2.1", 80, 6): 2}

@@ -36,6 +36,10 @@ def dump(name: str, tables: Tables, **maps: dict[Any, Any]) -> list[dict[str, An
     return dumps.DUMPS[name](held, tables)
 
 
+def slot(number: int) -> structs.Slot:
+    return structs.Slot(pack("10.0.1.1"), 8080, number)
+
+
 def test_frontends_with_and_without_backends(tables: Tables) -> None:
     rows = dump(
         "lb",
@@ -43,14 +47,18 @@ def test_frontends_with_and_without_backends(tables: Tables) -> None:
         frontends={
             structs.FrontendKey(pack("10.96.0.1"), 80, 6): structs.Frontend(set=77, count=2, rev_nat=1),
             structs.FrontendKey(pack("fd00::1"), 53, 17): structs.Frontend(rev_nat=2),
+            structs.FrontendKey(pack("10.96.0.3"), 80, 6): structs.Frontend(
+                count=1, rev_nat=3, slots=slot(3).pack()
+            ),
         },
-        slots={structs.SlotKey(77, 0): 3, structs.SlotKey(77, 1): 9},
+        slots={structs.SlotKey(77, 0): slot(3), structs.SlotKey(77, 1): slot(9)},
         backends={3: structs.Backend(pack("10.0.1.1"), 8080, 6, 1)},
     )
     assert [(row["frontend"], row["service"], row["backend"], row["state"]) for row in rows] == [
         ("10.96.0.1:80/TCP", "prod/web", "10.0.1.1:8080", "terminating"),
         ("10.96.0.1:80/TCP", "prod/web", "", "missing"),
         ("[fd00::1]:53/UDP", "", "", "none"),
+        ("10.96.0.3:80/TCP", "", "10.0.1.1:8080", "terminating"),
     ]
 
 

@@ -233,6 +233,7 @@ def test_a_service_row_that_cannot_be_replaced_is_removed(name: str) -> None:
             if name == "podwire_backends":
                 node.tables.backends.put(msgspec.structs.replace(BACKEND, address="10.0.1.10"))
             elif name == "podwire_slots":
+                node.tables.backends.put(msgspec.structs.replace(BACKEND, id=2))
                 node.tables.frontends.put(msgspec.structs.replace(FRONTEND, backends=(2,)))
             elif name == "podwire_frontends":
                 node.tables.frontends.put(msgspec.structs.replace(FRONTEND, set=2))

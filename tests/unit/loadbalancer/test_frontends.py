@@ -95,7 +95,7 @@ def test_ready_endpoints_are_active_under_a_number_of_their_own() -> None:
     world = World().put(behind("web", ready("10.0.1.1"), ready("10.0.1.2")), service())
     row = world.frontend()
     assert world.active(row) == ["10.0.1.1", "10.0.1.2"]
-    assert row.set != 0 and row.rev_nat == 1 and row.service == "web" and row.port_name == "http"
+    assert row.set == 0 and row.rev_nat == 1 and row.service == "web" and row.port_name == "http"
 
 
 def test_terminating_endpoints_keep_connections_and_get_new_ones_only_alone() -> None:
@@ -145,7 +145,34 @@ def test_a_deleted_service_leaves_nothing_but_shared_backends() -> None:
     assert world.states() == {"10.0.1.1": "active"}
     world.delete("b")
     assert len(world.tables.frontends) == len(world.tables.backends) == 0
-    assert world.stage._sets._content == {} and len(world.stage._ids) == len(world.stage._rev_nats) == 0
+    assert not world.stage._set_names and len(world.stage._ids) == len(world.stage._rev_nats) == 0
+
+
+def test_of_many_backends_one_that_changes_changes_one_place() -> None:
+    def many(*others: str) -> list[SliceEndpoint]:
+        return [
+            *(ready(f"10.0.{number // 250}.{number % 250}") for number in range(5000)),
+            *map(ready, others),
+        ]
+
+    world = World().put(service("web", "10.96.0.1", "10.96.0.2"), behind("web", *many()))
+    before = world.frontend()
+    assert before.set != 0 and len(set(before.backends)) == 5000
+    assert (world.frontend("10.96.0.2").set, world.frontend("10.96.0.2").backends) == (
+        before.set,
+        before.backends,
+    )
+    world.put(behind("web", *many("10.1.0.1")[1:]))
+    after = world.frontend()
+    changed = [
+        at for at, pair in enumerate(zip(before.backends, after.backends, strict=True)) if len({*pair}) > 1
+    ]
+    assert after.set == before.set and len(changed) == 1
+    assert world.frontend("10.96.0.2").backends == after.backends
+    world.put(behind("web", ready("10.0.0.1")))
+    assert world.frontend().set == 0 and world.active(world.frontend()) == ["10.0.0.1"]
+    world.delete("web")
+    assert not world.stage._set_names and not world.stage._sets._numbers
 
 
 def test_numbers_survive_a_restart() -> None:
