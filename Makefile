@@ -15,7 +15,7 @@ APT := clang-16 clang-format-16 llvm-16 gcc libc6-dev libbpf-dev libelf-dev zlib
 APT_TEST := iperf3 conntrack ethtool tcpdump
 
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
-BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h) $(wildcard bpf/kernel/*.h)
+BPF_HEADERS := $(wildcard bpf/lib/*.h) $(wildcard bpf/abi/*.h) $(wildcard bpf/kernel/*.h) $(wildcard bpf/ctx/*.h)
 # Each source twice: for the kernels of today and, from the same lines, for those before Linux 6.1.
 BPF_OBJECTS := $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/%.bpf.o,$(BPF_SOURCES)) \
                $(patsubst bpf/%.bpf.c,$(BUILD)/bpf/legacy/%.bpf.o,$(BPF_SOURCES))
@@ -60,7 +60,7 @@ $(BUILD)/include/vmlinux.h: | $(BUILD)/.apt
 define compile_bpf
 @mkdir -p $(@D)
 @echo "  BPF  $@"
-@$(CLANG) $(BPF_CFLAGS) -include $(1) -c $< -o $@.tmp
+@$(CLANG) $(BPF_CFLAGS) -include $(1) -include bpf/ctx/skb.h -c $< -o $@.tmp
 @$(LLVM_STRIP) -g $@.tmp && mv $@.tmp $@
 endef
 

@@ -8,7 +8,7 @@
 /* An answer of a backend, to a client that asked a Service: the Service is its source. The
  * flow keeps the backend's address, for who reports it wants to know who answered.
  */
-__function int answer_client(struct __sk_buff *skb, struct flow *flow)
+__function int answer_client(struct __ctx_buff *ctx, struct flow *flow)
 {
 	bool from_backend = true;
 	struct rev_nat *service;
@@ -25,11 +25,11 @@ __function int answer_client(struct __sk_buff *skb, struct flow *flow)
 		return DROP_UNROUTABLE;
 	if (flow->flags & FLOW_ERROR) {
 		from_backend = address_equal(&flow->source, &flow->inner.local);
-		reason = translate_inner(skb, flow, TRANSLATE_DESTINATION, &service->address,
+		reason = translate_inner(ctx, flow, TRANSLATE_DESTINATION, &service->address,
 					 service->port);
 	}
 	if (!reason && from_backend)
-		reason = translate(skb, flow, TRANSLATE_SOURCE, &service->address, service->port);
+		reason = translate(ctx, flow, TRANSLATE_SOURCE, &service->address, service->port);
 	flow->source = backend;
 	flow->source_port = port;
 	flow->original = service->address;

@@ -57,27 +57,27 @@ static __always_inline struct slot *balance_choose(struct flow *flow, struct fro
 }
 
 /* The client is its own backend: it must not see its own address as the source. */
-static __always_inline int balance_hairpin(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int balance_hairpin(struct __ctx_buff *ctx, struct flow *flow)
 {
 	union address hairpin;
 
 	flow->flags |= FLOW_HAIRPIN;
 	address_set_hairpin(&hairpin, flow_is_ipv6(flow));
-	return translate(skb, flow, TRANSLATE_SOURCE, &hairpin, flow->source_port);
+	return translate(ctx, flow, TRANSLATE_SOURCE, &hairpin, flow->source_port);
 }
 
 /* A backend becomes the destination. 0 or the reason to drop. */
-static __always_inline int balance_to(struct __sk_buff *skb, struct flow *flow,
+static __always_inline int balance_to(struct __ctx_buff *ctx, struct flow *flow,
 				      const union address *address, __be16 port)
 {
 	int reason = 0;
 
 	if (flow->flags & FLOW_ERROR)
-		reason = translate_inner(skb, flow, TRANSLATE_SOURCE, address, port);
+		reason = translate_inner(ctx, flow, TRANSLATE_SOURCE, address, port);
 	if (!reason)
-		reason = translate(skb, flow, TRANSLATE_DESTINATION, address, port);
+		reason = translate(ctx, flow, TRANSLATE_DESTINATION, address, port);
 	if (!reason && address_equal(&flow->source, &flow->destination))
-		reason = balance_hairpin(skb, flow);
+		reason = balance_hairpin(ctx, flow);
 	return reason;
 }
 
@@ -109,7 +109,7 @@ static __always_inline int balance_ask(struct flow *flow, struct ct_memory **mem
 /* 0 or the reason to drop. If the destination is a Service, it is a backend afterwards; `memory` is
  * what the flow remembers of it, NULL = nothing.
  */
-__function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memory *memory)
+__function int balance(struct __ctx_buff *ctx, struct flow *flow, struct ct_memory *memory)
 {
 	struct frontend *frontend;
 	union address address;
@@ -138,7 +138,7 @@ __function int balance(struct __sk_buff *skb, struct flow *flow, struct ct_memor
 		return reason;
 	if (memory)
 		memory_touch(flow, memory, DIRECTION_EGRESS);
-	return balance_to(skb, flow, &address, port);
+	return balance_to(ctx, flow, &address, port);
 }
 
 /* Policy has admitted the flow: its other packets go to the same backend. Before, a pod could fill
@@ -169,7 +169,7 @@ __function int balance_remember(struct flow *flow, __u32 rev_nat)
 }
 
 /* A pod answers itself: both addresses are what the client half of it expects. */
-__function int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
+__function int balance_hairpin_back(struct __ctx_buff *ctx, struct flow *flow)
 {
 	struct ct_entry *entry;
 	union address client;
@@ -187,12 +187,12 @@ __function int balance_hairpin_back(struct __sk_buff *skb, struct flow *flow)
 	flow->rev_nat = entry->rev_nat;
 	if (!(flow->flags & FLOW_ERROR))
 		ct_touch(entry, flow, DIRECTION_EGRESS);
-	reason = answer_client(skb, flow);
+	reason = answer_client(ctx, flow);
 	if (!reason && flow->flags & FLOW_ERROR)
-		reason = translate_inner(skb, flow, TRANSLATE_SOURCE, &client,
+		reason = translate_inner(ctx, flow, TRANSLATE_SOURCE, &client,
 					 flow->inner.remote_port);
 	if (!reason)
-		reason = translate(skb, flow, TRANSLATE_DESTINATION, &client,
+		reason = translate(ctx, flow, TRANSLATE_DESTINATION, &client,
 				   flow->destination_port);
 	return reason;
 }

@@ -69,13 +69,13 @@ static __always_inline __u32 connection_peer(struct flow *flow, const struct ct_
 }
 
 /* 0 or the reason to drop; in audit mode always 0, but told. */
-static __always_inline int connection_ask(struct __sk_buff *skb, struct flow *flow,
+static __always_inline int connection_ask(struct __ctx_buff *ctx, struct flow *flow,
 					  const struct endpoint *endpoint, const struct ct_key *key)
 {
 	int reason = policy_ask(flow, endpoint, key);
 
 	if (reason || flow->state == TRACE_REASON_NEW || flow->state == TRACE_REASON_REOPENED)
-		event_verdict(skb, flow, reason);
+		event_verdict(ctx, flow, reason);
 	return config_policy_audit ? 0 : reason;
 }
 
@@ -108,7 +108,7 @@ static __always_inline __u32 connection_whole_epoch(const struct node_state *sta
 /* Who opens it, and whether policy lets him. 0 or the reason to drop; then `entry` is as it was,
  * for what is denied must be asked about again.
  */
-static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *flow,
+static __always_inline int connection_judge(struct __ctx_buff *ctx, struct flow *flow,
 					    const struct endpoint *endpoint,
 					    const struct ct_key *key, struct ct_entry *entry)
 {
@@ -127,7 +127,7 @@ static __always_inline int connection_judge(struct __sk_buff *skb, struct flow *
 		flow->peer = connection_peer(flow, key);
 	epoch += epoch_of_identity(state, flow->peer);
 	if (asked)
-		reason = connection_ask(skb, flow, endpoint, key);
+		reason = connection_ask(ctx, flow, endpoint, key);
 	if (reason)
 		return reason;
 	entry->epoch = epoch;
@@ -149,7 +149,7 @@ static __always_inline void connection_note_free(struct ct_entry *entry,
 		entry->epoch = connection_whole_epoch(state, endpoint, key, entry->identity);
 }
 
-__function int connection_open(struct __sk_buff *skb, struct flow *flow,
+__function int connection_open(struct __ctx_buff *ctx, struct flow *flow,
 			       const struct endpoint *endpoint, const struct ct_key *key,
 			       __u32 side)
 {
@@ -170,14 +170,14 @@ __function int connection_open(struct __sk_buff *skb, struct flow *flow,
 		return ct_create(flow, key, entry, side);
 	}
 	flow->peer = side == DIRECTION_EGRESS ? flow->destination_identity : flow->source_identity;
-	reason = connection_judge(skb, flow, endpoint, key, entry);
+	reason = connection_judge(ctx, flow, endpoint, key, entry);
 	return reason ? reason : ct_create(flow, key, entry, side);
 }
 
 /* What allowed the connection may have changed: policy is asked about its opener again.
  * A denied one stays known, or its answers would pass for new connections.
  */
-__function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
+__function int connection_ask_again(struct __ctx_buff *ctx, struct flow *flow,
 				    const struct endpoint *endpoint, const struct ct_key *key,
 				    struct ct_entry *entry)
 {
@@ -190,7 +190,7 @@ __function int connection_ask_again(struct __sk_buff *skb, struct flow *flow,
 	flow->direction = entry->direction;
 	if (flow->flags & FLOW_ELSEWHERE && flow->direction == DIRECTION_INGRESS)
 		flow->source_identity = IDENTITY_WORLD;
-	reason = connection_judge(skb, flow, endpoint, key, entry);
+	reason = connection_judge(ctx, flow, endpoint, key, entry);
 	if (!reason)
 		flow->direction = side;
 	else if (side == entry->direction)
@@ -213,7 +213,7 @@ static __always_inline bool connection_is_stale(const struct ct_entry *entry,
 /* An error about a connection that this side does not know: policy decides about its ICMP type,
  * each time anew. The other side may know it, so the flow stays an error.
  */
-__function int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
+__function int connection_unrelated(struct __ctx_buff *ctx, struct flow *flow,
 				    const struct endpoint *endpoint, __u32 side)
 {
 	struct ct_key key;
@@ -230,7 +230,7 @@ __function int connection_unrelated(struct __sk_buff *skb, struct flow *flow,
 	else
 		ct_key_turn(&key, &flow->tuple);
 	flow->peer = connection_peer(flow, &key);
-	return connection_ask(skb, flow, endpoint, &key);
+	return connection_ask(ctx, flow, endpoint, &key);
 }
 
 static __always_inline void connection_related(struct ct_entry *entry, struct flow *flow, __u8 side)
@@ -262,7 +262,7 @@ static __always_inline bool connection_has_other_peer(const struct ct_entry *ent
 /* One side of the walk: 0 or the reason to drop. Afterwards flow->rev_nat is the Service
  * whose address the receiver knows, if the packet answers what was sent to a Service.
  */
-static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *flow,
+static __always_inline int connection_admit(struct __ctx_buff *ctx, struct flow *flow,
 					    const struct endpoint *endpoint,
 					    const struct connection *connection)
 {
@@ -289,14 +289,14 @@ static __always_inline int connection_admit(struct __sk_buff *skb, struct flow *
 	if (!entry || (!(flow->flags & FLOW_ERROR) && ct_reopens(flow, entry, side))) {
 		flow->state = entry ? TRACE_REASON_REOPENED : TRACE_REASON_NEW;
 		reason = flow->flags & FLOW_ERROR
-				 ? connection_unrelated(skb, flow, endpoint, side)
-				 : connection_open(skb, flow, endpoint, &connection->key, side);
+				 ? connection_unrelated(ctx, flow, endpoint, side)
+				 : connection_open(ctx, flow, endpoint, &connection->key, side);
 		flow->rev_nat = 0;
 		return reason;
 	}
 	if (connection_is_stale(entry, endpoint, &connection->key) ||
 	    connection_has_other_peer(entry, flow, side)) {
-		reason = connection_ask_again(skb, flow, endpoint, &connection->key, entry);
+		reason = connection_ask_again(ctx, flow, endpoint, &connection->key, entry);
 		if (reason)
 			return reason;
 	}

@@ -5,11 +5,11 @@
 #include "event.h"
 #include "metrics.h"
 
-__function int drop(struct __sk_buff *skb, struct flow *flow, __u32 reason)
+__function int drop(struct __ctx_buff *ctx, struct flow *flow, __u32 reason)
 {
 	if (!flow)
 		return TC_ACT_SHOT;
 	metrics_count(reason, flow->direction, flow->length);
-	event_emit(skb, flow, EVENT_DROP, 0, reason);
+	event_emit(ctx, flow, EVENT_DROP, 0, reason);
 	return TC_ACT_SHOT;
 }

@@ -124,7 +124,7 @@ static __always_inline void event_fill(struct event *event, const struct flow *f
 }
 
 /* Out of line: it happens for few packets of a connection. */
-__function int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, __u32 point,
+__function int event_emit(struct __ctx_buff *ctx, struct flow *flow, __u32 kind, __u32 point,
 			  __u32 reason)
 {
 	struct event *event;
@@ -138,24 +138,24 @@ __function int event_emit(struct __sk_buff *skb, struct flow *flow, __u32 kind, 
 	event_fill(event, flow);
 	event->point = point;
 	event->reason = reason;
-	event->device = skb->ifindex;
-	bpf_skb_load_bytes(skb, 0, event->destination_mac, ETH_ALEN);
-	bpf_skb_load_bytes(skb, ETH_ALEN, event->source_mac, ETH_ALEN);
+	event->device = ctx_device(ctx);
+	ctx_load(ctx, 0, event->destination_mac, ETH_ALEN);
+	ctx_load(ctx, ETH_ALEN, event->source_mac, ETH_ALEN);
 	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
 
 /* What a policy said; reason 0 = it allowed. point 1 with a reason = denied, but only audited. */
-static __always_inline void event_verdict(struct __sk_buff *skb, struct flow *flow, __u8 reason)
+static __always_inline void event_verdict(struct __ctx_buff *ctx, struct flow *flow, __u8 reason)
 {
 	if (config_verdict_events)
-		event_emit(skb, flow, EVENT_VERDICT, reason && !config_policy_audit ? 2 : 1,
+		event_emit(ctx, flow, EVENT_VERDICT, reason && !config_policy_audit ? 2 : 1,
 			   reason);
 }
 
 /* Where the packet went, if conntrack found that worth telling. */
-static __always_inline void event_trace(struct __sk_buff *skb, struct flow *flow, __u8 point)
+static __always_inline void event_trace(struct __ctx_buff *ctx, struct flow *flow, __u8 point)
 {
 	if (config_trace_events && flow->flags & FLOW_REPORT)
-		event_emit(skb, flow, EVENT_TRACE, point, flow->state);
+		event_emit(ctx, flow, EVENT_TRACE, point, flow->state);
 }

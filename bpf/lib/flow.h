@@ -157,7 +157,7 @@ static __always_inline struct scratch *scratch_here(void)
 }
 
 /* A blank flow; NULL never happens, but the verifier cannot know. */
-static __always_inline struct flow *flow_begin(struct __sk_buff *skb, enum direction direction)
+static __always_inline struct flow *flow_begin(struct __ctx_buff *ctx, enum direction direction)
 {
 	struct scratch *scratch = scratch_here();
 	struct flow *flow;
@@ -166,7 +166,7 @@ static __always_inline struct flow *flow_begin(struct __sk_buff *skb, enum direc
 		return NULL;
 	flow = &scratch->flow;
 	__builtin_memset(flow, 0, sizeof(*flow));
-	flow->length = skb->len;
+	flow->length = ctx_length(ctx);
 	flow->direction = direction;
 	flow->now = scratch_now(scratch);
 	return flow;

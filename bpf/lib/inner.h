@@ -18,7 +18,7 @@ static __always_inline bool is_extension(__u8 next)
 /* The transport header of an inner IPv6 packet, behind what extension headers it had; -1 if it is
  * not there.
  */
-__function int parse_inner_extensions(struct __sk_buff *skb, struct flow *flow, __u32 offset)
+__function int parse_inner_extensions(struct __ctx_buff *ctx, struct flow *flow, __u32 offset)
 {
 	__u8 next;
 
@@ -31,7 +31,7 @@ __function int parse_inner_extensions(struct __sk_buff *skb, struct flow *flow, 
 		flow->inner.protocol = next;
 		if (!is_extension(next))
 			return offset;
-		if (offset > 2 * TRANSPORT_MAX || bpf_skb_load_bytes(skb, offset, header, 8))
+		if (offset > 2 * TRANSPORT_MAX || ctx_load(ctx, offset, header, 8))
 			return -1;
 		if (next == PROTOCOL_FRAGMENT && ((header[2] << 8 | header[3]) & 0xfff8))
 			return -1; /* not the first: no ports */
@@ -47,7 +47,7 @@ __function int parse_inner_extensions(struct __sk_buff *skb, struct flow *flow, 
 /* An inner packet's header: what was sent, so its source is where the error goes to. Its addresses
  * are known whatever follows them.
  */
-static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flow *flow,
+static __always_inline int parse_inner_network(struct __ctx_buff *ctx, struct flow *flow,
 					       __u32 offset)
 {
 	int header;
@@ -55,17 +55,16 @@ static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flo
 	if (flow_is_ipv6(flow)) {
 		struct ipv6hdr ip;
 
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 6)
+		if (ctx_load(ctx, offset, &ip, sizeof(ip)) || ip.version != 6)
 			return -1;
 		address_set_ipv6(&flow->inner.remote, &ip.saddr);
 		address_set_ipv6(&flow->inner.local, &ip.daddr);
 		flow->inner.protocol = ip.nexthdr;
-		header = parse_inner_extensions(skb, flow, offset + sizeof(ip));
+		header = parse_inner_extensions(ctx, flow, offset + sizeof(ip));
 	} else {
 		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) || ip.version != 4 ||
-		    ip.ihl < 5)
+		if (ctx_load(ctx, offset, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 			return -1;
 		address_set_ipv4(&flow->inner.remote, ip.saddr);
 		address_set_ipv4(&flow->inner.local, ip.daddr);
@@ -79,7 +78,7 @@ static __always_inline int parse_inner_network(struct __sk_buff *skb, struct flo
 /* What an ICMP error is about. Without a whole inner header it is about no connection: no key has
  * protocol 0. Policy is asked for its type then.
  */
-__function int parse_inner(struct __sk_buff *skb, struct flow *flow)
+__function int parse_inner(struct __ctx_buff *ctx, struct flow *flow)
 {
 	__u8 request, ports[8];
 	int offset;
@@ -88,9 +87,9 @@ __function int parse_inner(struct __sk_buff *skb, struct flow *flow)
 		return DROP_INVALID_PACKET;
 	flow->flags |= FLOW_ERROR;
 	request = flow_is_ipv6(flow) ? ICMPV6_ECHO_REQUEST : ICMP_ECHO_REQUEST;
-	offset = parse_inner_network(skb, flow, flow->transport + 8);
+	offset = parse_inner_network(ctx, flow, flow->transport + 8);
 	if (offset < 0 || offset + sizeof(ports) > flow->end ||
-	    bpf_skb_load_bytes(skb, offset, ports, sizeof(ports))) {
+	    ctx_load(ctx, offset, ports, sizeof(ports))) {
 		flow->inner.protocol = 0;
 	} else if (flow->inner.protocol == IPPROTO_TCP || flow->inner.protocol == IPPROTO_UDP) {
 		flow->inner_transport = offset;

@@ -12,37 +12,37 @@
 /* In assembly, for clang-16 otherwise adds to the context pointer first, which the verifier
  * (6.18) refuses.
  */
-static __always_inline void *packet_begin(const struct __sk_buff *skb)
+static __always_inline void *packet_begin(const struct __ctx_buff *ctx)
 {
 	void *begin;
 
-	asm volatile("%[begin] = *(u32 *)(%[skb] + %[at])"
+	asm volatile("%[begin] = *(u32 *)(%[ctx] + %[at])"
 		     : [begin] "=r"(begin)
-		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data)));
+		     : [ctx] "r"(ctx), [at] "i"(offsetof(struct __ctx_buff, data)));
 	return begin;
 }
 
-static __always_inline void *packet_end(const struct __sk_buff *skb)
+static __always_inline void *packet_end(const struct __ctx_buff *ctx)
 {
 	void *end;
 
-	asm volatile("%[end] = *(u32 *)(%[skb] + %[at])"
+	asm volatile("%[end] = *(u32 *)(%[ctx] + %[at])"
 		     : [end] "=r"(end)
-		     : [skb] "r"(skb), [at] "i"(offsetof(struct __sk_buff, data_end)));
+		     : [ctx] "r"(ctx), [at] "i"(offsetof(struct __ctx_buff, data_end)));
 	return end;
 }
 
 /* `length` bytes at `offset`, or NULL if the packet ends before. Earlier pointers die. */
-static __always_inline void *packet_header(struct __sk_buff *skb, __u32 offset, __u32 length)
+static __always_inline void *packet_header(struct __ctx_buff *ctx, __u32 offset, __u32 length)
 {
-	void *start = packet_begin(skb) + offset;
+	void *start = packet_begin(ctx) + offset;
 
-	if (start + length <= packet_end(skb))
+	if (start + length <= packet_end(ctx))
 		return start;
-	if (bpf_skb_pull_data(skb, offset + length))
+	if (ctx_pull(ctx, offset + length))
 		return NULL;
-	start = packet_begin(skb) + offset;
-	return start + length <= packet_end(skb) ? start : NULL;
+	start = packet_begin(ctx) + offset;
+	return start + length <= packet_end(ctx) ? start : NULL;
 }
 
 /* The offset as verifiers up to Linux 6.1 must see it: clang-16 knows a bound of it already, leaves
@@ -56,16 +56,16 @@ static __always_inline __u32 packet_offset(__u32 offset)
 }
 
 /* packet_header for an offset that is not constant, at most TRANSPORT_MASK. */
-static __always_inline void *packet_at(struct __sk_buff *skb, __u32 offset, __u32 length)
+static __always_inline void *packet_at(struct __ctx_buff *ctx, __u32 offset, __u32 length)
 {
-	void *start = packet_begin(skb) + packet_offset(offset);
+	void *start = packet_begin(ctx) + packet_offset(offset);
 
-	if (start + length <= packet_end(skb))
+	if (start + length <= packet_end(ctx))
 		return start;
-	if (bpf_skb_pull_data(skb, packet_offset(offset) + length))
+	if (ctx_pull(ctx, packet_offset(offset) + length))
 		return NULL;
-	start = packet_begin(skb) + packet_offset(offset);
-	return start + length <= packet_end(skb) ? start : NULL;
+	start = packet_begin(ctx) + packet_offset(offset);
+	return start + length <= packet_end(ctx) ? start : NULL;
 }
 
 /* An Internet checksum after the 32 bits `from` became `to` (RFC 1624, equation 3). */

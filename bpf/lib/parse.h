@@ -20,7 +20,7 @@
 #define ND_HOP_LIMIT      255
 
 /* The sender may not choose the way: the address policy was asked about must be the last hop. */
-__function int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
+__function int parse_ipv4_options(struct __ctx_buff *ctx, __u32 length)
 {
 	__u8 options[IPV4_OPTIONS_MAX] = {};
 	__u32 at = 0;
@@ -28,8 +28,7 @@ __function int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
 
 	/* clang-16 folds two checks into one whose bound Linux 6.1 to 6.18 do not see. */
 	barrier_var(last);
-	if (last >= sizeof(options) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN + IPV4_HEADER_MIN, options, last + 1))
+	if (last >= sizeof(options) || ctx_load(ctx, ETH_HLEN + IPV4_HEADER_MIN, options, last + 1))
 		return DROP_INVALID_PACKET;
 	for (int i = 0; i < IPV4_OPTIONS_MAX; i++) {
 		__u8 kind, size;
@@ -49,9 +48,9 @@ __function int parse_ipv4_options(struct __sk_buff *skb, __u32 length)
 	return 0;
 }
 
-static __always_inline int parse_ipv4(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_ipv4(struct __ctx_buff *ctx, struct flow *flow)
 {
-	struct iphdr *ip = packet_header(skb, ETH_HLEN, sizeof(*ip));
+	struct iphdr *ip = packet_header(ctx, ETH_HLEN, sizeof(*ip));
 	__u32 header, total, fragment;
 
 	if (!ip) {
@@ -71,16 +70,16 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct flow *flow)
 	if (ip->version != 4 || header < sizeof(*ip))
 		return DROP_INVALID_PACKET;
 	/* A segment to be cut later (GSO) may be larger than its length field can say. */
-	if (!skb->gso_size && (total < header || ETH_HLEN + total > skb->len)) {
+	if (!ctx_segment(ctx) && (total < header || ETH_HLEN + total > ctx_length(ctx))) {
 		flow->flags |= FLOW_TRUNCATED;
 		return DROP_INVALID_PACKET;
 	}
-	flow->end = skb->gso_size ? skb->len : ETH_HLEN + total;
+	flow->end = ctx_segment(ctx) ? ctx_length(ctx) : ETH_HLEN + total;
 	if (fragment)
 		flow->flags |=
 			fragment & IPV4_FRAGMENT_OFFSET ? FLOW_FRAGMENT : FLOW_FIRST_FRAGMENT;
 	if (header > sizeof(*ip))
-		return parse_ipv4_options(skb, header - sizeof(*ip));
+		return parse_ipv4_options(ctx, header - sizeof(*ip));
 	return 0;
 }
 
@@ -96,7 +95,7 @@ static __always_inline void parse_ipv6_fragment(struct flow *flow, const __u8 *h
 		flow->flags |= FLOW_FIRST_FRAGMENT;
 }
 
-__function int parse_extensions(struct __sk_buff *skb, struct flow *flow)
+__function int parse_extensions(struct __ctx_buff *ctx, struct flow *flow)
 {
 	bool fragmented = false;
 	__u32 offset;
@@ -117,7 +116,7 @@ __function int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 		if (flow->flags & FLOW_FRAGMENT)
 			return 0;
 		if (offset > TRANSPORT_MAX || offset + 8 > flow->end ||
-		    bpf_skb_load_bytes(skb, offset, header, 8)) {
+		    ctx_load(ctx, offset, header, 8)) {
 			flow->flags |= FLOW_TRUNCATED;
 			return DROP_INVALID_EXTENSION_HEADER;
 		}
@@ -140,9 +139,9 @@ __function int parse_extensions(struct __sk_buff *skb, struct flow *flow)
 	return DROP_INVALID_EXTENSION_HEADER;
 }
 
-static __always_inline int parse_ipv6(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_ipv6(struct __ctx_buff *ctx, struct flow *flow)
 {
-	struct ipv6hdr *ip = packet_header(skb, ETH_HLEN, sizeof(*ip));
+	struct ipv6hdr *ip = packet_header(ctx, ETH_HLEN, sizeof(*ip));
 
 	flow->flags |= FLOW_IPV6;
 	if (!ip) {
@@ -159,32 +158,34 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct flow *flow)
 	if (ip->version != 6 || address_is_ipv4(&flow->source) ||
 	    address_is_ipv4(&flow->destination))
 		return DROP_INVALID_PACKET;
-	if (!skb->gso_size && ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len) > skb->len) {
+	if (!ctx_segment(ctx) &&
+	    ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len) > ctx_length(ctx)) {
 		flow->flags |= FLOW_TRUNCATED;
 		return DROP_INVALID_PACKET;
 	}
-	flow->end = skb->gso_size ? skb->len : ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	flow->end = ctx_segment(ctx) ? ctx_length(ctx)
+				     : ETH_HLEN + sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (is_extension(flow->protocol))
-		return parse_extensions(skb, flow);
+		return parse_extensions(ctx, flow);
 	return 0;
 }
 
-static __always_inline int parse_network(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_network(struct __ctx_buff *ctx, struct flow *flow)
 {
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return parse_ipv4(skb, flow);
-	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(skb, flow);
+	if (ctx_protocol(ctx) == bpf_htons(ETH_P_IP))
+		return parse_ipv4(ctx, flow);
+	if (ctx_protocol(ctx) == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(ctx, flow);
 	return DROP_UNSUPPORTED_L3;
 }
 
 /* `length` bytes of the transport header, or NULL if the packet ends before. */
-static __always_inline void *parse_header(struct __sk_buff *skb, const struct flow *flow,
+static __always_inline void *parse_header(struct __ctx_buff *ctx, const struct flow *flow,
 					  __u32 length)
 {
 	if (flow->transport + length > flow->end)
 		return NULL;
-	return packet_at(skb, flow->transport, length);
+	return packet_at(ctx, flow->transport, length);
 }
 
 static __always_inline bool icmp_is_error(bool ipv6, __u8 type)
@@ -215,9 +216,9 @@ static __always_inline void parse_echo(struct flow *flow, const __u8 *header)
 	}
 }
 
-static __always_inline int parse_icmp(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_icmp(struct __ctx_buff *ctx, struct flow *flow)
 {
-	__u8 *header = parse_header(skb, flow, PORTS_HEADER_MIN);
+	__u8 *header = parse_header(ctx, flow, PORTS_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;
@@ -225,7 +226,7 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct flow *flow)
 	flow->icmp_code = header[1];
 	parse_echo(flow, header);
 	if (icmp_is_error(flow_is_ipv6(flow), flow->icmp_type))
-		return parse_inner(skb, flow);
+		return parse_inner(ctx, flow);
 	return 0;
 }
 
@@ -235,9 +236,9 @@ static __always_inline void parse_ports(struct flow *flow, const __u8 *header)
 	flow->destination_port = *(__be16 *)(header + 2);
 }
 
-static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_tcp(struct __ctx_buff *ctx, struct flow *flow)
 {
-	__u8 *header = parse_header(skb, flow, TCP_HEADER_MIN);
+	__u8 *header = parse_header(ctx, flow, TCP_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;
@@ -247,9 +248,9 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct flow *flow)
 	return flow->tcp_header < TCP_HEADER_MIN ? DROP_CT_INVALID_HEADER : 0;
 }
 
-static __always_inline int parse_udp(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_udp(struct __ctx_buff *ctx, struct flow *flow)
 {
-	__u8 *header = parse_header(skb, flow, PORTS_HEADER_MIN);
+	__u8 *header = parse_header(ctx, flow, PORTS_HEADER_MIN);
 
 	if (!header)
 		return DROP_CT_INVALID_HEADER;
@@ -262,7 +263,7 @@ static __always_inline bool parse_is_icmp(const struct flow *flow)
 	return flow->protocol == (flow_is_ipv6(flow) ? PROTOCOL_ICMPV6 : IPPROTO_ICMP);
 }
 
-static __always_inline int parse_transport(struct __sk_buff *skb, struct flow *flow)
+static __always_inline int parse_transport(struct __ctx_buff *ctx, struct flow *flow)
 {
 	bool icmp = parse_is_icmp(flow);
 	int reason;
@@ -274,9 +275,9 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct flow *f
 	if (flow->transport > TRANSPORT_MAX)
 		return DROP_INVALID_EXTENSION_HEADER;
 	if (flow->protocol == IPPROTO_TCP)
-		reason = parse_tcp(skb, flow);
+		reason = parse_tcp(ctx, flow);
 	else
-		reason = icmp ? parse_icmp(skb, flow) : parse_udp(skb, flow);
+		reason = icmp ? parse_icmp(ctx, flow) : parse_udp(ctx, flow);
 	if (reason == DROP_CT_INVALID_HEADER)
 		flow->flags |= FLOW_TRUNCATED;
 	if (!reason && flow->flags & FLOW_FIRST_FRAGMENT)

@@ -53,18 +53,18 @@ static __always_inline __u64 checksum_flags(const struct flow *flow)
 }
 
 /* The header's own checksum takes up the change, so the sum over the packet stays as it is. */
-static __always_inline int translate_ipv4(struct __sk_buff *skb, const struct flow *flow,
+static __always_inline int translate_ipv4(struct __ctx_buff *ctx, const struct flow *flow,
 					  enum translate_side side, __be32 from, __be32 to)
 {
 	__u32 checksum = flow->protocol == IPPROTO_ICMP ? 0 : checksum_offset(flow);
-	__u8 *ip = packet_header(skb, ETH_HLEN, IPV4_HEADER_MIN);
+	__u8 *ip = packet_header(ctx, ETH_HLEN, IPV4_HEADER_MIN);
 
 	if (!ip)
 		return DROP_WRITE_ERROR;
 	*(__be32 *)(ip + (side == TRANSLATE_SOURCE ? IPV4_SOURCE : IPV4_DESTINATION)) = to;
 	*(__u16 *)(ip + IPV4_CHECKSUM) = checksum_after(*(__u16 *)(ip + IPV4_CHECKSUM), from, to);
-	if (checksum && bpf_l4_csum_replace(skb, checksum, from, to,
-					    BPF_F_PSEUDO_HDR | checksum_flags(flow) | sizeof(to)))
+	if (checksum && ctx_replace_l4(ctx, checksum, from, to,
+				       BPF_F_PSEUDO_HDR | checksum_flags(flow) | sizeof(to)))
 		return DROP_L4_CHECKSUM;
 	return 0;
 }
@@ -72,7 +72,7 @@ static __always_inline int translate_ipv4(struct __sk_buff *skb, const struct fl
 /* IPv6 has no header checksum that would cancel the change in the NIC's sum; kernels that
  * know of it have a flag (6.16), others refuse it and are asked again without.
  */
-static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct flow *flow,
+static __always_inline int translate_ipv6(struct __ctx_buff *ctx, const struct flow *flow,
 					  enum translate_side side, const union address *to)
 {
 	const union address *from = side == TRANSLATE_SOURCE ? &flow->source : &flow->destination;
@@ -80,17 +80,17 @@ static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct fl
 	__u32 checksum = checksum_offset(flow);
 	__s64 change = bpf_csum_diff((__be32 *)from, sizeof(*from), (__be32 *)to, sizeof(*to), 0);
 
-	if (bpf_skb_store_bytes(skb, ETH_HLEN + address_offset(true, side), to, sizeof(*to), 0))
+	if (ctx_store(ctx, ETH_HLEN + address_offset(true, side), to, sizeof(*to)))
 		return DROP_WRITE_ERROR;
 	if (!checksum)
 		return 0;
-	if (bpf_l4_csum_replace(skb, checksum, 0, change, flags | BPF_F_IPV6) &&
-	    bpf_l4_csum_replace(skb, checksum, 0, change, flags))
+	if (ctx_replace_l4(ctx, checksum, 0, change, flags | BPF_F_IPV6) &&
+	    ctx_replace_l4(ctx, checksum, 0, change, flags))
 		return DROP_L4_CHECKSUM;
 	return 0;
 }
 
-static __always_inline int translate_port(struct __sk_buff *skb, const struct flow *flow,
+static __always_inline int translate_port(struct __ctx_buff *ctx, const struct flow *flow,
 					  enum translate_side side, __be16 from, __be16 to)
 {
 	__u32 at = flow->transport + (side == TRANSLATE_SOURCE ? 0 : 2);
@@ -98,17 +98,16 @@ static __always_inline int translate_port(struct __sk_buff *skb, const struct fl
 
 	if (from == to || !flow_has_ports(flow) || flow->flags & FLOW_FRAGMENT)
 		return 0;
-	place = packet_at(skb, at, sizeof(to));
+	place = packet_at(ctx, at, sizeof(to));
 	if (!place)
 		return DROP_WRITE_ERROR;
 	*place = to;
-	if (bpf_l4_csum_replace(skb, checksum_offset(flow), from, to,
-				checksum_flags(flow) | sizeof(to)))
+	if (ctx_replace_l4(ctx, checksum_offset(flow), from, to, checksum_flags(flow) | sizeof(to)))
 		return DROP_L4_CHECKSUM;
 	return 0;
 }
 
-__function int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
+__function int translate(struct __ctx_buff *ctx, struct flow *flow, __u32 side,
 			 const union address *to, __u32 port)
 {
 	union address *address;
@@ -122,10 +121,10 @@ __function int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
 	if (address_is_ipv4(to) == flow_is_ipv6(flow))
 		return DROP_UNROUTABLE; /* a Service and its backends are of one family */
 	reason = flow_is_ipv6(flow)
-			 ? translate_ipv6(skb, flow, side, to)
-			 : translate_ipv4(skb, flow, side, address->words[3], to->words[3]);
+			 ? translate_ipv6(ctx, flow, side, to)
+			 : translate_ipv4(ctx, flow, side, address->words[3], to->words[3]);
 	if (!reason)
-		reason = translate_port(skb, flow, side, *own, port);
+		reason = translate_port(ctx, flow, side, *own, port);
 	if (reason)
 		return reason;
 	*address = *to;
@@ -137,7 +136,7 @@ __function int translate(struct __sk_buff *skb, struct flow *flow, __u32 side,
 /* The packet inside an ICMP error: its address and port on `side`. Its own transport
  * checksum is left, for nobody can check one over a packet that is cut off.
  */
-__function int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 side,
+__function int translate_inner(struct __ctx_buff *ctx, struct flow *flow, __u32 side,
 			       const union address *to, __u32 service_port)
 {
 	__u32 inner, checksum, at, ports;
@@ -161,20 +160,19 @@ __function int translate_inner(struct __sk_buff *skb, struct flow *flow, __u32 s
 		__s64 change = bpf_csum_diff((__be32 *)address, sizeof(*address), (__be32 *)to,
 					     sizeof(*to), 0);
 
-		if (bpf_skb_store_bytes(skb, at, to, sizeof(*to), 0) ||
-		    bpf_l4_csum_replace(skb, checksum, 0, change, 0))
+		if (ctx_store(ctx, at, to, sizeof(*to)) ||
+		    ctx_replace_l4(ctx, checksum, 0, change, 0))
 			return DROP_WRITE_ERROR;
 	} else {
 		/* The inner header's own checksum takes up the change, ICMP's sum stays. */
-		if (bpf_skb_store_bytes(skb, at, &to->words[3], sizeof(__be32), 0) ||
-		    bpf_l3_csum_replace(skb, inner + IPV4_CHECKSUM, address->words[3], to->words[3],
-					sizeof(__be32)))
+		if (ctx_store(ctx, at, &to->words[3], sizeof(__be32)) ||
+		    ctx_replace_l3(ctx, inner + IPV4_CHECKSUM, address->words[3], to->words[3]))
 			return DROP_WRITE_ERROR;
 	}
 	if (side == TRANSLATE_DESTINATION)
 		ports += 2;
-	if (bpf_skb_store_bytes(skb, ports, &port, sizeof(port), 0) ||
-	    bpf_l4_csum_replace(skb, checksum, *own, port, sizeof(port)))
+	if (ctx_store(ctx, ports, &port, sizeof(port)) ||
+	    ctx_replace_l4(ctx, checksum, *own, port, sizeof(port)))
 		return DROP_WRITE_ERROR;
 	*address = *to;
 	*own = port;

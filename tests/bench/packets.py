@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import pack as bytes_of
 
 from podwire.abi.enums import Direction, EndpointFlags
-from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, SlotKey
+from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, Slot
 from podwire.base.addresses import pack
 from podwire.bpf.map import U32, raw
 from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
@@ -249,12 +249,15 @@ def _walk(bench: Bench, first: int, mask: int) -> float:
 def _balance(world: World, count: int) -> None:
     numbers = range(1, count + 1)
     world.maps["podwire_backends"].put_many((n, Backend(pack(address_of(FAR + n)), 8080, 6)) for n in numbers)
-    world.maps["podwire_slots"].put_many((SlotKey(n, 0), n) for n in numbers)
     world.maps["podwire_rev_nat"].put_many(
         (n, RevNat(pack(address_of(FIRST_SERVICE + n - 1)), 80)) for n in numbers
     )
     world.maps["podwire_frontends"].put_many(
-        (FrontendKey(pack(address_of(FIRST_SERVICE + n - 1)), 80, 6), Frontend(n, 1, n)) for n in numbers
+        (
+            FrontendKey(pack(address_of(FIRST_SERVICE + n - 1)), 80, 6),
+            Frontend(0, 1, n, slots=Slot(pack(address_of(FAR + n)), 8080, n).pack()),
+        )
+        for n in numbers
     )
 
 

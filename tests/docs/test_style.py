@@ -27,6 +27,7 @@ BPF = sorted(
         *ROOT.glob("bpf/lib/*.h"),
         *ROOT.glob("bpf/abi/*.h"),
         *ROOT.glob("bpf/kernel/*.h"),
+        *ROOT.glob("bpf/ctx/*.h"),
     ]
 )
 PYTHON = sorted(
@@ -101,6 +102,21 @@ def test_the_headers_for_kernels_have_the_same_names() -> None:
     # Marked otherwise, a function would be global for kernels that refuse its pointers.
     marked = [path for path in BPF if re.search(r"^__noinline", path.read_text(), re.M)]
     assert not marked, "mark functions of their own __function"
+
+
+def test_the_headers_for_contexts_have_the_same_names() -> None:
+    """What is written on packets of the stack must compile for frames of a driver."""
+    declared = re.compile(
+        r"^#define (?:(__ctx\w+|CTX_PASS|CTX_SECTION)\b)|^static __always_inline \w+ (ctx_\w+)\(", re.M
+    )
+    skb, xdp = (set(declared.findall((ROOT / "bpf/ctx" / name).read_text())) for name in ("skb.h", "xdp.h"))
+    own = {("", "ctx_sum"), ("", "ctx_sum_after")}  # what the kernel does for the other
+    assert skb == xdp - own and len(skb) > 10
+    # Nothing that both share knows which it is.
+    shared = [path for path in BPF if path.parent.name == "lib" and "struct __ctx_buff" in path.read_text()]
+    assert {"packet.h", "parse.h", "translate.h", "event.h"} <= {path.name for path in shared}
+    for path in shared:
+        assert not re.search(r"bpf_(skb|xdp|l3|l4)_|__sk_buff|xdp_md", path.read_text()), path.name
 
 
 def test_only_drop_h_drops() -> None:

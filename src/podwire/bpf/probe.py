@@ -29,6 +29,7 @@ XDP_GENERIC = 1 << 1
 CLONE_NEWNET = 0x40000000
 NO_DEVICE = 0x7FFFFFFF
 HELPER_SK_ASSIGN, HELPER_REDIRECT_NEIGH, HELPER_REDIRECT_PEER, HELPER_SET_RETVAL = 124, 152, 155, 187
+HELPER_XDP_LOAD_BYTES = 189
 KERNEL_BTF = "/sys/kernel/btf/vmlinux"
 
 BPFFS = "/sys/fs/bpf"
@@ -153,6 +154,9 @@ _PROBES: dict[str, _Probe] = {
     ),
     "bpf_sk_assign": _Probe(
         "5.7", "to the transparent proxy", lambda: library.has_helper(SCHED_CLS, HELPER_SK_ASSIGN)
+    ),
+    "bpf_xdp_load_bytes": _Probe(
+        "5.18", "frames read in the driver", lambda: library.has_helper(XDP, HELPER_XDP_LOAD_BYTES)
     ),
     "cgroup connect4": _Probe("4.17", "services at connect()", _cgroup(10)),
     "cgroup connect6": _Probe("4.17", "services at connect(), IPv6", _cgroup(11)),
