@@ -108,6 +108,12 @@ TARGETS: tuple[Target, ...] = (
         ratio=True,
     ),
     Target(
+        "sockets",
+        "connect() to a ClusterIP, random ones of 30k services, of direct by loopback",
+        "sockets: connect, random of 30k services × 3: of direct",
+        1.02,
+    ),
+    Target(
         "packets",
         "per packet: established flow, from a pod",
         "packets: established, pod to another node, policy",
