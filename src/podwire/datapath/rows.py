@@ -7,7 +7,7 @@ packed as the kernel has them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from struct import Struct
 
@@ -36,7 +36,6 @@ HOST = structs.Endpoint(identity=identity.HOST, flags=int(enums.EndpointFlags.HO
 
 DIRECTIONS = {int(one): one for one in Direction}
 NODEPORT_TYPES = ("NodePort", "LoadBalancer")
-Backends = Callable[[int], BackendRow | None]  # by id
 
 
 def policy_entry(row: EntryRow) -> Entries:
@@ -117,18 +116,18 @@ def backend(row: BackendRow, node: str) -> Entries:
     return {U32.pack(row.id): value.pack()}
 
 
-def slots(row: FrontendRow, backend: Backends) -> Entries:
+def slots(row: FrontendRow) -> Entries:
     """The set of many backends, place by place; nothing for few. Several frontends may have the same set."""
-    return dict(_places(row, backend)) if row.set else {}
+    if not row.set:
+        return {}
+    return {structs.SlotKey(row.set, place).pack(): value for place, value in enumerate(_slots(row))}
 
 
-def _places(row: FrontendRow, backend: Backends) -> Iterator[tuple[bytes, bytes]]:
-    """Without a backend that is gone from its table: the frontend's next row is on its way."""
-    for place, number in enumerate(row.backends):
-        found = backend(number)
-        if found is not None:
-            value = structs.Slot(addresses.pack(found.address), found.port, found.id)
-            yield structs.SlotKey(row.set, place).pack(), value.pack()
+def _slots(row: FrontendRow) -> list[bytes]:
+    return [
+        structs.Slot(addresses.pack(address), port, number).pack()
+        for number, (address, port) in zip(row.backends, row.places, strict=True)
+    ]
 
 
 def slot_of(frontend: structs.Frontend, place: int) -> structs.Slot:
@@ -142,20 +141,19 @@ def rev_nat(row: FrontendRow) -> Entries:
     return {U32.pack(row.rev_nat): structs.RevNat(addresses.pack(row.address), row.port).pack()}
 
 
-def frontend(row: FrontendRow, backend: Backends) -> Entries:
+def frontend(row: FrontendRow) -> Entries:
     """With its backends, if they are few."""
-    few = [value for _, value in _places(row, backend)] if not row.set else []
     flags = enums.FrontendFlags.AFFINITY if row.affinity_timeout else enums.FrontendFlags(0)
     if row.type in NODEPORT_TYPES:
         flags |= enums.FrontendFlags.NODEPORT
     key = structs.FrontendKey(addresses.pack(row.address), row.port, row.protocol)
     value = structs.Frontend(
         set=row.set,
-        count=len(row.backends) if row.set else len(few),
+        count=len(row.backends),
         rev_nat=row.rev_nat,
         flags=int(flags),
         affinity_timeout=row.affinity_timeout,
-        slots=b"".join(few),
+        slots=b"" if row.set else b"".join(_slots(row)),
     )
     return {key.pack(): value.pack()}
 

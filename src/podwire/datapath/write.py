@@ -184,14 +184,13 @@ class Writer:
         """Of what comes by the ten thousand at a start, so much at a time that others have turns. After
         `_note`, which looks at the tables: they must be as they were when the batches were taken."""
         _, _, ipcache, backends, frontends, nodes, *_ = batches
-        backend = self.tables.backends.get
         for name, batch, entries, yields in (
             ("podwire_ipcache", ipcache, rows.ipcache_exact, False),
             ("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix, False),
             ("podwire_backends", backends, lambda row: rows.backend(row, self.node), False),
-            ("podwire_slots", frontends, lambda row: rows.slots(row, backend), False),
+            ("podwire_slots", frontends, rows.slots, False),
             ("podwire_rev_nat", frontends, rows.rev_nat, False),
-            ("podwire_frontends", frontends, lambda row: rows.frontend(row, backend), False),
+            ("podwire_frontends", frontends, rows.frontend, False),
             # The node's own addresses never take a pod's row; when the pod goes they are the node's again.
             ("podwire_endpoints", nodes, rows.node_addresses, True),
         ):

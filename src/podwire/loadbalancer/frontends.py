@@ -149,7 +149,7 @@ class Frontends:
             return False
         try:
             rev_nat = self._rev_nats.of(address)
-            ids = [self._ids.of(one) for one in active]
+            ids = {self._ids.of(one): one[:2] for one in active}
         except OutOfNumbers:
             self._problem(
                 address,
@@ -157,7 +157,7 @@ class Frontends:
             )
             return old is not None
         self.problems.pop(address, None)
-        number, places = self._sets.place(_set_name(service, address, port), ids)
+        number, backends = self._sets.place(_set_name(service, address, port), ids)
         self.tables.frontends.put(
             FrontendRow(
                 address=address[0],
@@ -169,7 +169,8 @@ class Frontends:
                 type=service.type,
                 rev_nat=rev_nat,
                 set=number,
-                backends=places,
+                backends=backends,
+                places=tuple(ids[one] for one in backends),
                 affinity_timeout=service.affinity_timeout,
             )
         )

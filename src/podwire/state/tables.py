@@ -210,7 +210,8 @@ class BackendRow(msgspec.Struct, frozen=True):
 
 
 class FrontendRow(msgspec.Struct, frozen=True):
-    """A service address. `backends` are ids of active ones, in a fixed order; `set` numbers that list."""
+    """A service address. `backends` are ids of active ones, each in its place, and `places` (address, port)
+    of each; `set` numbers that list where it is long, else 0."""
 
     address: str
     port: int
@@ -223,6 +224,7 @@ class FrontendRow(msgspec.Struct, frozen=True):
     set: int
     backends: tuple[int, ...]
     affinity_timeout: int = 0
+    places: tuple[tuple[str, int], ...] = ()
 
 
 class Tables:

@@ -91,9 +91,9 @@ class Kernel:
             "podwire_ipcache": [rows.ipcache_exact(row) for row in tables.ipcache],
             "podwire_ipcache_prefixes": [rows.ipcache_prefix(row) for row in tables.ipcache],
             "podwire_backends": [rows.backend(row, "n1") for row in tables.backends],
-            "podwire_slots": [rows.slots(row, tables.backends.get) for row in tables.frontends],
+            "podwire_slots": [rows.slots(row) for row in tables.frontends],
             "podwire_rev_nat": [rows.rev_nat(row) for row in tables.frontends],
-            "podwire_frontends": [rows.frontend(row, tables.backends.get) for row in tables.frontends],
+            "podwire_frontends": [rows.frontend(row) for row in tables.frontends],
             "podwire_endpoints": [
                 *(rows.node_addresses(row) for row in tables.nodes),
                 *(rows.local_address(row) for row in tables.local_addresses),

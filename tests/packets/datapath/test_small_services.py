@@ -100,12 +100,22 @@ class Services:
         )
         rows = []
         for address, backends in self.has.items():
-            ids = [self.numbers[one] for one in backends]
-            number, places = self.sets.place(address, ids)
+            ids = {self.numbers[one]: one for one in backends}
+            number, order = self.sets.place(address, ids)
             rev_nat = 1 + self.addresses.index(address)
             rows.append(
                 FrontendRow(
-                    address, 80, TCP, "default", f"s{rev_nat}", "", "ClusterIP", rev_nat, number, places
+                    address,
+                    80,
+                    TCP,
+                    "default",
+                    f"s{rev_nat}",
+                    "",
+                    "ClusterIP",
+                    rev_nat,
+                    number,
+                    order,
+                    places=tuple(ids[one] for one in order),
                 )
             )
         tables.frontends.replace(rows)

@@ -60,7 +60,19 @@ def fill(tables: Tables) -> None:
     for address in ("10.96.0.1", "192.0.2.1"):
         number = 1 if address.startswith("10.") else 2
         tables.frontends.put(
-            FrontendRow(address, 80, 6, "default", "web", "http", "ClusterIP", number, 77, (4,))
+            FrontendRow(
+                address,
+                80,
+                6,
+                "default",
+                "web",
+                "http",
+                "ClusterIP",
+                number,
+                77,
+                (4,),
+                places=(("10.0.1.5", 8080),),
+            )
         )
     know(tables, 1234)
     tables.endpoints.put(WEB)

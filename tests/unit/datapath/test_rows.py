@@ -61,26 +61,20 @@ def test_an_address_goes_to_one_map_and_a_prefix_to_the_other() -> None:
 
 
 def test_services() -> None:
-    row = FrontendRow("10.96.0.1", 443, 6, "default", "web", "https", "ClusterIP", 9, 77, (4, 5), 30)
-    backends = {number: BackendRow(number, f"10.0.0.{number}", 8443, 6, "active") for number in (4, 5)}
+    places = (("10.0.0.4", 8443), ("10.0.0.5", 8443))
+    row = FrontendRow("10.96.0.1", 443, 6, "default", "web", "https", "ClusterIP", 9, 77, (4, 5), 30, places)
     slots = [structs.Slot(addresses.pack(f"10.0.0.{number}"), 8443, number) for number in (4, 5)]
-    ((key, value),) = rows.frontend(row, backends.get).items()
+    ((key, value),) = rows.frontend(row).items()
     assert structs.FrontendKey.unpack(key) == structs.FrontendKey(addresses.pack("10.96.0.1"), 443, 6)
     assert structs.Frontend.unpack(value) == structs.Frontend(77, 2, 9, 30, 2)
-    assert rows.slots(row, backends.get) == {
+    assert rows.slots(row) == {
         structs.SlotKey(77, place).pack(): slot.pack() for place, slot in enumerate(slots)
     }
     few = msgspec.structs.replace(row, set=0)
-    assert rows.slots(few, backends.get) == {}
-    ((_, value),) = rows.frontend(few, backends.get).items()
+    assert rows.slots(few) == {}
+    ((_, value),) = rows.frontend(few).items()
     made = structs.Frontend.unpack(value)
     assert (made.set, made.count) == (0, 2) and [rows.slot_of(made, place) for place in (0, 1)] == slots
-    # A backend that is gone from its table: the frontend's next row is on its way.
-    del backends[4]
-    ((_, value),) = rows.frontend(few, backends.get).items()
-    made = structs.Frontend.unpack(value)
-    assert made.count == 1 and rows.slot_of(made, 0) == slots[1]
-    assert [structs.SlotKey.unpack(key).slot for key in rows.slots(row, backends.get)] == [1]
     assert rows.rev_nat(row) == {U32.pack(9): structs.RevNat(addresses.pack("10.96.0.1"), 443).pack()}
     ((_, value),) = rows.backend(BackendRow(4, "10.0.0.9", 8443, 6, "terminating", "n1"), "n1").items()
     assert structs.Backend.unpack(value) == structs.Backend(addresses.pack("10.0.0.9"), 8443, 6, 3)

@@ -18,7 +18,9 @@ from podwire.datapath.write import Writer
 from podwire.state.tables import BackendRow, FrontendRow, IpcacheRow
 
 BACKEND = BackendRow(1, "10.0.1.9", 80, 6, "active")
-FRONTEND = FrontendRow("10.96.0.1", 80, 6, "default", "web", "http", "ClusterIP", 1, 1, (1,))
+FRONTEND = FrontendRow(
+    "10.96.0.1", 80, 6, "default", "web", "http", "ClusterIP", 1, 1, (1,), places=(("10.0.1.9", 80),)
+)
 
 
 async def until(condition: object, what: str) -> None:
@@ -233,8 +235,7 @@ def test_a_service_row_that_cannot_be_replaced_is_removed(name: str) -> None:
             if name == "podwire_backends":
                 node.tables.backends.put(msgspec.structs.replace(BACKEND, address="10.0.1.10"))
             elif name == "podwire_slots":
-                node.tables.backends.put(msgspec.structs.replace(BACKEND, id=2))
-                node.tables.frontends.put(msgspec.structs.replace(FRONTEND, backends=(2,)))
+                node.tables.frontends.put(msgspec.structs.replace(FRONTEND, places=(("10.0.1.10", 80),)))
             elif name == "podwire_frontends":
                 node.tables.frontends.put(msgspec.structs.replace(FRONTEND, set=2))
             else:
