@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.kernels.guests import CLANG_19_ON, KERNELS, WHOLE, Guest
 
-pytestmark = [pytest.mark.kernels, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.kernels, pytest.mark.timeout(7500 if WHOLE else 3000)]
 
 RESULTS = Path(__file__).with_name("results.json")
 DRIFT = 0.25  # of instructions; another build of a kernel or a changed line moves them a little
