@@ -108,6 +108,13 @@ TARGETS: tuple[Target, ...] = (
         ratio=True,
     ),
     Target(
+        "asked",
+        "20 pod changes/s elsewhere, 100k packets/s here: packets that ask policy again",
+        "asked: packets that ask again",
+        1,
+        "%",
+    ),
+    Target(
         "sockets",
         "connect() to a ClusterIP, random ones of 30k services, of direct by loopback",
         "sockets: connect, random of 30k services × 3: of direct",
