@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from podwire.base.errors import InvalidObject
+from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
+from podwire.model.selector import Operator, Requirement, Selector
 from podwire.sources import endpoints, namespaces, nodes, objects, pods, policies, reports, services, slices
 from podwire.state.tables import (
     ContainerPort,
@@ -263,6 +265,25 @@ def test_a_wrong_policy_is_a_row_that_says_why() -> None:
     row = policies.row_of(item, "CiliumNetworkPolicy", refuse)
     assert row.error == "spec.ingress[0].fromFoo: is not supported"
     assert (row.generation, row.rules) == (3, ())
+
+
+def test_a_policy_whose_selector_cannot_be_asked_is_refused() -> None:
+    """Followed, it would select nobody, and a denial of nobody denies nothing. What it said before stays."""
+
+    def denying(key: str) -> tuple[Rule, ...]:
+        nobody = Selector((Requirement("cidr", key, Operator.EXISTS),))
+        clause = Clause(Direction.INGRESS, Effect.DENY, 0, (nobody,), None, "spec.ingressDeny[0]")
+        origin = Origin("CiliumNetworkPolicy", "prod", "p")
+        return (Rule(origin, 0, Selector(), (clause,), True, False),)
+
+    item = {"metadata": {"namespace": "prod", "name": "p", "uid": "u"}}
+    before = policies.row_of(item, "CiliumNetworkPolicy", lambda _: denying("10.0.0.0/8"))
+    assert before.rules and not before.error
+    row = policies.row_of(item, "CiliumNetworkPolicy", lambda _: denying("garbage"), before)
+    assert (
+        row.error.startswith("spec.ingressDeny[0]: whom (has cidr:garbage) selects")
+        and row.rules == before.rules
+    )
 
 
 @pytest.mark.parametrize(
