@@ -21,6 +21,8 @@ import click
 import msgspec
 
 from podwire.base.config import AgentConfig
+from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.spec import in_order
 from podwire.state.members import MemberTable
 from podwire.state.tables import Tables
 
@@ -101,28 +103,65 @@ def _row_types() -> dict[str, type[msgspec.Struct]]:
 
 
 def maps() -> str:
+    """The catalogue, with what only the headers say of a map: its type, its structs, its size at first."""
+    declared = _declared_maps()
     rows = []
+    for name, spec in CATALOGUE.items():
+        header, kind, key, value, entries = declared.pop(name)
+        option = f", `{spec.size.replace('_', '-')}`" if spec.size else ""
+        times = f" × {spec.times}" if spec.times > 1 else ""
+        rows.append(
+            [f"`{name}`", spec.help, kind, f"`{key}`", f"`{value}`", f"`{entries}`{option}{times}", header]
+        )
+    own = [
+        [f"`{name}`", kind, f"`{value}`", header] for name, (header, kind, _, value, _) in declared.items()
+    ]
+    written = [
+        [
+            str(step.value),
+            step.name.lower(),
+            f"`{spec.name}`",
+            ", ".join(dict.fromkeys(spec.tables)),
+            spec.written.lack.value,
+            "goes" if spec.written.truthful else "stays",
+        ]
+        for step, specs in in_order(CATALOGUE.values()).items()
+        for spec in specs
+        if spec.written is not None
+    ]
+    return "\n\n".join(
+        [
+            f"# Maps\n\n{BY} What the kernel holds, pinned below the agent's `bpf-dir`; structs are "
+            "declared in `bpf/abi`, maps in `bpf/lib`, and what Python knows of them in "
+            "`src/podwire/datapath/catalogue`. `podwire bpf` prints the contents in words. Sizes that are "
+            "options are set at load.",
+            table(["map", "what", "type", "key", "value", "entries", "declared in"], rows),
+            "Not shared by the objects, nor pinned:",
+            table(["map", "type", "value", "declared in"], own),
+            "## Written from tables\n\nIn this order, and removed from in the opposite one; the others are "
+            "the programs' own. A full one gets a bigger one in its place, up to `map-growth-max`. *Lets "
+            "through*: what a missing entry would; where it is *judged*, endpoints it matters to are denied "
+            "what it is about, and where it is *anything* nothing passes until it is there "
+            "([why](../decisions/full-maps.md)). *Wrong*: what becomes of an entry that cannot be replaced.",
+            table(["step", "", "map", "from", "lets through", "wrong"], written),
+        ]
+    )
+
+
+def _declared_maps() -> dict[str, tuple[str, str, str, str, str]]:
+    """Map → header, type, key, value, entries: as the programs have it."""
+    found = {}
     for header in sorted((ROOT / "bpf").rglob("*.[ch]")):
         text = header.read_text()
         for body, name in re.findall(r"struct \{\n((?:\t.*\n)+)\} (podwire_\w+) SEC\(\"\.maps\"\);", text):
             parts = dict(re.findall(r"__(?:uint|type)\((\w+),\s*(.*?)\);", body))
             size = parts.get("max_entries", "")
             defined = re.search(rf"#define {re.escape(size)}\s+(.+?)(?:\s*/\*.*)?$", text, re.M)
-            about = re.search(r"^/\* (?!SPDX)(.*?)(?:\*/|\n \*\n|\n \* *$)", text, re.S | re.M)
-            noun = re.sub(r"\s+\*?\s*", " ", about[1]).strip() if about else ""
             kind = parts["type"].removeprefix("BPF_MAP_TYPE_").lower()
             key = parts.get("key", parts.get("key_size", "-"))
             value = parts.get("value", parts.get("value_size", "-"))
-            number = defined[1] if defined else size
-            rows.append([f"`{name}`", kind, f"`{key}`", f"`{value}`", f"`{number}`", noun, header.name])
-    return "\n\n".join(
-        [
-            f"# Maps\n\n{BY} What the kernel holds, pinned below the agent's `bpf-dir`; structs are "
-            "declared in `bpf/abi`. `podwire bpf` prints the contents in words. Sizes that are options "
-            "are set at load.",
-            table(["map", "type", "key", "value", "entries", "of", "declared in"], rows),
-        ]
-    )
+            found[name] = header.name, kind, key, value, defined[1] if defined else size or "-"
+    return found
 
 
 def metrics() -> str:

@@ -26,7 +26,7 @@ import podwire.agent.stages  # noqa: F401 -- an agent's memory is that of what i
 from podwire.agent.labeling import Labeling
 from podwire.base.aio import Supervised
 from podwire.bpf.map import Map, MapType
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.datapath.mirror import Target
 from podwire.datapath.write import Writer
 from podwire.identity.allocate import Allocator

@@ -17,7 +17,7 @@ from podwire.base.aio import unbroken
 from podwire.base.attempts import Attempts
 from podwire.base.errors import MapFull, NotFound, PodwireError
 from podwire.base.telemetry import Metrics
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.hubble.message import Messages
 from podwire.kube.resources import Resource
 from podwire.sources import nodes

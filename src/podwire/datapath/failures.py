@@ -12,9 +12,10 @@ from podwire.model.rule import Origin
 from podwire.state.tables import EndpointFailureRow, PolicyFailureRow, Tables
 
 POLICY = (missing.POLICY, missing.PEERS)
-ADDRESSES = (missing.ADDRESS, missing.PREFIX)
+ADDRESSES = (missing.ADDRESS, missing.PREFIX)  # their rows are prefixes of table ipcache
 UNKNOWN = {missing.PEERS_MISSING: "peers", missing.ADDRESSES_MISSING: "addresses"}
 QUARANTINED = "it talks to nobody: a row that is wrong could neither be replaced nor removed"
+CLOSED = "it talks to nobody: what decides about all endpoints is not whole in the kernel: {}"
 OUTDATED = "it is kept on a policy that was not asked about identities that came since"
 Mirrors = Mapping[str, Mirror]
 
@@ -59,12 +60,13 @@ def tell(tables: Tables, mirrors: Mirrors) -> None:
 
 def tell_endpoints(tables: Tables, mirrors: Mirrors, flagged: Mapping[int, EndpointFlags]) -> None:
     """Table endpoint_failures: pods that are denied what the kernel does not know, and why."""
-    why = missing.of(mirrors).why if flagged else {}
+    shortage = missing.of(mirrors) if flagged else missing.Missing()
+    why, closed = shortage.why, CLOSED.format(shortage.closed) if shortage.closed else QUARANTINED
     tables.endpoint_failures.replace(
         EndpointFailureRow(
             endpoint,
             tuple(name for flag, name in UNKNOWN.items() if flag in flags),
-            QUARANTINED
+            closed
             if missing.QUARANTINED in flags
             else next((why[flag] for flag in UNKNOWN if flag in flags and flag in why), OUTDATED),
         )

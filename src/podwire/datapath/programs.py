@@ -37,7 +37,8 @@ from podwire.bpf.link import Hook
 from podwire.bpf.map import Map
 from podwire.bpf.object import Difference, IncompatibleMaps, Object, ObjectSpec, Program
 from podwire.datapath import generations, objects
-from podwire.datapath.maps import CATALOGUE, Maps, sizes
+from podwire.datapath.catalogue import CATALOGUE, sizes
+from podwire.datapath.maps import Maps
 
 log = logging.getLogger(__name__)
 

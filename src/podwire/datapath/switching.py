@@ -17,6 +17,7 @@ from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
 from podwire.datapath import missing, rows
+from podwire.datapath.catalogue import endpoint
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.state import progress
@@ -24,7 +25,7 @@ from podwire.state.progress import policies_know
 from podwire.state.table import Batch
 from podwire.state.tables import EndpointPolicyRow, EndpointRow, ProgressRow, Tables
 
-BY_ADDRESS, BY_DEVICE = MAPS = ("podwire_endpoints", "podwire_devices")
+BY_ADDRESS, BY_DEVICE = MAPS = (endpoint.BY_ADDRESS.name, endpoint.BY_DEVICE.name)
 Wanted = tuple[EndpointRow | None, EndpointPolicyRow | None]
 NONE = EndpointFlags(0)
 

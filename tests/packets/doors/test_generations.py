@@ -19,7 +19,7 @@ from podwire.bpf.link import Link
 from podwire.bpf.map import U32, Map, MapType
 from podwire.bpf.object import Program
 from podwire.datapath import conntrack, generations
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.datapath.programs import Programs
 from podwire.net import namespaces
 from podwire.net.messages import Veth
