@@ -149,7 +149,12 @@ def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) ->
         os.close(target)
 
 
-def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
+def attach_device(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
+    """`program` on one of the hooks that devices have."""
+    return attach_xdp(program, ifindex) if hook is Hook.XDP else attach_tc(program, ifindex, hook)
+
+
+def ensure_device(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
     """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else made.
 
     A pinned link whose device is gone (or another one by now) is removed first.
@@ -157,14 +162,14 @@ def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | F
     try:
         attached = open_attached(path)
     except NotFound:
-        return _pinned(attach_tc(program, ifindex, hook), path)
+        return _pinned(attach_device(program, ifindex, hook), path)
     info = attached.info
     if info.ifindex == ifindex and info.attach_type == hook:
         if info.program != program.id:
             attached.replace(program)
         return attached
     attached.detach()
-    return _pinned(attach_tc(program, ifindex, hook), path)
+    return _pinned(attach_device(program, ifindex, hook), path)
 
 
 def ensure_cgroup(program: Program, directory: str, path: str) -> Link:

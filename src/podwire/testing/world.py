@@ -50,6 +50,8 @@ from podwire.bpf.events import Ring
 from podwire.bpf.map import ADDRESS, U32, Map, MapType, raw
 from podwire.bpf.object import ObjectSpec, Program, SkbContext, TestRun, load
 from podwire.datapath.catalogue import declared_by
+from podwire.datapath.hooks import Where
+from podwire.datapath.hooks import objects as objects_on
 from podwire.net import namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
@@ -57,7 +59,7 @@ from podwire.net.stack import Stack
 if TYPE_CHECKING:
     import numpy as np
 
-OBJECTS = ("lxc", "host", "overlay")
+OBJECTS = objects_on(where for where in Where if where.is_device)
 PASS, DROPPED, REDIRECTED = 0, 2, 7
 UNDERLAY = "pw-under"
 UNDERLAY_MAC = bytes.fromhex("02aa00000001")
