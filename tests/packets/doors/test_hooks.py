@@ -32,6 +32,15 @@ int podwire_early(struct xdp_md *ctx)
 PIN = "network-eth0-xdp"
 
 
+def constants(loading: Loading) -> str:
+    """As every object has them that includes abi/config.h."""
+    kinds = (
+        (name, "__u8", "[16] = {}") if isinstance(value, bytes) else (name, "__u32", " = 0")
+        for name, value in loading.constants.items()
+    )
+    return "".join(f"const volatile {kind} {name}{rest};\n" for name, kind, rest in kinds)
+
+
 @pytest.fixture
 def loading(
     compile_bpf: Callable[..., str], tmp_path: Path, pins: str, monkeypatch: pytest.MonkeyPatch
@@ -41,7 +50,7 @@ def loading(
     made = plan(pins)
     directory = tmp_path / "objects"
     shutil.copytree(made.object_dir, directory)
-    shutil.copy(compile_bpf(TEXT, "early.bpf"), directory)
+    shutil.copy(compile_bpf(constants(made) + TEXT, "early.bpf"), directory)
     assert "early" in made.objects, "it is of the node's device, which every node has"
     return msgspec.structs.replace(made, object_dir=str(directory))
 
