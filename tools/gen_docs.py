@@ -25,6 +25,7 @@ from podwire.datapath.catalogue import CATALOGUE
 from podwire.datapath.spec import in_order
 from podwire.state.members import MemberTable
 from podwire.state.tables import Tables
+from podwire.state.writers import written_by
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -87,7 +88,7 @@ def tables() -> str:
         columns = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(row))
         parts.append(
             f"## {item.name}\n\n{item.help[:1].upper()}{item.help[1:]}. {about}".rstrip()
-            + f"\n\nColumns: {columns}."
+            + f"\n\nWritten by {written_by(item.name)}. Columns: {columns}."
         )
     return "\n\n".join(parts)
 

@@ -23,7 +23,7 @@ from podwire.datapath.catalogue import endpoint, ipcache, policy
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.model.rule import Direction
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
@@ -147,7 +147,7 @@ def _cut(address: bytes, length: int) -> bytes:
     return (int.from_bytes(address) & keep).to_bytes(ADDRESS_BITS // 8)
 
 
-def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.Endpoint) -> EndpointFlags:
+def flags(tables: ReadTables, mirrors: Mirrors, missing: Missing, value: structs.Endpoint) -> EndpointFlags:
     """What the endpoint with this row must not take an answer from."""
     needed = EndpointFlags(0)
     directions = [int(one) for one, enforced in ENFORCED if value.flags & enforced]
@@ -166,7 +166,7 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
 
 
 def _is_misled(
-    tables: Tables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
+    tables: ReadTables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
 ) -> bool:
     """Whether a row that is wrong and will not go would have the policy say something else."""
     return any(
@@ -179,7 +179,7 @@ def _is_misled(
     )
 
 
-def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
+def _class(tables: ReadTables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
     """As the policy has it. One that no table has any more says what the kernel has of it."""
     row = tables.policy_peers.get((policy, Direction(direction), number))
     return row.peer_class if row is not None else _held_class(mirrors, policy, direction, number)

@@ -18,7 +18,7 @@ from podwire.bpf.map import Codec
 from podwire.datapath.epochs import POLICY, Asks
 from podwire.datapath.mirror import Mirror, Target
 from podwire.datapath.rows import Entries
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 ON_DEVICES = ("lxc", "host", "overlay")  # objects that see packets
 EVERYWHERE = (*ON_DEVICES, "sock")
@@ -58,7 +58,7 @@ class Told(Enum):
 class Setting(msgspec.Struct, frozen=True):
     """What the entries of a row depend on beside the row."""
 
-    tables: Tables
+    tables: ReadTables
     node: str  # this one's name
 
 
@@ -105,7 +105,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     lack: Lack = Lack.ANYTHING
     truthful: bool = True
     asks: Asks = POLICY
-    mirror: Callable[[str, Target, Tables], Mirror] | None = None
+    mirror: Callable[[str, Target, ReadTables], Mirror] | None = None
 
 
 class MapSpec(msgspec.Struct, frozen=True):
@@ -139,7 +139,7 @@ class MapSpec(msgspec.Struct, frozen=True):
         """What it is written from; empty = by the programs, or by hand."""
         return tuple(rows.table for rows in self.written.rows) if self.written is not None else ()
 
-    def mirror(self, target: Target, tables: Tables) -> Mirror:
+    def mirror(self, target: Target, tables: ReadTables) -> Mirror:
         """What keeps it equal to `tables`."""
         assert self.written is not None, f"nobody writes {self.name}"
         if self.written.mirror is not None:

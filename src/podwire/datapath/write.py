@@ -31,8 +31,8 @@ from podwire.datapath.leaving import Leaving
 from podwire.datapath.mirror import Target
 from podwire.datapath.spec import MapSpec, Rows, Setting, Step, Told, in_order
 from podwire.datapath.switching import Switching
-from podwire.state.table import Batch, Change, Table, Watch
-from podwire.state.tables import EndpointPolicyRow, Tables
+from podwire.state.table import Batch, Change, ReadTable, Watch
+from podwire.state.tables import EndpointPolicyRow
 
 log = logging.getLogger(__name__)
 SLICE = 500  # rows
@@ -56,7 +56,7 @@ class Writer:
 
     def __init__(
         self,
-        tables: Tables,
+        tables: failures.Written,
         maps: Kernel,
         node: str,
         *,
@@ -264,7 +264,7 @@ class Writer:
         await self._remove(POLICY_STEPS, changed)
         await self._write_and_remove(changed)
 
-    async def _prune(self, watched: Iterable[Table[Any]]) -> None:
+    async def _prune(self, watched: Iterable[ReadTable[Any]]) -> None:
         """Once all tables are ready, remove what an earlier agent left and nothing wants."""
         if self.synced or not all(table.ready for table in watched):
             return
@@ -290,7 +290,6 @@ class Writer:
         failures.tell(self.tables, self._mirrors)
         failures.tell_endpoints(self.tables, self._mirrors, self._switching.flagged)
         if self.synced:  # before, that nothing is said of a policy means nothing
-            self.tables.policy_failures.mark_ready()
-            self.tables.endpoint_failures.mark_ready()
+            failures.mark_ready(self.tables)
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

@@ -54,7 +54,7 @@ class Node:
 
     def ready(self) -> None:
         for table in self.tables:
-            table.mark_ready()
+            table.mark_all_ready()
 
     @asynccontextmanager
     async def writer(

@@ -8,10 +8,10 @@ from podwire.datapath.epochs import of_block, of_policy
 from podwire.datapath.mirror import Target
 from podwire.datapath.peers import PeersMirror
 from podwire.datapath.spec import ON_DEVICES, Lack, MapSpec, Rows, Step, Told, Written
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 
-def _peers_mirror(name: str, target: Target, tables: Tables) -> PeersMirror:
+def _peers_mirror(name: str, target: Target, tables: ReadTables) -> PeersMirror:
     return PeersMirror(name, target, tables.policy_peers)
 
 
