@@ -249,7 +249,7 @@ def paths() -> str:
 def kernels() -> str:
     """What `make test-kernels` has seen on each kernel."""
     from podwire.bpf import probe
-    from podwire.datapath import objects
+    from podwire.datapath import hooks, objects
 
     seen = json.loads((ROOT / "tests/kernels/results.json").read_text())
     names = list(seen)
@@ -284,9 +284,11 @@ def kernels() -> str:
             "They do the same, but a connection to a Service without backends fails with EPERM instead of "
             "EHOSTUNREACH, and in a rare case two events of one CPU bear the same number, and so their flows "
             "the same id. `podwire status` names the objects that are loaded and what the kernel is without.",
-            "Without tcx programs are filters of the clsact qdisc, which are replaced in one step as links "
-            "are. The qdisc passes every packet when it is empty; it stays on the node's device when podwire "
-            "goes. Without the cgroup features Services are translated packet by packet.",
+            table(
+                ["without", "instead"], ([", ".join(part.features), part.instead] for part in hooks.parts())
+            ),
+            "Filters of the clsact qdisc are replaced in one step as links are. The qdisc passes every "
+            "packet when it is empty; it stays on the node's device when podwire goes.",
             "## Features\n\nFound by doing each once; *since* is the first Linux that has it.",
             table(["feature", "since", "what for", *names], features),
             "## Instructions the verifier looks at\n\nNative, then with a tunnel where that differs. It "

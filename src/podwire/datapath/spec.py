@@ -158,9 +158,12 @@ class MapSpec(msgspec.Struct, frozen=True):
 
 
 def in_order(specs: Iterable[MapSpec]) -> dict[Step, list[MapSpec]]:
-    """Those that are written, by step."""
+    """Those that are written, by step. What closes endpoints comes before them: they are opened by one write,
+    when it is known that it is whole."""
     steps: dict[Step, list[MapSpec]] = {step: [] for step in Step}
     for spec in specs:
         if spec.written is not None:
+            late = spec.written.step is Step.ENDPOINTS and spec.written.lack is Lack.ANYTHING
+            assert not late, f"{spec.name} decides about endpoints, and is written with them"
             steps[spec.written.step].append(spec)
     return steps

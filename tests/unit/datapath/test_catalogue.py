@@ -12,6 +12,7 @@ from errno import EPERM
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -72,6 +73,21 @@ def key(name: str) -> bytes:
 
 def namespace(name: str, labels: int) -> NamespaceRow:
     return NamespaceRow(name, tuple(f"k8s:n={one}" for one in range(labels)))
+
+
+def changed(specs: dict[str, MapSpec], **written: Any) -> dict[str, MapSpec]:
+    """With something else said of how the new map is written."""
+    quota = specs[NAME]
+    assert quota.written is not None
+    other = msgspec.structs.replace(quota.written, **written)
+    return {**specs, NAME: msgspec.structs.replace(quota, written=other)}
+
+
+def test_what_closes_endpoints_is_not_written_with_them(specs: dict[str, MapSpec]) -> None:
+    """An endpoint is opened by one write, and it would be too early."""
+    with pytest.raises(AssertionError, match=f"{NAME} decides about endpoints"):
+        in_order(changed(specs, step=Step.ENDPOINTS).values())
+    in_order(changed(specs, step=Step.ENDPOINTS, lack=Lack.NOTHING).values())
 
 
 def record(node: Node, steps: list[tuple[str, str]]) -> None:
@@ -136,13 +152,15 @@ def test_of_a_map_that_decides_connections_are_asked_about_again(specs: dict[str
     asyncio.run(main())
 
 
-def test_nothing_passes_while_a_map_that_decides_is_not_whole(specs: dict[str, MapSpec]) -> None:
-    """Of a full one, and of one that will neither replace nor remove an entry."""
+@pytest.mark.parametrize("step", [step for step in Step if step is not Step.ENDPOINTS])
+def test_nothing_passes_while_a_map_that_decides_is_not_whole(specs: dict[str, MapSpec], step: Step) -> None:
+    """Of a full one, and of one that will neither replace nor remove an entry; whenever it is written."""
+    placed = changed(specs, step=step)
 
     async def main() -> None:
         node = Node(podwire_quota=2)
         node.ready()
-        async with node.writer(specs=specs.values()) as writer:
+        async with node.writer(specs=placed.values()) as writer:
             node.obey(7, [entry(7, 80)], [peer(7, 99)])
             await settled(writer, node, 7)
             assert not node.endpoint().flags & EndpointFlags.NOT_READY
@@ -173,10 +191,7 @@ def _refuse(step: str) -> None:
 
 def test_a_full_map_without_which_nothing_passes_anyway_closes_nobody(specs: dict[str, MapSpec]) -> None:
     async def main() -> None:
-        quota = specs[NAME]
-        assert quota.written is not None
-        written = msgspec.structs.replace(quota.written, lack=Lack.NOTHING)
-        open_ = {**specs, NAME: msgspec.structs.replace(quota, written=written)}
+        open_ = changed(specs, lack=Lack.NOTHING)
         node = Node(podwire_quota=2)
         node.ready()
         async with node.writer(specs=open_.values()) as writer:
