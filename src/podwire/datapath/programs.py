@@ -185,7 +185,8 @@ class Programs:
                 for hook in hooks.on(where):
                     path = os.path.join(self._links, hook.pin(device))
                     made.append(path)
-                    links.ensure_device(self.program(hook.program), ifindex, hook.point, path).close()
+                    program, attach = self.program(hook.program), links.attach_device
+                    links.ensure_tc(program, ifindex, hook.point, path, attach=attach).close()
             except BaseException:
                 for path in made:
                     _detach(path)

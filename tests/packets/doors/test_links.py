@@ -107,7 +107,7 @@ def test_ensure_attaches_replaces_or_leaves_alone(programs: Object, netns: str, 
     first, second = programs.program("first"), programs.program("second")
 
     def attach(program: Any) -> tuple[int, int]:
-        with link.ensure_device(program, LOOPBACK, Hook.TC_INGRESS, path) as made:
+        with link.ensure_tc(program, LOOPBACK, Hook.TC_INGRESS, path) as made:
             return made.info.id, made.info.program
 
     def ensure(program: Any) -> tuple[int, int]:

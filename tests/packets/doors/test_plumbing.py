@@ -157,7 +157,7 @@ def test_each_step_made_to_fail_leaves_nothing(node: Node, pod: str, monkeypatch
     guard(Stack, "existing")
     guard(sysctl, "ensure")
     guard(sysctl, "ensure_present")
-    guard(loading.links, "ensure_device")
+    guard(loading.links, "ensure_tc")
     failed = []
     while True:
         calls, failing = 0, failing + 1
