@@ -24,6 +24,7 @@ from podwire.state.writers import ALLOCATE
 from podwire.stores.identities import Known, MemoryIdentities
 
 MOST_ROUNDS = 100
+BEFORE = ("sources.", "agent.")  # who writes what these stages begin with
 
 
 @dataclass
@@ -55,19 +56,9 @@ class Walk:
             ipv6=self.ipv6,
             service_cidrs=self.service_cidrs,
         )
-        for table in (
-            tables.namespaces,
-            tables.nodes,
-            tables.pods,
-            tables.services,
-            tables.slices,
-            tables.policies,
-            tables.remote_endpoints,
-            tables.local_addresses,
-            tables.devices,
-            tables.endpoints,
-        ):
-            table.mark_all_ready()
+        for table in tables:
+            if all(writer.startswith(BEFORE) for writer in table.writers.names):
+                table.mark_all_ready()
         self._stages: list[tuple[Watch, Callable[..., None]]] = [
             (self.prefixes.watch(), self.prefixes.step),
             (Watch(tables.endpoints, tables.identities), self._allocate),
