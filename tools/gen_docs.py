@@ -21,8 +21,11 @@ import click
 import msgspec
 
 from podwire.base.config import AgentConfig
+from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.spec import in_order
 from podwire.state.members import MemberTable
 from podwire.state.tables import Tables
+from podwire.state.writers import written_by
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -85,7 +88,7 @@ def tables() -> str:
         columns = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(row))
         parts.append(
             f"## {item.name}\n\n{item.help[:1].upper()}{item.help[1:]}. {about}".rstrip()
-            + f"\n\nColumns: {columns}."
+            + f"\n\nWritten by {written_by(item.name)}. Columns: {columns}."
         )
     return "\n\n".join(parts)
 
@@ -101,28 +104,65 @@ def _row_types() -> dict[str, type[msgspec.Struct]]:
 
 
 def maps() -> str:
+    """The catalogue, with what only the headers say of a map: its type, its structs, its size at first."""
+    declared = _declared_maps()
     rows = []
+    for name, spec in CATALOGUE.items():
+        header, kind, key, value, entries = declared.pop(name)
+        option = f", `{spec.size.replace('_', '-')}`" if spec.size else ""
+        times = f" × {spec.times}" if spec.times > 1 else ""
+        rows.append(
+            [f"`{name}`", spec.help, kind, f"`{key}`", f"`{value}`", f"`{entries}`{option}{times}", header]
+        )
+    own = [
+        [f"`{name}`", kind, f"`{value}`", header] for name, (header, kind, _, value, _) in declared.items()
+    ]
+    written = [
+        [
+            str(step.value),
+            step.name.lower(),
+            f"`{spec.name}`",
+            ", ".join(dict.fromkeys(spec.tables)),
+            spec.written.lack.value,
+            "goes" if spec.written.truthful else "stays",
+        ]
+        for step, specs in in_order(CATALOGUE.values()).items()
+        for spec in specs
+        if spec.written is not None
+    ]
+    return "\n\n".join(
+        [
+            f"# Maps\n\n{BY} What the kernel holds, pinned below the agent's `bpf-dir`; structs are "
+            "declared in `bpf/abi`, maps in `bpf/lib`, and what Python knows of them in "
+            "`src/podwire/datapath/catalogue`. `podwire bpf` prints the contents in words. Sizes that are "
+            "options are set at load.",
+            table(["map", "what", "type", "key", "value", "entries", "declared in"], rows),
+            "Not shared by the objects, nor pinned:",
+            table(["map", "type", "value", "declared in"], own),
+            "## Written from tables\n\nIn this order, and removed from in the opposite one; the others are "
+            "the programs' own. A full one gets a bigger one in its place, up to `map-growth-max`. *Lets "
+            "through*: what a missing entry would; where it is *judged*, endpoints it matters to are denied "
+            "what it is about, and where it is *anything* nothing passes until it is there "
+            "([why](../decisions/full-maps.md)). *Wrong*: what becomes of an entry that cannot be replaced.",
+            table(["step", "", "map", "from", "lets through", "wrong"], written),
+        ]
+    )
+
+
+def _declared_maps() -> dict[str, tuple[str, str, str, str, str]]:
+    """Map → header, type, key, value, entries: as the programs have it."""
+    found = {}
     for header in sorted((ROOT / "bpf").rglob("*.[ch]")):
         text = header.read_text()
         for body, name in re.findall(r"struct \{\n((?:\t.*\n)+)\} (podwire_\w+) SEC\(\"\.maps\"\);", text):
             parts = dict(re.findall(r"__(?:uint|type)\((\w+),\s*(.*?)\);", body))
             size = parts.get("max_entries", "")
             defined = re.search(rf"#define {re.escape(size)}\s+(.+?)(?:\s*/\*.*)?$", text, re.M)
-            about = re.search(r"^/\* (?!SPDX)(.*?)(?:\*/|\n \*\n|\n \* *$)", text, re.S | re.M)
-            noun = re.sub(r"\s+\*?\s*", " ", about[1]).strip() if about else ""
             kind = parts["type"].removeprefix("BPF_MAP_TYPE_").lower()
             key = parts.get("key", parts.get("key_size", "-"))
             value = parts.get("value", parts.get("value_size", "-"))
-            number = defined[1] if defined else size
-            rows.append([f"`{name}`", kind, f"`{key}`", f"`{value}`", f"`{number}`", noun, header.name])
-    return "\n\n".join(
-        [
-            f"# Maps\n\n{BY} What the kernel holds, pinned below the agent's `bpf-dir`; structs are "
-            "declared in `bpf/abi`. `podwire bpf` prints the contents in words. Sizes that are options "
-            "are set at load.",
-            table(["map", "type", "key", "value", "entries", "of", "declared in"], rows),
-        ]
-    )
+            found[name] = header.name, kind, key, value, defined[1] if defined else size or "-"
+    return found
 
 
 def metrics() -> str:
@@ -209,7 +249,7 @@ def paths() -> str:
 def kernels() -> str:
     """What `make test-kernels` has seen on each kernel."""
     from podwire.bpf import probe
-    from podwire.datapath import objects
+    from podwire.datapath import hooks, objects
 
     seen = json.loads((ROOT / "tests/kernels/results.json").read_text())
     names = list(seen)
@@ -244,9 +284,11 @@ def kernels() -> str:
             "They do the same, but a connection to a Service without backends fails with EPERM instead of "
             "EHOSTUNREACH, and in a rare case two events of one CPU bear the same number, and so their flows "
             "the same id. `podwire status` names the objects that are loaded and what the kernel is without.",
-            "Without tcx programs are filters of the clsact qdisc, which are replaced in one step as links "
-            "are. The qdisc passes every packet when it is empty; it stays on the node's device when podwire "
-            "goes. Without the cgroup features Services are translated packet by packet.",
+            table(
+                ["without", "instead"], ([", ".join(part.features), part.instead] for part in hooks.parts())
+            ),
+            "Filters of the clsact qdisc are replaced in one step as links are. The qdisc passes every "
+            "packet when it is empty; it stays on the node's device when podwire goes.",
             "## Features\n\nFound by doing each once; *since* is the first Linux that has it.",
             table(["feature", "since", "what for", *names], features),
             "## Instructions the verifier looks at\n\nNative, then with a tunnel where that differs. It "

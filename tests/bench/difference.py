@@ -107,7 +107,7 @@ async def running(walk: Walk, work: Callable[[], Awaitable[list[Row]]]) -> list[
     async with Supervised("stages") as group:
         group.start("select identities", walk.select.run())
         group.start("resolve policies", walk.compute.run())
-        walk.tables.identities.mark_ready()
+        walk.tables.identities.mark_all_ready()
         await at_rest(walk)
         gc.collect()
         gc.freeze()  # what was made to prepare is not looked through while a change is measured
@@ -289,7 +289,7 @@ async def held(count: int, identities: int, group: str) -> int:
         walk.tables.policies.put(policy_row(f"p{number}", Rule(origin, 0, subject, (clause,), True, False)))
     walk.settle()
     for table in walk.tables:
-        table.mark_ready()
+        table.mark_all_ready()
     writer = Writer(walk.tables, Rooms(), "n1")
     async with Supervised("writer") as group_of_tasks:
         group_of_tasks.start("write maps", writer.run())

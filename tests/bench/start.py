@@ -26,7 +26,7 @@ import podwire.agent.stages  # noqa: F401 -- an agent's memory is that of what i
 from podwire.agent.labeling import Labeling
 from podwire.base.aio import Supervised
 from podwire.bpf.map import Map, MapType
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.datapath.mirror import Target
 from podwire.datapath.write import Writer
 from podwire.identity.allocate import Allocator
@@ -102,10 +102,10 @@ class Start:
         me = NodeRow(NODE, ("172.16.0.0",), ("10.0.0.0/24",), {}, True, ("10.0.0.254",))
         tables.nodes.put(me)
         for table in (tables.local_addresses, tables.devices):
-            table.mark_ready()
+            table.mark_all_ready()
         for number in range(LOCAL_PODS):
             tables.endpoints.put(_endpoint(number))
-        tables.endpoints.mark_ready()
+        tables.endpoints.mark_all_ready()
         self.sources = Sources(tables, node_name=NODE, parse=parse)
         self.labeling = Labeling(tables, "default")
         self.allocator = Allocator(tables, Prefixes(tables, ipv4=True, ipv6=False))

@@ -26,11 +26,11 @@ from podwire.base.config import AgentConfig
 from podwire.base.errors import PodwireError
 from podwire.bpf import elf, probe
 from podwire.bpf.object import ObjectSpec, load
-from podwire.datapath import objects
+from podwire.datapath import hooks, objects
 from podwire.datapath.programs import plan
 
 OUT = Path(os.environ["OUT"])
-OBJECTS = ("lxc", "host", "overlay", "sock")
+OBJECTS = hooks.objects(hooks.Where)
 NETWORK_DEVICE, TUNNEL_DEVICE = 4, 5  # any numbers: no packet passes
 VERIFIER_STATISTICS = 4  # BPF_LOG_STATS
 phases: dict[str, float] = {}

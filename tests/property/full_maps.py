@@ -207,7 +207,7 @@ class Story:
 
     def ready(self) -> None:
         for table in self.tables:
-            table.mark_ready()
+            table.mark_all_ready()
 
     def identity_at(self, address: str) -> int:
         """Who really is there."""

@@ -36,17 +36,13 @@ class Story:
         walk, tables = self.walk, self.walk.tables
         walk.close()
         self.stages: list[tuple[Watch, Callable[..., Iterator[None]]]] = [
-            (walk.prefixes.watch(), self._prefixes),
+            (walk.prefixes.watch(), walk.prefixes.steps),
             (Watch(tables.endpoints, tables.identities), self._allocate),
             (Watch(tables.policies, tables.identities), walk.select.steps),
             (Watch(*walk.compute.reads()), walk.compute.steps),
             (Watch(*walk.ipcache.reads()), walk.ipcache.steps),
         ]
         self.at_work: dict[int, Iterator[None]] = {}
-
-    def _prefixes(self, *batches: Any) -> Iterator[None]:
-        yield from self.walk.prefixes.steps(*batches)
-        self.walk.allocator.settle()
 
     def _allocate(self, *batches: Any) -> Iterator[None]:
         self.walk._allocate(*batches)

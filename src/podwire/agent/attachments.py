@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -26,8 +27,10 @@ from podwire.datapath.endpoints import Attached, Plumbing
 from podwire.datapath.maps import Maps
 from podwire.datapath.write import Writer
 from podwire.ipam.pools import Pools
-from podwire.state.table import Batch, Watch
-from podwire.state.tables import EndpointRow, Tables
+from podwire.state.table import Batch, Table, Watch
+from podwire.state.tables import EndpointRow
+from podwire.state.views import ReadTables
+from podwire.state.writers import ATTACHMENTS
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +40,19 @@ GONE_WITHIN = 2.0
 SAVE_AGAIN = 5.0
 
 
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def endpoints(self) -> Table[EndpointRow]: ...
+
+
 class Attachments:
     """The endpoints of this node, as they are made and unmade."""
 
     def __init__(
         self,
-        tables: Tables,
+        tables: Written,
         plumbing: Plumbing,
         maps: Maps,
         writer: Writer,
@@ -81,7 +91,7 @@ class Attachments:
                 for address in row.addresses
             }
         )
-        self._tables.endpoints.mark_ready()
+        self._tables.endpoints.mark_ready(ATTACHMENTS)
         return restored
 
     def _remove_orphans(self, known: set[str]) -> None:

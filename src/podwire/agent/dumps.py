@@ -17,7 +17,8 @@ from podwire.datapath.maps import Maps
 from podwire.model import identity
 from podwire.model import protocol as protocols
 from podwire.model.rule import Direction
-from podwire.state.tables import RuleRow, Tables
+from podwire.state.tables import RuleRow
+from podwire.state.views import ReadTables
 
 Rows = list[dict[str, Any]]
 
@@ -26,7 +27,7 @@ def address_of(raw: bytes, port: int, protocol: int) -> str:
     return f"{join(unpack(raw), port)}/{protocols.or_any(protocol)}"
 
 
-def because(tables: Tables, number: int) -> str:
+def because(tables: ReadTables, number: int) -> str:
     """The rule behind a number, as ``kind namespace/name path``."""
     row = tables.rules.get(number)
     return told(row) if row is not None else (f"rule {number}" if number else "")
@@ -37,7 +38,7 @@ def told(row: RuleRow) -> str:
     return f"{names}: default deny, {row.direction.word}" if row.default_deny else f"{names} {row.clause}"
 
 
-def frontends(maps: Maps, tables: Tables) -> Rows:
+def frontends(maps: Maps, tables: ReadTables) -> Rows:
     """One row a backend; one without a backend for a frontend that has none."""
     services = {(row.address, row.port, row.protocol): row for row in tables.frontends}
     found: Rows = []
@@ -69,7 +70,7 @@ def _backend(maps: Maps, frontend: Frontend, slot: int) -> dict[str, Any]:
     return {"id": chosen, "backend": join(unpack(backend.address), backend.port), "state": state}
 
 
-def connections(maps: Maps, tables: Tables) -> Rows:
+def connections(maps: Maps, tables: ReadTables) -> Rows:
     """Connections that have not expired, with the pod, the service and the rule of each."""
     services = {row.rev_nat: f"{row.namespace}/{row.service}" for row in tables.frontends}
     pods = {one: f"{row.namespace}/{row.pod}" for row in tables.endpoints for one in row.addresses}
@@ -96,7 +97,7 @@ def connections(maps: Maps, tables: Tables) -> Rows:
     ]
 
 
-def policies(maps: Maps, tables: Tables) -> Rows:
+def policies(maps: Maps, tables: ReadTables) -> Rows:
     """Entries of stage two, with who is in their class by stage one."""
     members: dict[tuple[int, int, int], list[int]] = {}
     for key, block in maps["podwire_policy_peers"].items():
@@ -126,7 +127,7 @@ def policies(maps: Maps, tables: Tables) -> Rows:
     return sorted(found, key=lambda row: (row["policy"], row["direction"], row["peers"], row["port"]))
 
 
-def _named(tables: Tables, number: int) -> str:
+def _named(tables: ReadTables, number: int) -> str:
     """``world``, a pod's labels, or the number."""
     row = tables.identities.get(number)
     if number in identity.RESERVED_NAMES or row is None:
@@ -146,7 +147,7 @@ def _ports(prefix_length: int, protocol: int, port: int) -> str:
     return f"{numbers}/{protocols.or_any(protocol)}"
 
 
-def ipcache(maps: Maps, tables: Tables) -> Rows:
+def ipcache(maps: Maps, tables: ReadTables) -> Rows:
     held = {exact(address): entry for address, entry in maps["podwire_ipcache"].items()}
     held |= {
         unpack_prefix(key.prefix_length, key.address): entry
@@ -168,7 +169,7 @@ def ipcache(maps: Maps, tables: Tables) -> Rows:
     return found
 
 
-DUMPS: dict[str, Callable[[Maps, Tables], Rows]] = {
+DUMPS: dict[str, Callable[[Maps, ReadTables], Rows]] = {
     "lb": frontends,
     "ct": connections,
     "policy": policies,

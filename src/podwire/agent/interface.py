@@ -11,7 +11,8 @@ import msgspec
 from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
-from podwire.state.tables import EndpointRow, Tables
+from podwire.state.tables import EndpointRow
+from podwire.state.views import ReadTables
 
 # What `Node.bpf_dump` is asked for; agent.dumps makes the rows.
 DUMPS: dict[str, str] = {
@@ -70,8 +71,10 @@ class Facts(msgspec.Struct, frozen=True):
 class Node(Protocol):
     """One node's agent, as its socket shows it. Errors are podwire.base.errors."""
 
-    tables: Tables
     config: AgentConfig
+
+    @property
+    def tables(self) -> ReadTables: ...
 
     async def allocate(self, owner: str, family: str, expiration: bool) -> Addresses:
         """Addresses for `owner`; `family` is ipv4, ipv6 or empty for what the node has."""

@@ -25,7 +25,8 @@ from podwire.base.errors import PodwireError
 from podwire.ipam.pools import Pools
 from podwire.state.reconcile import Reconciler
 from podwire.state.table import Watch
-from podwire.state.tables import NodeRow, Tables
+from podwire.state.tables import NodeRow
+from podwire.state.views import ReadTables
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Itself:
 
     def __init__(
         self,
-        tables: Tables,
+        tables: ReadTables,
         kernel: Kernel,
         pools: Pools,
         routes: Reconciler[NodeRow],

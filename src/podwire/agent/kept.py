@@ -15,7 +15,8 @@ import msgspec
 
 from podwire.base.files import replace_whole
 from podwire.state.table import Change, Watch
-from podwire.state.tables import PolicyRow, Tables
+from podwire.state.tables import PolicyRow
+from podwire.state.views import ReadTables
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class KeptPolicies:
             found[(row.kind, row.namespace, row.name)] = row
         return found
 
-    async def run(self, tables: Tables) -> None:
+    async def run(self, tables: ReadTables) -> None:
         """Keep the files equal to the table, until cancelled."""
         with Watch(tables.policies) as watch:
             while True:

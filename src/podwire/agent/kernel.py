@@ -10,8 +10,9 @@ import msgspec
 
 from podwire.base.config import AgentConfig
 from podwire.bpf import probe
-from podwire.datapath import objects, routes
+from podwire.datapath import hooks, objects, routes
 from podwire.datapath.endpoints import Plumbing
+from podwire.datapath.hooks import Part, Where
 from podwire.datapath.programs import Loading, Programs, plan
 from podwire.datapath.write import Writer
 from podwire.state.tables import NodeRow
@@ -19,24 +20,16 @@ from podwire.state.tables import NodeRow
 log = logging.getLogger(__name__)
 
 
-CALLS = ("connect", "sendmsg", "recvmsg", "getpeername")
-DEVICES = ("tcx",)
-SOCKETS = ("cgroup link", *(f"cgroup {call}{family}" for call in CALLS for family in (4, 6)))
-LESS = ("sockets",)  # parts without which pods can do less; others do the same in another way
+PROGRAMS = Part("programs", objects.MODERN, "the programs are those for older kernels (legacy)")
 
 
-def degraded() -> dict[str, str]:
-    """What is done in another way here, or not at all: part → which features are missing, and since when."""
-    without = {
-        "programs": (objects.MODERN, "the programs are those for older kernels (legacy)"),
-        "devices": (DEVICES, "programs are filters (clsact)"),
-        "sockets": (SOCKETS, "services are translated packet by packet, not when a socket connects"),
-    }
+def degraded() -> dict[Part, str]:
+    """What is done in another way here, or not at all: which features are missing, and since when."""
     found = {}
-    for part, (features, instead) in without.items():
-        if missing := probe.missing(features):
+    for part in (PROGRAMS, *hooks.parts()):
+        if missing := probe.missing(part.features):
             named = ", ".join(f"{one.name} (Linux {one.since})" for one in missing)
-            found[part] = f"this kernel is without {named}: {instead}"
+            found[part] = f"this kernel is without {named}: {part.instead}"
     return found
 
 
@@ -50,8 +43,8 @@ class Kernel:
         objects.require_kernel()
         self.degraded = degraded()
         for part, problem in self.degraded.items():
-            log.log(logging.WARNING if part in LESS else logging.INFO, "%s", problem)
-        if "sockets" in self.degraded:
+            log.log(logging.WARNING if part.less else logging.INFO, "%s", problem)
+        if hooks.SOCKETS in self.degraded:
             config = msgspec.structs.replace(config, socket_lb=False)
         self.variant = objects.variant()
         self.config = config
@@ -88,9 +81,9 @@ class Kernel:
         """Our programs on every hook, in the place of an earlier agent's where there are any."""
         prepared, programs = self.prepared, self.programs
         programs.replace_all()
-        programs.attach_network(prepared.device, prepared.ifindex)
+        programs.attach(Where.NETWORK, prepared.device, prepared.ifindex)
         if prepared.tunnel_device:
-            programs.attach_overlay(routes.TUNNEL, prepared.tunnel_device)
+            programs.attach(Where.OVERLAY, routes.TUNNEL, prepared.tunnel_device)
         if self.config.socket_lb and self.config.cgroup:
             programs.attach_cgroup(self.config.cgroup)
         programs.drop_old()

@@ -7,12 +7,22 @@ identity without being plumbed again.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from podwire.base.aio import boundary
 from podwire.model import labels
-from podwire.state.table import Watch
-from podwire.state.tables import EndpointRow, NamespaceRow, PodRow, Tables
+from podwire.state.table import Table, Watch
+from podwire.state.tables import EndpointRow, NamespaceRow, PodRow
+from podwire.state.views import ReadTables
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def endpoints(self) -> Table[EndpointRow]: ...
 
 
 def labels_of(pod: PodRow, namespace: NamespaceRow, cluster: str) -> labels.Labels:
@@ -29,7 +39,7 @@ def labels_of(pod: PodRow, namespace: NamespaceRow, cluster: str) -> labels.Labe
 class Labeling:
     """Keeps endpoints' labels equal to their pods'."""
 
-    def __init__(self, tables: Tables, cluster: str) -> None:
+    def __init__(self, tables: Written, cluster: str) -> None:
         self._tables = tables
         self._cluster = cluster
 

@@ -10,7 +10,7 @@ from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.base.telemetry import Metrics
 from podwire.datapath.conntrack import Conntrack
 from podwire.datapath.maps import Maps
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 SIDES = {enums.CtShare.OUT: "EGRESS", enums.CtShare.IN: "INGRESS"}
 Usage = Callable[[], Mapping[str, tuple[int, int]]]  # map → entries, capacity
@@ -19,7 +19,7 @@ Samples = Iterable[tuple[dict[str, str], float]]
 
 def declare(
     metrics: Metrics,
-    tables: Tables,
+    tables: ReadTables,
     maps: Maps,
     used: Usage,
     flows: Callable[[], dict[str, float]],
@@ -159,17 +159,17 @@ def usage(used: Usage, value: Callable[[int, int], float]) -> Samples:
         yield {"map": name}, value(entries, capacity)
 
 
-def states(tables: Tables) -> Samples:
+def states(tables: ReadTables) -> Samples:
     counted = Counter(row.state for row in tables.endpoints)
     return [({"state": state}, float(count)) for state, count in sorted(counted.items())]
 
 
-def restricted(tables: Tables) -> Samples:
+def restricted(tables: ReadTables) -> Samples:
     counted = Counter(unknown for row in tables.endpoint_failures for unknown in row.unknown)
     return [({"unknown": unknown}, float(count)) for unknown, count in sorted(counted.items())]
 
 
-def withheld(tables: Tables, maps: Maps) -> Samples:
+def withheld(tables: ReadTables, maps: Maps) -> Samples:
     counts = maps["podwire_event_shares"]
     for share, labels in _shares(tables):
         found = counts.get(share)
@@ -177,7 +177,7 @@ def withheld(tables: Tables, maps: Maps) -> Samples:
             yield labels, float(found.withheld)
 
 
-def connections(tables: Tables, maps: Maps) -> Samples:
+def connections(tables: ReadTables, maps: Maps) -> Samples:
     counts = Conntrack.of(maps)
     for share, labels in _shares(tables):
         used = counts.in_use(share)
@@ -185,13 +185,13 @@ def connections(tables: Tables, maps: Maps) -> Samples:
             yield labels, float(used)
 
 
-def _shares(tables: Tables) -> Iterator[tuple[int, dict[str, str]]]:
+def _shares(tables: ReadTables) -> Iterator[tuple[int, dict[str, str]]]:
     """Both shares of every endpoint, see `enums.CtShare`, with their labels."""
     for row in tables.endpoints:
         for side, direction in SIDES.items():
             yield row.id * 2 + side, {"namespace": row.namespace, "pod": row.pod, "direction": direction}
 
 
-def policies(tables: Tables) -> Samples:
+def policies(tables: ReadTables) -> Samples:
     counted = Counter("refused" if row.error else "in-force" for row in tables.policies)
     return [({"state": state}, float(count)) for state, count in sorted(counted.items())]

@@ -11,13 +11,13 @@ from typing import Any
 
 from podwire.agent import dumps
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Addresses, EndpointRequest, Facts
-from podwire.agent.kernel import LESS
 from podwire.agent.stages import Stages
 from podwire.base.aio import unbroken
 from podwire.base.attempts import Attempts
 from podwire.base.errors import MapFull, NotFound, PodwireError
 from podwire.base.telemetry import Metrics
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.hooks import Where
 from podwire.hubble.message import Messages
 from podwire.kube.resources import Resource
 from podwire.sources import nodes
@@ -61,7 +61,7 @@ class Node:
         capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
         return Facts(
             attach_mode=kernel.programs.attach_mode(),
-            socket_services=any(name.startswith("cgroup-") for name in kernel.programs.attached()),
+            socket_services=kernel.programs.is_on(Where.CGROUP),
             maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
             route_mtu=kernel.plumbing.route_mtu,
             ring_bytes=ring.size,
@@ -150,7 +150,7 @@ class Node:
     def _kernel(self) -> Component:
         here = f"Linux {os.uname().release}"
         if degraded := self._stages.kernel.degraded:
-            state = WARNING if any(part in degraded for part in LESS) else OK
+            state = WARNING if any(part.less for part in degraded) else OK
             return state, f"{here}: {'; '.join(degraded.values())}"
         return OK, f"{here} has all that is used"
 

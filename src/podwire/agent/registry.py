@@ -14,7 +14,7 @@ import msgspec
 from podwire.base.errors import Conflict, StorageError
 from podwire.base.files import replace_whole
 from podwire.base.numbers import Circle
-from podwire.state.table import Table
+from podwire.state.table import ReadTable
 from podwire.state.tables import EndpointRow
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Registry:
 class Numbers:
     """Endpoint ids: 1..65535, the next after the last given, so that one is not soon used again."""
 
-    def __init__(self, endpoints: Table[EndpointRow]) -> None:
+    def __init__(self, endpoints: ReadTable[EndpointRow]) -> None:
         self._endpoints = endpoints
         self._circle = Circle(1, ID_LAST)
         self._circle.begin_after(max((row.id for row in endpoints), default=0))

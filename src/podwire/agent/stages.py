@@ -17,6 +17,7 @@ from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
+from podwire.datapath.catalogue import declared_by
 from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes
 from podwire.datapath.write import Writer
 from podwire.hubble.pipeline import Pipeline
@@ -63,7 +64,8 @@ class Stages:
         self.compute = Compute(tables, enable=config.enable_policy)
         self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
         self.routes = Reconciler(tables.nodes, kernel.routes)
-        self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger)
+        specs = declared_by(kernel.programs.loading.objects).values()
+        self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger, specs=specs)
         self.pools = Pools(own_cidrs(me, config), me.router_addresses)
         self.itself = Itself(tables, kernel, self.pools, self.routes, me)
         self.attachments = Attachments(

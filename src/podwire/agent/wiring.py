@@ -25,7 +25,7 @@ from podwire.base.config import AgentConfig
 from podwire.datapath import conntrack
 from podwire.kube import Client
 from podwire.state.table import Watch
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 from podwire.stores.identities import KubeIdentities
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _client(config: AgentConfig) -> Client:
     return Client.in_cluster(agent=agent)
 
 
-async def _remember(whoami: Whoami, tables: Tables) -> None:
+async def _remember(whoami: Whoami, tables: ReadTables) -> None:
     """Keep the copy of this node's object that a start without the API needs."""
     with Watch(tables.nodes) as watch:
         while True:

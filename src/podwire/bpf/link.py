@@ -9,6 +9,7 @@ meant in the network namespace of the calling thread. Kernels before 6.6 have no
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import IntEnum
 from errno import ENODEV, ENOENT, ENOLINK
 
@@ -122,6 +123,9 @@ def _create(program: Program, target: int, hook: Hook, flags: int, where: str) -
     return Link(library.check(fd, f"attach {program.name} to {where}"))
 
 
+Attach = Callable[[Program, int, Hook], "Link | Filter"]
+
+
 def attach_tc(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
     """`program` on device `ifindex`, Hook.TC_INGRESS or TC_EGRESS seen from the device."""
     if probe.supported("tcx"):
@@ -135,6 +139,11 @@ def attach_xdp(program: Program, ifindex: int, *, generic: bool = False) -> Link
     """`program` before the device's own processing; `generic` = after it, on any device."""
     probe.require("xdp link")
     return _create(program, ifindex, Hook.XDP, XDP_GENERIC if generic else XDP_NATIVE, f"device {ifindex}")
+
+
+def attach_device(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
+    """`program` on any of the hooks that devices have."""
+    return attach_xdp(program, ifindex) if hook is Hook.XDP else attach_tc(program, ifindex, hook)
 
 
 def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) -> Link:
@@ -151,22 +160,24 @@ def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) ->
         os.close(target)
 
 
-def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
-    """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else made.
+def ensure_tc(
+    program: Program, ifindex: int, hook: Hook, path: str, *, attach: Attach = attach_tc
+) -> Link | Filter:
+    """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else `attach`ed.
 
     A pinned link whose device is gone (or another one by now) is removed first.
     """
     try:
         attached = open_attached(path)
     except NotFound:
-        return _pinned(attach_tc(program, ifindex, hook), path)
+        return _pinned(attach(program, ifindex, hook), path)
     info = attached.info
     if info.ifindex == ifindex and info.attach_type == hook:
         if info.program != program.id:
             attached.replace(program)
         return attached
     attached.detach()
-    return _pinned(attach_tc(program, ifindex, hook), path)
+    return _pinned(attach(program, ifindex, hook), path)
 
 
 def ensure_cgroup(program: Program, directory: str, path: str) -> Link:

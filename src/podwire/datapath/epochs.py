@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 
 from podwire.abi import enums, structs
@@ -19,13 +19,14 @@ from podwire.datapath.mirror import Target
 
 log = logging.getLogger(__name__)
 
-# What a flow to a Service was translated by: when one of these changed, its backend may be another's.
-SERVING = {"podwire_backends", "podwire_slots", "podwire_frontends"}
 ROW = U32.pack(0)
 MANY = 512  # keys beyond which they are not looked at: everything is asked about again
 WORDS = Struct("=4I")
 PLACES = {name: offset // 4 for name, offset in structs.NodeState.OFFSETS.items()}
+# SERVICE: what a flow to a Service was translated by; when it changed, its backend may be another's.
 POLICY, SERVICE = PLACES["policy_epoch"], PLACES["service_epoch"]
+# The word to bump when a key of some map changed; None = nothing is remembered of it.
+Asks = int | Callable[[bytes], int] | None
 
 
 class Changes:
@@ -46,10 +47,14 @@ class Changes:
 
 
 class Epochs:
-    """Bumped after maps were written, never before: what was remembered in between would stay."""
+    """Bumped after maps were written, never before: what was remembered in between would stay.
 
-    def __init__(self, state: Target) -> None:
+    `asks`: map → the word that what is remembered of a key of it hangs on.
+    """
+
+    def __init__(self, state: Target, asks: Mapping[str, Asks]) -> None:
         self._state = state
+        self._asks = asks
         self._due: set[int] = set()  # words of the row
 
     def close(self) -> None:
@@ -61,7 +66,8 @@ class Epochs:
 
     def changed(self, changes: Changes) -> None:
         """Bump those that the changes matter to. One that is refused is bumped with the next."""
-        self._due.update(place for name, keys in changes.keys.items() if keys for place in places(name, keys))
+        for name, keys in changes.keys.items():
+            self._due.update(places(self._asks[name], keys))
         self._bump()
 
     def all_changed(self) -> None:
@@ -83,16 +89,13 @@ class Epochs:
             self._due.clear()
 
 
-def places(name: str, keys: set[bytes]) -> set[int]:
+def places(asks: Asks, keys: set[bytes]) -> set[int]:
     """Words of the row to bump when these keys of a map changed."""
-    if name in SERVING:
-        return {SERVICE}
-    if name == "podwire_ipcache_prefixes":
-        return {POLICY}  # any address may be below one
-    place = DECIDING.get(name)
-    if place is None:
+    if not keys or asks is None:
         return set()
-    return {POLICY} if len(keys) > MANY else {place(key) for key in keys}
+    if isinstance(asks, int):
+        return {asks}
+    return {POLICY} if len(keys) > MANY else {asks(key) for key in keys}
 
 
 def of_address(address: bytes) -> int:
@@ -112,12 +115,3 @@ def of_policy(policy: int) -> int:
 
 def _place(value: int, bits: int) -> int:
     return (value * enums.EPOCH_MULTIPLIER & 0xFFFFFFFF) >> (32 - bits)
-
-
-# What may allow or deny. Of podwire_devices the endpoint's own epoch tells, which stands in its row.
-DECIDING: dict[str, Callable[[bytes], int]] = {
-    "podwire_policy": lambda key: of_policy(structs.PolicyKey.unpack(key).policy),
-    "podwire_policy_peers": lambda key: of_block(structs.PolicyPeersKey.unpack(key).block),
-    "podwire_ipcache": of_address,
-    "podwire_endpoints": of_address,
-}

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from podwire.abi.enums import EndpointFlags
 from podwire.base.errors import PodwireError
 from podwire.datapath import missing
 from podwire.datapath.mirror import Mirror
 from podwire.model.rule import Origin
-from podwire.state.tables import EndpointFailureRow, PolicyFailureRow, Tables
+from podwire.state.table import Table
+from podwire.state.tables import EndpointFailureRow, PolicyFailureRow
+from podwire.state.views import ReadTables
+from podwire.state.writers import FAILURES
 
 POLICY = (missing.POLICY, missing.PEERS)
-ADDRESSES = (missing.ADDRESS, missing.PREFIX)
+ADDRESSES = (missing.ADDRESS, missing.PREFIX)  # their rows are prefixes of table ipcache
 UNKNOWN = {missing.PEERS_MISSING: "peers", missing.ADDRESSES_MISSING: "addresses"}
 QUARANTINED = "it talks to nobody: a row that is wrong could neither be replaced nor removed"
+CLOSED = "it talks to nobody: what decides about all endpoints is not whole in the kernel: {}"
 OUTDATED = "it is kept on a policy that was not asked about identities that came since"
 Mirrors = Mapping[str, Mirror]
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def policy_failures(self) -> Table[PolicyFailureRow]: ...
+
+    @property
+    def endpoint_failures(self) -> Table[EndpointFailureRow]: ...
 
 
 def broken_policies(mirrors: Mirrors) -> set[int]:
@@ -31,7 +46,7 @@ def _failed_policies(mirrors: Mirrors) -> Iterator[tuple[int, PodwireError]]:
                 yield int(row[0]), error  # both keys begin with the policy
 
 
-def unknown_identities(tables: Tables, mirrors: Mirrors) -> dict[int, str]:
+def unknown_identities(tables: Written, mirrors: Mirrors) -> dict[int, str]:
     """Identities that the kernel does not know some address of: policies do not hold for it."""
     unknown = {}
     for name in ADDRESSES:
@@ -41,7 +56,7 @@ def unknown_identities(tables: Tables, mirrors: Mirrors) -> dict[int, str]:
     return unknown
 
 
-def tell(tables: Tables, mirrors: Mirrors) -> None:
+def tell(tables: Written, mirrors: Mirrors) -> None:
     """Table policy_failures: what whoever applied a policy should be told of it."""
     failed: dict[int, list[str]] = {}
     for policy, error in _failed_policies(mirrors):
@@ -57,14 +72,15 @@ def tell(tables: Tables, mirrors: Mirrors) -> None:
     )
 
 
-def tell_endpoints(tables: Tables, mirrors: Mirrors, flagged: Mapping[int, EndpointFlags]) -> None:
+def tell_endpoints(tables: Written, mirrors: Mirrors, flagged: Mapping[int, EndpointFlags]) -> None:
     """Table endpoint_failures: pods that are denied what the kernel does not know, and why."""
-    why = missing.of(mirrors).why if flagged else {}
+    shortage = missing.of(mirrors) if flagged else missing.Missing()
+    why, closed = shortage.why, CLOSED.format(shortage.closed) if shortage.closed else QUARANTINED
     tables.endpoint_failures.replace(
         EndpointFailureRow(
             endpoint,
             tuple(name for flag, name in UNKNOWN.items() if flag in flags),
-            QUARANTINED
+            closed
             if missing.QUARANTINED in flags
             else next((why[flag] for flag in UNKNOWN if flag in flags and flag in why), OUTDATED),
         )
@@ -72,7 +88,13 @@ def tell_endpoints(tables: Tables, mirrors: Mirrors, flagged: Mapping[int, Endpo
     )
 
 
-def _origins(tables: Tables, policy: int) -> tuple[Origin, ...]:
+def mark_ready(tables: Written) -> None:
+    """All that could not be written is told."""
+    tables.policy_failures.mark_ready(FAILURES)
+    tables.endpoint_failures.mark_ready(FAILURES)
+
+
+def _origins(tables: Written, policy: int) -> tuple[Origin, ...]:
     """The objects that a policy is made of."""
     rules = {entry.rule for entry in tables.policy_entries.by("policy", policy)}
     rows = (tables.rules.get(rule) for rule in rules)

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 
 from podwire.bpf import library
 from podwire.bpf.map import Map, MapType, raw
-from podwire.datapath.maps import CATALOGUE, Maps
+from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.maps import Maps
 
 log = logging.getLogger(__name__)
 

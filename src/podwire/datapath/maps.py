@@ -1,154 +1,21 @@
-"""The catalogue of maps: one line each, and where they are pinned.
+"""The maps of a node, opened where they are pinned.
 
-In the walk: the tables are above, the programs in bpf/ below; a map's name, key and value are
-declared there (bpf/lib, bpf/abi) and repeated here only as types. Maps live below
-``<bpf_dir>/maps-<generation>``: a map whose layout changed, or that must grow, starts a new
-generation, into which the others are carried over (see `programs`).
+In the walk: the tables are above, the programs in bpf/ below; what maps there are says `catalogue`.
+They live below ``<bpf_dir>/maps-<generation>``: a map whose layout changed, or that must grow, starts
+a new generation, into which the others are carried over (see `programs`).
 """
 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from podwire.abi import structs
 from podwire.base import addresses
-from podwire.base.config import AgentConfig
 from podwire.base.errors import KernelError, NotFound
-from podwire.bpf.map import ADDRESS, U32, U64, Codec, Map, raw
+from podwire.bpf.map import Map
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.model import identity
-
-
-class MapSpec(msgspec.Struct, frozen=True):
-    """One map. `size` names the option of AgentConfig that sizes it and how often, "" = fixed in bpf/lib."""
-
-    name: str
-    key: Codec[Any] | type[Any]
-    value: Codec[Any] | type[Any]
-    help: str
-    table: str  # what writes it: a table of state.tables, or the programs themselves
-    size: str = ""
-    times: int = 1
-
-    @property
-    def layout(self) -> int:
-        """A number of what its bytes mean: the kernel only knows how many they are."""
-        told = [
-            str(kind.size) if isinstance(kind, Codec) else f"{kind.NAME} {kind.LAYOUT.format} {kind.OFFSETS}"
-            for kind in (self.key, self.value)
-        ]
-        return zlib.crc32(" → ".join(told).encode())
-
-
-_SPECS = (
-    MapSpec(
-        "podwire_policy",
-        structs.PolicyKey,
-        structs.PolicyEntry,
-        "class and port → verdict",
-        "policy_entries",
-        "policy_map_max",
-    ),
-    MapSpec(
-        "podwire_policy_peers",
-        structs.PolicyPeersKey,
-        structs.PolicyPeers,
-        "16 identities → their classes of peers",
-        "policy_peers",
-        "policy_peers_max",
-    ),
-    MapSpec(
-        "podwire_ipcache",
-        ADDRESS,
-        structs.IpcacheEntry,
-        "address → who is behind it",
-        "ipcache",
-        "ipcache_max",
-    ),
-    MapSpec(
-        "podwire_ipcache_prefixes",
-        structs.PrefixKey,
-        structs.IpcacheEntry,
-        "prefix → who is behind it",
-        "ipcache",
-        "ipcache_max",
-    ),
-    MapSpec(
-        "podwire_backends", U32, structs.Backend, "id → address of a backend", "backends", "lb_map_max", 4
-    ),
-    MapSpec(
-        "podwire_slots",
-        structs.SlotKey,
-        structs.Slot,
-        "set of many backends, place → backend",
-        "frontends",
-        "lb_map_max",
-        4,
-    ),
-    MapSpec(
-        "podwire_rev_nat",
-        U32,
-        structs.RevNat,
-        "service → the address its replies show",
-        "frontends",
-        "lb_map_max",
-    ),
-    MapSpec(
-        "podwire_frontends",
-        structs.FrontendKey,
-        structs.Frontend,
-        "service address → its backends",
-        "frontends",
-        "lb_map_max",
-    ),
-    MapSpec(
-        "podwire_endpoints", ADDRESS, structs.Endpoint, "address → pod of this node, or the node", "endpoints"
-    ),
-    MapSpec("podwire_devices", U32, structs.Endpoint, "device → pod of this node", "endpoints"),
-    MapSpec("podwire_state", U32, structs.NodeState, "what is one per node", "policy_entries"),
-    MapSpec("podwire_conntrack", structs.CtKey, structs.CtEntry, "connections", "programs", "ct_max"),
-    MapSpec(
-        "podwire_ct_overflow",
-        structs.CtKey,
-        structs.CtEntry,
-        "connections beyond an endpoint's share, or beyond the table",
-        "programs",
-        "ct_overflow_max",
-    ),
-    MapSpec("podwire_ct_made", U32, U32, "connections ever made, by share", "programs"),
-    MapSpec("podwire_ct_gone", U32, U32, "of those, gone again", "programs"),
-    MapSpec(
-        "podwire_fragments",
-        structs.FragmentKey,
-        structs.Fragment,
-        "ports of fragmented packets",
-        "programs",
-    ),
-    MapSpec("podwire_sockets", U64, raw(40), "connected socket → what Service it asked", "programs"),
-    MapSpec(
-        "podwire_socket_services", raw(4), raw(168), "with each socket: what Services it asked", "programs"
-    ),
-    MapSpec(
-        "podwire_metrics", structs.MetricKey, structs.MetricValue, "packets and bytes by outcome", "programs"
-    ),
-    MapSpec("podwire_events", raw(0), raw(0), "ring of events", "programs"),
-    MapSpec("podwire_event_stats", U32, structs.EventStats, "events emitted and lost", "programs"),
-    MapSpec(
-        "podwire_neighbour_shares", U32, raw(8), "neighbours that endpoints make the node ask for", "programs"
-    ),
-    MapSpec("podwire_event_shares", U32, structs.EventShare, "records of one endpoint or cgroup", "programs"),
-)
-
-CATALOGUE: dict[str, MapSpec] = {spec.name: spec for spec in _SPECS}
-
-
-def sizes(config: AgentConfig) -> dict[str, int]:
-    """Map name → entries, for those the configuration sizes."""
-    return {spec.name: getattr(config, spec.size) * spec.times for spec in _SPECS if spec.size}
 
 
 class Maps:

@@ -42,13 +42,15 @@ class Target(Protocol):
 class Mirror:
     """What rows want of one map, and what it holds. Entries are bytes.
 
-    `truthful`: an entry that cannot be replaced is removed, for what it says is wrong.
+    `truthful`: an entry that cannot be replaced is removed, for what it says is wrong. `closes`: without an
+    entry anything may pass, so nothing may pass any endpoint (`missing`).
     """
 
-    def __init__(self, name: str, table: Target, *, truthful: bool = False) -> None:
+    def __init__(self, name: str, table: Target, *, truthful: bool = False, closes: bool = False) -> None:
         self.name = name
         self.map = table
         self.failures: dict[bytes, PodwireError] = {}
+        self.closes = closes
         self._truthful = truthful
         self.failing = False  # before the work at hand, too
         self.held: MutableMapping[bytes, bytes] = {}  # in the kernel now

@@ -4,6 +4,9 @@ A row that is missing is no answer, but a lookup has one all the same: an identi
 the class of any other, an address without one is its prefix's identity or the world's. Endpoints whose
 policy says something else to the one than to the other get a flag, and the programs take no such answer
 for them (bpf/lib/policy.h). Why so: docs/decisions/full-maps.md.
+
+That is worked out for the maps that are judged here. Of any other that decides nobody knows whom its
+lack matters to, so nothing passes anybody (`spec.Lack`).
 """
 
 from __future__ import annotations
@@ -16,20 +19,18 @@ from podwire.abi import enums, structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
 from podwire.datapath import rows
+from podwire.datapath.catalogue import endpoint, ipcache, policy
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.model.rule import Direction
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 PEERS_MISSING, ADDRESSES_MISSING = EndpointFlags.PEERS_MISSING, EndpointFlags.ADDRESSES_MISSING
 FLAGS = PEERS_MISSING | ADDRESSES_MISSING
 QUARANTINED = EndpointFlags.NOT_READY  # nothing passes: a wrong answer cannot be told from a right one
-POLICY, PEERS = "podwire_policy", "podwire_policy_peers"
-ADDRESS, PREFIX, LOCAL = "podwire_ipcache", "podwire_ipcache_prefixes", "podwire_endpoints"
-# None is better than a wrong one: who it is, or where a Service leads to. In Service maps a number is
-# another's after a while, and a row that is not there sends nowhere.
-SERVICES = ("podwire_backends", "podwire_slots", "podwire_rev_nat", "podwire_frontends")
-TRUTHFUL = (PEERS, ADDRESS, PREFIX, *SERVICES)
+POLICY, PEERS = policy.ENTRIES.name, policy.PEERS.name
+ADDRESS, PREFIX, LOCAL = ipcache.EXACT.name, ipcache.PREFIXES.name, endpoint.BY_ADDRESS.name
+JUDGED = (POLICY, PEERS, ADDRESS, PREFIX, LOCAL)
 ADDRESS_BITS = 128
 MOST = 200  # missing addresses beyond which it is not worked out whom they matter to: to everybody
 ENFORCED = (
@@ -47,11 +48,12 @@ class Missing(msgspec.Struct, frozen=True):
     believed: frozenset[tuple[int, int]] = frozenset()  # the same, of rows that will not go
     believed_peers: frozenset[tuple[int, int]] = frozenset()  # (policy, direction) with such a row
     countless: bool = False  # more addresses than were looked at
+    closed: str = ""  # why nothing passes anybody
     why: Mapping[EndpointFlags, str] = {}
 
     def __bool__(self) -> bool:
         wrong = self.believed or self.believed_peers
-        return bool(self.peers or self.mistaken or self.countless or wrong)
+        return bool(self.peers or self.mistaken or self.countless or self.closed or wrong)
 
 
 def of(mirrors: Mirrors) -> Missing:
@@ -75,8 +77,19 @@ def of(mirrors: Mirrors) -> Missing:
                 break
             mistaken |= _mistaken(mirrors, name, key)
     return Missing(
-        frozenset(lacking), frozenset(mistaken), *_believed(mirrors), countless=count > MOST, why=why
+        frozenset(lacking),
+        frozenset(mistaken),
+        *_believed(mirrors),
+        countless=count > MOST,
+        closed=_closed(mirrors),
+        why=why,
     )
+
+
+def _closed(mirrors: Mirrors) -> str:
+    """Why nothing may pass: the first failure of a map that anything may pass without."""
+    failed = (error for one in mirrors.values() if one.closes for error in one.failures.values())
+    return next((str(error) for error in failed), "")
 
 
 def _believed(mirrors: Mirrors) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
@@ -134,13 +147,13 @@ def _cut(address: bytes, length: int) -> bytes:
     return (int.from_bytes(address) & keep).to_bytes(ADDRESS_BITS // 8)
 
 
-def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.Endpoint) -> EndpointFlags:
+def flags(tables: ReadTables, mirrors: Mirrors, missing: Missing, value: structs.Endpoint) -> EndpointFlags:
     """What the endpoint with this row must not take an answer from."""
     needed = EndpointFlags(0)
     directions = [int(one) for one, enforced in ENFORCED if value.flags & enforced]
     if any((value.policy, one) in missing.peers for one in directions):
         needed |= PEERS_MISSING
-    if _is_misled(tables, mirrors, missing, value.policy, directions):
+    if missing.closed or _is_misled(tables, mirrors, missing, value.policy, directions):
         needed |= QUARANTINED
     if missing.countless and directions:
         return needed | ADDRESSES_MISSING
@@ -153,7 +166,7 @@ def flags(tables: Tables, mirrors: Mirrors, missing: Missing, value: structs.End
 
 
 def _is_misled(
-    tables: Tables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
+    tables: ReadTables, mirrors: Mirrors, missing: Missing, policy: int, directions: list[int]
 ) -> bool:
     """Whether a row that is wrong and will not go would have the policy say something else."""
     return any(
@@ -166,7 +179,7 @@ def _is_misled(
     )
 
 
-def _class(tables: Tables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
+def _class(tables: ReadTables, mirrors: Mirrors, policy: int, direction: int, number: int) -> int:
     """As the policy has it. One that no table has any more says what the kernel has of it."""
     row = tables.policy_peers.get((policy, Direction(direction), number))
     return row.peer_class if row is not None else _held_class(mirrors, policy, direction, number)

@@ -20,7 +20,7 @@ from podwire.datapath import rows
 from podwire.datapath.mirror import Mirror, RowKey, Target
 from podwire.model.rule import Direction
 from podwire.state.members import Moved
-from podwire.state.peers import NO_PEERS, Classes, Peers, SidePlace
+from podwire.state.peers import NO_PEERS, Classes, ReadPeers, SidePlace
 
 MANY = 64  # identities of one direction from which on its arrays are made anew
 
@@ -111,7 +111,7 @@ class PeersMirror(Mirror):
 
     held: HeldPeers
 
-    def __init__(self, name: str, target: Target, table: Peers) -> None:
+    def __init__(self, name: str, target: Target, table: ReadPeers) -> None:
         super().__init__(name, target, truthful=True)
         self.held = HeldPeers()
         self._table = table

@@ -1,13 +1,4 @@
-"""Which object on which hook, and how a running one is replaced.
-
-====================  ===========================================  ================================
-object                program                                      hook
-====================  ===========================================  ================================
-lxc.bpf.o             podwire_from_pod, podwire_to_pod             each pod's host-side veth
-host.bpf.o            podwire_from_network, podwire_to_network     the node's device
-overlay.bpf.o         podwire_from_overlay, podwire_to_overlay     the tunnel device
-sock.bpf.o            one for each cgroup section                  the node's cgroup
-====================  ===========================================  ================================
+"""Programs onto their hooks, and how a running one is replaced. Which is where, say the `hooks`.
 
 Everything is pinned: links (before Linux 6.6: where filters are) below ``<bpf_dir>/links``, maps
 below ``<bpf_dir>/maps-<generation>``. A starting agent loads its programs on the maps that are there
@@ -33,19 +24,16 @@ from podwire.bpf import library, probe
 from podwire.bpf import link as links
 from podwire.bpf import object as loader
 from podwire.bpf.library import LinkInfo
-from podwire.bpf.link import Hook
 from podwire.bpf.map import Map
 from podwire.bpf.object import Difference, IncompatibleMaps, Object, ObjectSpec, Program
-from podwire.datapath import generations, objects
-from podwire.datapath.maps import CATALOGUE, Maps, sizes
+from podwire.datapath import generations, hooks, objects
+from podwire.datapath.catalogue import CATALOGUE, sizes
+from podwire.datapath.hooks import Where
+from podwire.datapath.maps import Maps
 
 log = logging.getLogger(__name__)
 
-PODS = ("podwire_from_pod", "podwire_to_pod")
-NETWORK = ("podwire_from_network", "podwire_to_network")
-OVERLAY = ("podwire_from_overlay", "podwire_to_overlay")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-HOOKS = (("ingress", Hook.TC_INGRESS), ("egress", Hook.TC_EGRESS))
 
 
 class Loading(msgspec.Struct, frozen=True):
@@ -77,11 +65,13 @@ def plan(
     return Loading(
         bpf_dir=config.bpf_dir,
         object_dir=objects.directory(config.object_dir),
-        objects=(
-            "lxc",
-            "host",
-            *(("overlay",) if tunnel_device else ()),
-            *(("sock",) if config.socket_lb and config.cgroup else ()),
+        objects=hooks.objects(
+            (
+                Where.POD,
+                Where.NETWORK,
+                *((Where.OVERLAY,) if tunnel_device else ()),
+                *((Where.CGROUP,) if config.socket_lb and config.cgroup else ()),
+            )
         ),
         constants={
             "config_node_ipv4": addresses.pack(ipv4) if ipv4 else addresses.ZERO,
@@ -179,28 +169,34 @@ class Programs:
     # Attach
 
     def attach_pod(self, interface: str, ifindex: int) -> None:
-        """Both programs on a pod's host-side device, pinned under its name. All or nothing."""
-        self._attach(PODS, os.path.join("pods", interface), ifindex)
+        """The programs on a pod's host-side device, pinned under its name. All or nothing."""
+        self.attach(Where.POD, interface, ifindex)
 
     def detach_pod(self, interface: str) -> None:
         """Remove the links; also right if the device is gone or nothing was attached."""
-        for side, _ in HOOKS:
-            _detach(os.path.join(self._links, "pods", f"{interface}-{side}"))
+        for hook in hooks.on(Where.POD):
+            _detach(os.path.join(self._links, hook.pin(interface)))
 
-    def attach_network(self, interface: str, ifindex: int) -> None:
-        """The node's device towards other nodes."""
-        self._attach(NETWORK, f"network-{interface}", ifindex)
-
-    def attach_overlay(self, interface: str, ifindex: int) -> None:
-        self._attach(OVERLAY, f"overlay-{interface}", ifindex)
+    def attach(self, where: Where, device: str, ifindex: int) -> None:
+        """The programs for a device of this kind, pinned under its name. All or nothing."""
+        made = []
+        with self._lock:
+            try:
+                for hook in hooks.on(where):
+                    path = os.path.join(self._links, hook.pin(device))
+                    made.append(path)
+                    program, attach = self.program(hook.program), links.attach_device
+                    links.ensure_tc(program, ifindex, hook.point, path, attach=attach).close()
+            except BaseException:
+                for path in made:
+                    _detach(path)
+                raise
 
     def attach_cgroup(self, directory: str) -> None:
         """The socket programs on the node's cgroup."""
-        sock = self._objects.get("sock")
-        if sock is None:
-            raise ConfigError("the socket programs are not loaded", hint="set socket-lb and cgroup")
-        for name, program in sock.programs.items():
-            links.ensure_cgroup(program, directory, os.path.join(self._links, f"cgroup-{name}")).close()
+        for hook in hooks.on(Where.CGROUP):
+            path = os.path.join(self._links, hook.pin())
+            links.ensure_cgroup(self.program(hook.program), directory, path).close()
 
     def replace_all(self) -> list[str]:
         """Our programs on every link an earlier agent (or generation) left; the pods' devices.
@@ -211,21 +207,22 @@ class Programs:
         generations.make_current(self.maps)
         pods = set()
         for path in self._pinned():
+            found = hooks.of_pin(os.path.relpath(path, self._links))
             with links.open_attached(path) as link:
                 info = link.info
-                if info.type != library.LINK_TYPE_CGROUP and info.ifindex == 0:
+                # Of none of our hooks, or what it was for is off now.
+                if found is None or not self._loaded(found[0].program):
                     link.detach()
                     continue
-                name = _program_of(os.path.relpath(path, self._links))
-                if not self._loaded(name):  # what it was for is off now
+                hook, device = found
+                if hook.where.is_device and info.ifindex == 0:
                     link.detach()
                     continue
-                program = self.program(name)
+                program = self.program(hook.program)
                 if info.program != program.id:
                     link.replace(program)
-            folder, name = os.path.split(path)
-            if os.path.basename(folder) == "pods":
-                pods.add(name.rsplit("-", 1)[0])
+            if hook.where is Where.POD:
+                pods.add(device)
         return sorted(pods)
 
     def grow(self, name: str, entries: int) -> None:
@@ -285,7 +282,9 @@ class Programs:
 
     def pods(self) -> set[str]:
         """Devices of pods that have a pinned link, or a recorded filter."""
-        return {pin.rsplit("-", 1)[0] for pin in os.listdir(os.path.join(self._links, "pods"))}
+        pins = os.listdir(os.path.join(self._links, Where.POD.value))
+        found = (hooks.of_pin(Where.POD.value + pin) for pin in pins)
+        return {one[1] for one in found if one is not None}
 
     def attached(self) -> dict[str, LinkInfo]:
         """Name of the link (or filter) → which program on what, as the kernel says."""
@@ -300,6 +299,11 @@ class Programs:
             if info.program and (info.ifindex or info.type == library.LINK_TYPE_CGROUP):
                 result[os.path.relpath(path, self._links)] = info
         return result
+
+    def is_on(self, where: Where) -> bool:
+        """Whether a program is there, as the kernel says."""
+        found = map(hooks.of_pin, self.attached())
+        return any(one is not None and one[0].where is where for one in found)
 
     def attach_mode(self) -> str:
         """How programs are on devices, as the kernel says: ``tcx``, or ``tc`` if one is a filter."""
@@ -324,22 +328,6 @@ class Programs:
         for path in self._pinned():
             _detach(path)
         shutil.rmtree(self.loading.bpf_dir)
-
-    def _attach(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
-        with self._lock:
-            self._attach_both(programs, name, ifindex)
-
-    def _attach_both(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
-        made = []
-        try:
-            for program, (side, hook) in zip(programs, HOOKS, strict=True):
-                path = os.path.join(self._links, f"{name}-{side}")
-                made.append(path)
-                links.ensure_tc(self.program(program), ifindex, hook, path).close()
-        except BaseException:
-            for path in made:
-                _detach(path)
-            raise
 
 
 def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
@@ -369,15 +357,6 @@ def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
             os.rmdir(directory)
         raise
     return loaded
-
-
-def _program_of(pin: str) -> str:
-    """Name of the program that belongs on the link pinned as ``pods/lxc1-ingress``, …"""
-    kind = next(kind for kind in ("pods/", "network-", "overlay-", "cgroup-") if pin.startswith(kind))
-    if kind == "cgroup-":
-        return pin.removeprefix(kind)
-    side = pin.rsplit("-", 1)[1]
-    return {"pods/": PODS, "network-": NETWORK, "overlay-": OVERLAY}[kind][side == "egress"]
 
 
 def _detach(path: str) -> None:

@@ -17,14 +17,16 @@ from podwire.abi import structs
 from podwire.abi.enums import EndpointFlags
 from podwire.bpf.map import U32
 from podwire.datapath import missing, rows
+from podwire.datapath.catalogue import endpoint
 from podwire.datapath.mirror import Mirror
 from podwire.model import identity
 from podwire.state import progress
 from podwire.state.progress import policies_know
 from podwire.state.table import Batch
-from podwire.state.tables import EndpointPolicyRow, EndpointRow, ProgressRow, Tables
+from podwire.state.tables import EndpointPolicyRow, EndpointRow, ProgressRow
+from podwire.state.views import ReadTables
 
-BY_ADDRESS, BY_DEVICE = MAPS = ("podwire_endpoints", "podwire_devices")
+BY_ADDRESS, BY_DEVICE = MAPS = (endpoint.BY_ADDRESS.name, endpoint.BY_DEVICE.name)
 Wanted = tuple[EndpointRow | None, EndpointPolicyRow | None]
 NONE = EndpointFlags(0)
 
@@ -40,7 +42,7 @@ class Current(msgspec.Struct, frozen=True):
 class Switching:
     """What the two maps of endpoints are to hold, and what they hold."""
 
-    def __init__(self, tables: Tables, mirrors: Mapping[str, Mirror]) -> None:
+    def __init__(self, tables: ReadTables, mirrors: Mapping[str, Mirror]) -> None:
         self.tables = tables
         self.complete = False  # all that is missing is known: tables are ready
         # Endpoints to write, with their row and policy as they were together with all other rows.

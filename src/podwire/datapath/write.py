@@ -1,9 +1,9 @@
 """Tables to maps: the last task of the walk down.
 
-One writer per map (`mirror`), one order for all. What is pointed at is written before what points
-at it, and removed after: policy entries, peers, who is behind addresses, backends, sets, frontends,
-and the endpoints last. A pod can talk at the moment its own row is there, under its policy; a changed
-policy is there whole, under its new number, before the endpoint is switched to it by one write.
+One mirror per map (`mirror`), one order for all. Which maps those are, from which rows and at which step,
+says the `catalogue`. What is pointed at is written before what points at it, and removed after: the
+endpoints come last. A pod can talk at the moment its own row is there, under its policy; a changed policy
+is there whole, under its new number, before the endpoint is switched to it by one write.
 
 What an earlier agent left in the maps stays in force until the tables are ready to say otherwise.
 A policy that could not be written whole is not switched to, and the one an endpoint obeys until then
@@ -17,34 +17,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
-
-import msgspec
 
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.datapath import failures, flush, missing, rows, switching
+from podwire.datapath.catalogue import CATALOGUE, conntrack
 from podwire.datapath.epochs import Changes, Epochs
 from podwire.datapath.flush import Grow
 from podwire.datapath.leaving import Leaving
-from podwire.datapath.mirror import Mirror, Target
-from podwire.datapath.peers import PeersMirror
+from podwire.datapath.mirror import Target
+from podwire.datapath.spec import MapSpec, Rows, Setting, Step, Told, in_order
 from podwire.datapath.switching import Switching
-from podwire.state.table import Batch, Table, Watch
-from podwire.state.tables import EndpointPolicyRow, Tables
+from podwire.state.table import Batch, Change, ReadTable, Watch
+from podwire.state.tables import EndpointPolicyRow
 
 log = logging.getLogger(__name__)
 SLICE = 500  # rows
 
-# In the order they are written; removed from in the opposite one.
-ORDER = (
-    *failures.POLICY,
-    *failures.ADDRESSES,
-    *missing.SERVICES,
-    *switching.MAPS,
-)
+POLICY_STEPS = (Step.POLICIES, Step.PEERS)
+Batches = Mapping[str, Batch[Any]]  # by table
 
 
 class Kernel(Protocol):
@@ -56,30 +50,30 @@ class Kernel(Protocol):
 class Writer:
     """Keeps the maps of one node equal to its tables. Start `run` once.
 
-    `grow` makes a bigger map (`Programs.bigger`); without it a full map is only reported.
+    `grow` makes a bigger map (`Programs.bigger`); without it a full map is only reported. `specs` are the
+    maps there are: those of the objects that are loaded.
     """
 
     def __init__(
         self,
-        tables: Tables,
+        tables: failures.Written,
         maps: Kernel,
         node: str,
         *,
         grow: Grow | None = None,
         backoff: Backoff = Backoff(0.1, 5.0),
+        specs: Iterable[MapSpec] = tuple(CATALOGUE.values()),
     ) -> None:
         self.tables = tables
-        self.node = node
+        self._setting = Setting(tables, node)
         self.synced = False  # everything the ready tables say is in the kernel
         self._grow = grow
-        self._mirrors = {
-            name: Mirror(name, maps.target(name), truthful=name in missing.TRUTHFUL)
-            for name in ORDER
-            if name != missing.PEERS
-        }
-        peers = maps.target(missing.PEERS)
-        self._mirrors[missing.PEERS] = PeersMirror(missing.PEERS, peers, tables.policy_peers)
-        self._epochs = Epochs(maps.target("podwire_state"))
+        self._steps = in_order(specs)
+        written = [spec for each in self._steps.values() for spec in each]
+        self._rows = [(spec, rows) for spec in written if spec.written for rows in spec.written.rows]
+        self._mirrors = {spec.name: spec.mirror(maps.target(spec.name), tables) for spec in written}
+        asks = {spec.name: spec.written.asks for spec in written if spec.written}
+        self._epochs = Epochs(maps.target(conntrack.STATE.name), asks)
         self._switching = Switching(tables, self._mirrors)
         self._leaving = Leaving(self._mirrors)
         self._backoff = backoff
@@ -139,22 +133,12 @@ class Writer:
             mirror.close()
 
     async def _follow(self) -> None:
-        tables = self.tables
-        watched = (
-            tables.policy_entries,
-            tables.policy_peers,
-            tables.ipcache,
-            tables.backends,
-            tables.frontends,
-            tables.nodes,
-            tables.local_addresses,
-            tables.devices,
-            tables.endpoint_policies,
-            tables.endpoints,
-        )
-        with Watch(*watched, tables.progress) as watch:
+        names = dict.fromkeys(name for _, rows in self._rows for name in (rows.table, *rows.looks_at))
+        watched = [self.tables.named(name) for name in names]
+        with Watch(*watched, self.tables.progress) as watch:
             while True:
-                *batches, _ = await self._next(watch)
+                *taken, _ = await self._next(watch)
+                batches = dict(zip(names, taken, strict=True))
                 self._note(batches)
                 await self._note_many(batches)
                 await self._flush()
@@ -180,42 +164,31 @@ class Writer:
         except TimeoutError:
             return watch.take()  # what came in the same moment, or nothing
 
-    async def _note_many(self, batches: Sequence[Batch[Any]]) -> None:
+    async def _note_many(self, batches: Batches) -> None:
         """Of what comes by the ten thousand at a start, so much at a time that others have turns. After
         `_note`, which looks at the tables: they must be as they were when the batches were taken."""
-        _, _, ipcache, backends, frontends, nodes, *_ = batches
-        for name, batch, entries, yields in (
-            ("podwire_ipcache", ipcache, rows.ipcache_exact, False),
-            ("podwire_ipcache_prefixes", ipcache, rows.ipcache_prefix, False),
-            ("podwire_backends", backends, lambda row: rows.backend(row, self.node), False),
-            ("podwire_slots", frontends, rows.slots, False),
-            ("podwire_rev_nat", frontends, rows.rev_nat, False),
-            ("podwire_frontends", frontends, rows.frontend, False),
-            # The node's own addresses never take a pod's row; when the pod goes they are the node's again.
-            ("podwire_endpoints", nodes, rows.node_addresses, True),
-        ):
-            for start in range(0, len(batch.changes), SLICE):
-                part = msgspec.structs.replace(batch, changes=batch.changes[start : start + SLICE])
-                self._want(name, part, entries, yields=yields)
+        for spec, of in self._rows:
+            changes = batches[of.table].changes if of.told is Told.AT_ONCE else ()
+            for start in range(0, len(changes), SLICE):
+                self._want(spec, of, changes[start : start + SLICE])
                 await asyncio.sleep(0)
 
-    def _note(self, batches: Sequence[Batch[Any]]) -> None:
-        """Tell the mirrors what the changed rows want."""
-        entries, peers, _, _, _, _, local, devices, policies, endpoints = batches
-        self._leaving.note(entries, rows.policy_entry)
-        self._leaving.note_peers(peers)
+    def _note(self, batches: Batches) -> None:
+        """Tell the mirrors what the changed rows of policies and endpoints want."""
+        self._leaving.note(batches["policy_entries"], rows.policy_entry)
+        self._leaving.note_peers(batches["policy_peers"])
         if self._leaving:  # peers come and go with the identities while their policy stays
             self._leaving.release(self._wanted_policies())
-        self._want("podwire_endpoints", local, rows.local_address, yields=True)
-        self._switching.note_devices(devices)
-        self._switching.note(change.key for batch in (policies, endpoints) for change in batch)
+        self._switching.note_devices(batches["devices"])
+        changed = (*batches["endpoint_policies"], *batches["endpoints"])
+        self._switching.note(change.key for change in changed)
 
-    def _want(
-        self, name: str, batch: Batch[Any], entries: Callable[[Any], rows.Entries], *, yields: bool = False
-    ) -> None:
-        mirror = self._mirrors[name]
-        for change in batch:
-            mirror.want(change.key, entries(change.new) if change.new is not None else {}, yields=yields)
+    def _want(self, spec: MapSpec, of: Rows, changes: Iterable[Change[Any]]) -> None:
+        mirror, shared = self._mirrors[spec.name], len(spec.tables) > 1
+        for change in changes:
+            entries = of.entries(change.new, self._setting) if change.new is not None else {}
+            row = (of.table, change.key) if shared else change.key  # keys of two tables may be the same
+            mirror.want(row, entries, yields=of.yields)
 
     def _wanted_policies(self) -> set[int]:
         return {row.policy for row in self.tables.endpoint_policies}
@@ -233,15 +206,16 @@ class Writer:
 
     async def _write_and_remove(self, changed: Changes) -> None:
         """Adds to `changed` what was written and removed."""
-        for name in ORDER:
-            if name == failures.ADDRESSES[0]:
+        for step, specs in self._steps.items():
+            if step is Step.ADDRESSES:
                 await self._guard(changed)
-            if name == switching.MAPS[0]:
+            if step is Step.ENDPOINTS:
                 shortage = missing.of(self._mirrors)
                 self._switching.want(shortage, failures.broken_policies(self._mirrors))
-            await self._write(name, changed)
-        await self._remove(ORDER, changed)
-        if any(self._mirrors[name].believed() for name in missing.TRUTHFUL):
+            for spec in specs:
+                await self._write(spec.name, changed)
+        await self._remove(tuple(Step), changed)
+        if any(mirror.believed() for mirror in self._mirrors.values()):
             await self._guard(changed)  # a wrong row will not go: whom it would mislead talks to nobody
 
     async def _guard(self, changed: Changes) -> None:
@@ -263,19 +237,21 @@ class Writer:
         if torn:
             mirror.withhold(torn, next(iter(self._mirrors[missing.POLICY].failures.values())))
 
-    async def _remove(self, names: Sequence[str], changed: Changes) -> None:
+    async def _remove(self, steps: Sequence[Step], changed: Changes) -> None:
         """A refusal ends it: what the rows that stay point at stays as well."""
-        for name in reversed(names):
-            if name == failures.POLICY[-1] and self._leaving:
+        for step in reversed(steps):
+            if step is Step.PEERS and self._leaving:
                 # Policies that tables have are as the tables say, whether obeyed or not.
                 self._leaving.release_all_but(self._switching.obeyed() - self._wanted_policies())
                 self._leaving.make_smaller()  # before, an identity that goes would count as any other
-                await self._write(name, changed)
-            keys = self._mirrors[name].leaving()
-            changed.add(name, keys)  # of a removal that is refused some may be gone
-            await flush.remove(self._mirrors[name], keys)
-            if self._mirrors[name].refused:
-                return
+                await self._write(missing.PEERS, changed)
+            for spec in reversed(self._steps[step]):
+                mirror = self._mirrors[spec.name]
+                keys = mirror.leaving()
+                changed.add(spec.name, keys)  # of a removal that is refused some may be gone
+                await flush.remove(mirror, keys)
+                if mirror.refused:
+                    return
 
     async def _make_room(self, changed: Changes) -> None:
         """Old policy and new one do not fit side by side, but the new one fits: nothing passes between.
@@ -285,15 +261,16 @@ class Writer:
         self._switching.want_nothing()
         for name in switching.MAPS:
             await self._write(name, changed)
-        await self._remove(failures.POLICY, changed)
+        await self._remove(POLICY_STEPS, changed)
         await self._write_and_remove(changed)
 
-    async def _prune(self, watched: tuple[Table[Any], ...]) -> None:
+    async def _prune(self, watched: Iterable[ReadTable[Any]]) -> None:
         """Once all tables are ready, remove what an earlier agent left and nothing wants."""
         if self.synced or not all(table.ready for table in watched):
             return
+        leaving = {spec.name for spec, of in self._rows if of.told is Told.LEAVING}
         for name, mirror in self._mirrors.items():
-            if name not in failures.POLICY:
+            if name not in leaving:
                 mirror.prune()
         self._leaving.unpruned = True
         await self._flush()
@@ -313,7 +290,6 @@ class Writer:
         failures.tell(self.tables, self._mirrors)
         failures.tell_endpoints(self.tables, self._mirrors, self._switching.flagged)
         if self.synced:  # before, that nothing is said of a policy means nothing
-            self.tables.policy_failures.mark_ready()
-            self.tables.endpoint_failures.mark_ready()
+            failures.mark_ready(self.tables)
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()

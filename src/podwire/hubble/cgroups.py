@@ -18,7 +18,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from podwire.state.table import Table
+from podwire.state.table import ReadTable
 from podwire.state.tables import EndpointRow
 
 # A process of an unknown cgroup must not make us read the tree for each of its connections.
@@ -31,7 +31,7 @@ MOST = 1 << 16
 class Cgroups:
     """Endpoints by cgroup id. `root` is the node's cgroup2 directory; empty = nothing is known."""
 
-    def __init__(self, root: str, endpoints: Table[EndpointRow]) -> None:
+    def __init__(self, root: str, endpoints: ReadTable[EndpointRow]) -> None:
         self._root = root
         self._endpoints = endpoints
         self._paths: dict[int, str] = {}

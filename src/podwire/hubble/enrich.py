@@ -29,7 +29,8 @@ from podwire.hubble.stale import Changed
 from podwire.model import identity as identities
 from podwire.model.flow import NO_PARTY, Decision, Interface, Party, Reply
 from podwire.model.labels import CLUSTER, Labels, namespace_of, values
-from podwire.state.tables import EndpointRow, PodRow, RemoteEndpointRow, Tables
+from podwire.state.tables import EndpointRow, PodRow, RemoteEndpointRow
+from podwire.state.views import ReadTables
 
 Array = NDArray[Any]
 
@@ -50,7 +51,7 @@ class Enricher:
     """Names for batches, from `tables`. `used` marks the numbers that stored flows have."""
 
     def __init__(
-        self, tables: Tables, used: Callable[[Array], None], *, cgroup: str = "", capacity: int = 1 << 16
+        self, tables: ReadTables, used: Callable[[Array], None], *, cgroup: str = "", capacity: int = 1 << 16
     ) -> None:
         self.names = Interner(capacity, used)
         self._tables = tables

@@ -14,7 +14,7 @@ from podwire.hubble.intern import Interner
 from podwire.hubble.store import Store
 from podwire.hubble.wire import Kept
 from podwire.model.labels import Labels
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SEQUENCE_BITS = (1 << 62) - 1
@@ -48,7 +48,7 @@ class FlowIds:
 class Flows:
     """`name` is the node's, alone; `node` as Hubble writes it: cluster/name."""
 
-    def __init__(self, store: Store, names: Interner, tables: Tables, *, name: str, cluster: str) -> None:
+    def __init__(self, store: Store, names: Interner, tables: ReadTables, *, name: str, cluster: str) -> None:
         self.store = store
         self.names = names
         self.tables = tables

@@ -22,7 +22,8 @@ from podwire.model.flow import NO_PARTY, Party
 from podwire.model.labels import Labels, canonical, cidr, prefix_of, split, within
 from podwire.model.rule import Clause, Direction, Effect, Ports, Rule
 from podwire.model.selector import Operator, Requirement, Selector
-from podwire.state.tables import ContainerPort, FrontendRow, Tables
+from podwire.state.tables import ContainerPort, FrontendRow
+from podwire.state.views import ReadTables
 
 CHANGED = "it matches now; the policy or the labels have changed since"
 
@@ -88,7 +89,7 @@ def exactly(labels: Labels, address: str) -> Labels:
     return canonical([*kept, cidr(addresses.exact(address))]) if outside and address else labels
 
 
-def near_misses(asked: Asked, tables: Tables) -> list[Miss]:
+def near_misses(asked: Asked, tables: ReadTables) -> list[Miss]:
     """Of the rules that select the endpoint now, each clause that allows something in the direction;
     those that lack least first."""
     services = _Services(tables, asked)
@@ -101,7 +102,7 @@ def near_misses(asked: Asked, tables: Tables) -> list[Miss]:
     return sorted(found, key=lambda miss: len(miss.lacks))
 
 
-def selecting(tables: Tables, labels: Labels) -> list[Rule]:
+def selecting(tables: ReadTables, labels: Labels) -> list[Rule]:
     """Rules whose subject has these labels."""
     return [rule for row in tables.policies for rule in row.rules if rule.subject.matches(labels)]
 
@@ -217,7 +218,7 @@ def port_text(ports: Ports, named: NamedPorts) -> str:
 class _Services:
     """Services that a packet on its way to a pod may have been sent to."""
 
-    def __init__(self, tables: Tables, asked: Asked) -> None:
+    def __init__(self, tables: ReadTables, asked: Asked) -> None:
         self._tables = tables
         self._asked = asked
         self._found: list[FrontendRow] | None = None
@@ -244,13 +245,13 @@ def _address(row: dict[str, Any], side: str) -> str:
     return addresses.unpack(address_bytes(high, low)) if high | low else ""
 
 
-def _own_ports(tables: Tables, endpoint: int, labels: Labels) -> NamedPorts:
+def _own_ports(tables: ReadTables, endpoint: int, labels: Labels) -> NamedPorts:
     row = tables.endpoints.get(endpoint)
     # The number may be another pod's by now.
     return _named(row.ports) if row is not None and row.labels == labels else {}
 
 
-def _ports_of_identity(tables: Tables, number: int) -> NamedPorts:
+def _ports_of_identity(tables: ReadTables, number: int) -> NamedPorts:
     """Policy is by identity: a name means whatever any pod of the identity calls so."""
     own = (port for row in tables.endpoints.by("identity", number) for port in row.ports)
     others = (port for row in tables.remote_endpoints.by("identity", number) for port in row.ports)

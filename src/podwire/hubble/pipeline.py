@@ -29,7 +29,7 @@ from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
 from podwire.hubble.services import ServiceIndex
 from podwire.hubble.store import BYTES_PER_FLOW, Store
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 PACE = 0.02
 LOSS_CHECK = 1.0
@@ -82,7 +82,12 @@ class Pipeline:
     """One node's flows. `stats_reader` gives (emitted, lost) of each CPU."""
 
     def __init__(
-        self, ring: RingLike, stats_reader: StatsReader, tables: Tables, config: AgentConfig, node_name: str
+        self,
+        ring: RingLike,
+        stats_reader: StatsReader,
+        tables: ReadTables,
+        config: AgentConfig,
+        node_name: str,
     ) -> None:
         self.reader = Reader(ring, stats_reader)
         self.store = Store(config.hubble_flow_capacity)

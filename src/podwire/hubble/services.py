@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from podwire.hubble.addressindex import NOTHING, AddressIndex, Key, key_of, mix
 from podwire.model.flow import ServiceName
 from podwire.state.table import Change
-from podwire.state.tables import BackendRow, FrontendRow, Tables
+from podwire.state.tables import BackendRow, FrontendRow
+from podwire.state.views import ReadTables
 
 Array = NDArray[Any]
 # Rows, and backends of frontends, taken over in one step: some milliseconds.
@@ -34,7 +35,7 @@ class ServiceIndex:
     are both are named as the frontend.
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: ReadTables) -> None:
         self._changed = asyncio.Event()
         self._frontend_changes, self._backend_changes = tables.frontends.changes(), tables.backends.changes()
         for changes in (self._frontend_changes, self._backend_changes):

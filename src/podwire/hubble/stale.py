@@ -18,7 +18,8 @@ from podwire.hubble.addressindex import key_of
 from podwire.hubble.intern import NameCache
 from podwire.hubble.prefixes import Prefixes
 from podwire.state.table import Change
-from podwire.state.tables import EndpointRow, IdentityRow, IpcacheRow, PodRow, RuleRow, Tables
+from podwire.state.tables import EndpointRow, IdentityRow, IpcacheRow, PodRow, RuleRow
+from podwire.state.views import ReadTables
 
 # Changed keys of one moment beyond which everything is forgotten instead.
 MANY = 256
@@ -56,7 +57,7 @@ class Stale(msgspec.Struct):
 class Changed:
     """Follows the tables that parties, decisions and devices are named from."""
 
-    def __init__(self, tables: Tables, prefixes: Prefixes) -> None:
+    def __init__(self, tables: ReadTables, prefixes: Prefixes) -> None:
         self._tables = tables
         self._prefixes = prefixes
         self._endpoints, self._pods = tables.endpoints.changes(), tables.pods.changes()

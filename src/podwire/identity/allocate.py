@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 from hashlib import blake2b
+from typing import Protocol
 
 import msgspec
 
@@ -24,13 +25,25 @@ from podwire.base.errors import PodwireError
 from podwire.identity.prefixes import Prefixes
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED, Identity
 from podwire.model.labels import Labels
-from podwire.state.table import Batch, Watch
-from podwire.state.tables import EndpointRow, IdentityRow, Tables
+from podwire.state.table import Batch, Table, Watch
+from podwire.state.tables import EndpointRow, IdentityRow
+from podwire.state.views import ReadTables
+from podwire.state.writers import ALLOCATE
 from podwire.stores.identities import Gone, IdentityStore, Known, Synced
 
 AT_ONCE = 16  # numbers that are asked for together: each is a round trip or two
 SPAN = CLUSTER_LAST - CLUSTER_FIRST + 1
 log = logging.getLogger(__name__)
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def endpoints(self) -> Table[EndpointRow]: ...
+
+    @property
+    def identities(self) -> Table[IdentityRow]: ...
 
 
 def preferred(labels: Labels) -> int:
@@ -42,7 +55,7 @@ def preferred(labels: Labels) -> int:
 class Allocator:
     """One node's part in giving out the cluster's identities."""
 
-    def __init__(self, tables: Tables, prefixes: Prefixes, *, backoff: Backoff = Backoff(0.1, 10.0)) -> None:
+    def __init__(self, tables: Written, prefixes: Prefixes, *, backoff: Backoff = Backoff(0.1, 10.0)) -> None:
         self.tables = tables
         self.prefixes = prefixes
         self.synced = False  # have all identities of the cluster been told
@@ -52,11 +65,6 @@ class Allocator:
         self._endpoints = Watch(tables.endpoints, tables.identities)
         for identity in RESERVED:
             tables.identities.put(IdentityRow(identity.number, identity.labels, "reserved"))
-
-    def settle(self) -> None:
-        """Table identities is ready when the cluster's and the prefixes' are all in it."""
-        if self.synced and self.prefixes.ready:
-            self.tables.identities.mark_ready()
 
     def apply(self, event: Known | Gone) -> None:
         """What the store says."""
@@ -119,7 +127,7 @@ class Allocator:
                             self.apply(Gone(number))
                         stale = set()
                         self.synced = True
-                        self.settle()
+                        self.tables.identities.mark_ready(ALLOCATE)
                         self._endpoints.wake()
                         continue
                     stale.discard(event.number)
@@ -133,7 +141,6 @@ class Allocator:
         with self.prefixes.watch() as watch:
             while True:
                 await in_slices(self.prefixes.steps(*await watch.next()))
-                self.settle()
 
     async def _number(self, store: IdentityStore) -> None:
         failures = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podwire.state.table import Change
-from podwire.state.tables import PodRow, RemoteEndpointRow, SliceRow, Tables
+from podwire.state.tables import PodRow, RemoteEndpointRow, SliceRow
+from podwire.state.views import ReadTables
 
 SERVICE = ("default", "kubernetes")
 
@@ -20,7 +21,7 @@ def concerned(slices: Iterable[Change[SliceRow]]) -> bool:
 
 
 def concerned_by_pods(
-    tables: Tables, pods: Iterable[Change[PodRow]], remote: Iterable[Change[RemoteEndpointRow]]
+    tables: ReadTables, pods: Iterable[Change[PodRow]], remote: Iterable[Change[RemoteEndpointRow]]
 ) -> bool:
     """Whether some of the changes are about a pod that is one of its endpoints, or was."""
     known = _known(tables)
@@ -32,7 +33,7 @@ def concerned_by_pods(
     )
 
 
-def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:
+def addresses(tables: ReadTables) -> tuple[frozenset[str], frozenset[str]]:
     """(those that are nodes' addresses, those outside the cluster). A pod is a pod, and in neither."""
     known = _known(tables)
     of_nodes = {address for address in known if tables.nodes.by("address", address)}
@@ -40,10 +41,10 @@ def addresses(tables: Tables) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(of_nodes), frozenset(known - of_nodes - of_pods)
 
 
-def _known(tables: Tables) -> set[str]:
+def _known(tables: ReadTables) -> set[str]:
     return {one.address for row in tables.slices.by("service", SERVICE) for one in row.endpoints}
 
 
-def _is_pods(tables: Tables, address: str) -> bool:
+def _is_pods(tables: ReadTables, address: str) -> bool:
     own = any(not pod.host_network for pod in tables.pods.by("address", address))
     return own or bool(tables.remote_endpoints.by("address", address))

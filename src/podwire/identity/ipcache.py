@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ from podwire.base.aio import boundary, in_slices
 from podwire.identity import apiserver, prefixes
 from podwire.model import identity
 from podwire.state.progress import POLICIES, policies_know
-from podwire.state.table import Batch, Table, Watch
+from podwire.state.table import Batch, ReadTable, Table, Watch
 from podwire.state.tables import (
     EndpointRow,
     IpcacheRow,
@@ -30,8 +30,9 @@ from podwire.state.tables import (
     NodeRow,
     PodRow,
     RemoteEndpointRow,
-    Tables,
 )
+from podwire.state.views import ReadTables
+from podwire.state.writers import IPCACHE
 
 ORDER = (
     "endpoint",  # a pod of this node
@@ -49,11 +50,18 @@ PLACE = {source: place for place, source in enumerate(ORDER)}
 FINISHED = ("Succeeded", "Failed")
 
 
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def ipcache(self) -> Table[IpcacheRow]: ...
+
+
 class Ipcache:
     """Keeps table ipcache. With `tunnel`, what is on another node is reached through that node."""
 
     def __init__(
-        self, tables: Tables, *, tunnel: bool, ipv4: bool, ipv6: bool, service_cidrs: Sequence[str] = ()
+        self, tables: Written, *, tunnel: bool, ipv4: bool, ipv6: bool, service_cidrs: Sequence[str] = ()
     ) -> None:
         self.tables = tables
         self._tunnel = tunnel
@@ -87,7 +95,7 @@ class Ipcache:
             ],
         )
 
-    def reads(self) -> tuple[Table[Any], ...]:
+    def reads(self) -> tuple[ReadTable[Any], ...]:
         """The tables whose changes `step` takes, in its order."""
         tables = self.tables
         return (
@@ -146,7 +154,7 @@ class Ipcache:
                 self._publish(prefix)
             yield
         if self._whole and not self._starting:
-            self.tables.ipcache.mark_ready()
+            self.tables.ipcache.mark_ready(IPCACHE)
 
     def _take(
         self, kind: str, batch: Batch[Any], claims_of: Callable[[Any], list[IpcacheRow]]

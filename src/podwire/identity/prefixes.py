@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from podwire.base.addresses import exact, family
 from podwire.base.aio import boundary
@@ -23,7 +23,7 @@ from podwire.identity import apiserver
 from podwire.model.identity import LOCAL_FIRST, LOCAL_LAST
 from podwire.model.labels import Labels, canonical, cidr, prefix_of
 from podwire.model.rule import Rule
-from podwire.state.table import Batch, Change, Watch
+from podwire.state.table import Batch, Change, Table, Watch
 from podwire.state.tables import (
     IdentityRow,
     IpcacheRow,
@@ -32,22 +32,29 @@ from podwire.state.tables import (
     PolicyRow,
     RemoteEndpointRow,
     SliceRow,
-    Tables,
 )
+from podwire.state.views import ReadTables
+from podwire.state.writers import PREFIXES
 
 LOCAL, RETIRED = "local", "retired"
 TOO_MANY = "rules name more prefixes than there are numbers for (65,536)"
 log = logging.getLogger(__name__)
 
 
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def identities(self) -> Table[IdentityRow]: ...
+
+
 class Prefixes:
     """The local identities of one node. `restored` is prefix → number of an earlier life."""
 
     def __init__(
-        self, tables: Tables, *, ipv4: bool, ipv6: bool, restored: Mapping[str, int] | None = None
+        self, tables: Written, *, ipv4: bool, ipv6: bool, restored: Mapping[str, int] | None = None
     ) -> None:
         self.tables = tables
-        self.ready = False  # has everything that names prefixes been seen
         self._world = {4: "world-ipv4" if ipv6 else "world", 6: "world-ipv6"}
         self._families = {version for version, on in ((4, ipv4), (6, ipv6)) if on}
         self._restored = {
@@ -114,7 +121,8 @@ class Prefixes:
             self._settle(prefix)
             yield
         self._freed = False
-        self.ready = policies.ready and slices.ready and nodes.ready
+        if policies.ready and slices.ready and nodes.ready:  # all that names prefixes has been seen
+            self.tables.identities.mark_ready(PREFIXES)
 
     def _count(self, change: Change[PolicyRow]) -> set[str]:
         """Prefixes that a changed policy names, or named."""

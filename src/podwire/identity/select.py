@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
+from typing import Protocol
 
 from podwire.base.aio import boundary, in_slices
 from podwire.model.implied import LOCALHOST
@@ -22,16 +23,29 @@ from podwire.model.labels import Labels
 from podwire.model.rule import Rule
 from podwire.model.selector import NOTHING, Selector
 from podwire.model.terms import EVERY, Asked, Term, own_terms, terms
-from podwire.state.table import Batch, Change, Watch
-from podwire.state.tables import IdentityRow, PolicyRow, ProgressRow, Tables
+from podwire.state.selections import Selections
+from podwire.state.table import Batch, Change, Table, Watch
+from podwire.state.tables import IdentityRow, PolicyRow, ProgressRow
+from podwire.state.views import ReadTables
+from podwire.state.writers import SELECT
 
 STAGE = "identity.select"
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def selections(self) -> Selections: ...
+
+    @property
+    def progress(self) -> Table[ProgressRow]: ...
 
 
 class Select:
     """Keeps table selections."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Written) -> None:
         self.tables = tables
         self._users: Counter[Selector] = Counter()
         self._asked: dict[Selector, Asked] = {}
@@ -71,8 +85,10 @@ class Select:
             self._settle(selector)
             yield
         if policies.ready and identities.ready:
-            self.tables.selections.mark_ready()
+            self.tables.selections.mark_ready(SELECT)
         self.tables.progress.put(now)
+        if self.tables.selections.ready:
+            self.tables.progress.mark_ready(SELECT)
 
     # --- identities
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from podwire.loadbalancer.numbers import Numbers, OutOfNumbers, Sets
-from podwire.state.table import Watch
+from podwire.state.table import Table, Watch
 from podwire.state.tables import (
     BackendRow,
     FrontendRow,
@@ -24,8 +24,9 @@ from podwire.state.tables import (
     ServiceRow,
     SliceEndpoint,
     SliceRow,
-    Tables,
 )
+from podwire.state.views import ReadTables
+from podwire.state.writers import FRONTENDS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,16 @@ ServiceKey = Hashable  # (namespace, name)
 SERVED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 LAST_BACKEND = (1 << 32) - 1
 LAST_REV_NAT = (1 << 32) - 1
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def backends(self) -> Table[BackendRow]: ...
+
+    @property
+    def frontends(self) -> Table[FrontendRow]: ...
 
 
 class Use(NamedTuple):
@@ -60,7 +71,7 @@ class Frontends:
 
     def __init__(
         self,
-        tables: Tables,
+        tables: Written,
         *,
         restored_backends: Mapping[Address, int],
         restored_services: Mapping[Address, int],
@@ -96,8 +107,8 @@ class Frontends:
                 if not started:
                     started = True
                     self._forget_unused()
-                    self.tables.backends.mark_ready()
-                    self.tables.frontends.mark_ready()
+                    self.tables.backends.mark_ready(FRONTENDS)
+                    self.tables.frontends.mark_ready(FRONTENDS)
 
     def update(self, services: Iterable[ServiceKey]) -> None:
         """Compute these services anew, and those that wait for what they give up."""

@@ -34,9 +34,11 @@ from podwire.policy.named import Names, names_others
 from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, Steps
 from podwire.policy.rules import RuleNumbers
 from podwire.policy.subjects import PolicyKey, Subjects
+from podwire.policy.written import Written
 from podwire.state.members import Moved
 from podwire.state.table import Batch, Change, Watch, until_ready
-from podwire.state.tables import ContainerPort, EndpointPolicyRow, EndpointRow, ProgressRow, Tables
+from podwire.state.tables import ContainerPort, EndpointPolicyRow, EndpointRow, ProgressRow
+from podwire.state.writers import COMPUTE
 
 STAGE, BEFORE = "policy.compute", "identity.select"
 
@@ -44,7 +46,7 @@ STAGE, BEFORE = "policy.compute", "identity.select"
 class Compute:
     """Keeps tables rules, policy_entries, policy_peers and endpoint_policies."""
 
-    def __init__(self, tables: Tables, *, enable: Literal["default", "always", "never"] = "default") -> None:
+    def __init__(self, tables: Written, *, enable: Literal["default", "always", "never"] = "default") -> None:
         self.tables = tables
         self.revision = 1  # of the policies, as Cilium counts
         self._enable = enable
@@ -122,10 +124,10 @@ class Compute:
         if own and not self._whole and (remote.ready or not names_others(tables.policies)):
             self._whole = True
             for table in (tables.rules, tables.policy_entries, tables.policy_peers, tables.endpoint_policies):
-                table.mark_ready()
+                table.mark_ready(COMPUTE)
         tables.progress.put(ProgressRow(STAGE, reached, self._taken))
         if tables.endpoint_policies.ready:
-            tables.progress.mark_ready()  # this is the last stage that has a row in it
+            tables.progress.mark_ready(COMPUTE)
 
     # --- what changed
 

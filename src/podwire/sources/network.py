@@ -21,6 +21,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -31,7 +32,10 @@ from podwire.net import messages
 from podwire.net.netlink import attributes
 from podwire.net.notices import Notices, Overrun
 from podwire.net.stack import Link, Route, Stack, link_of, route_of
-from podwire.state.tables import DeviceRow, LocalAddressRow, Tables
+from podwire.state.table import Table
+from podwire.state.tables import DeviceRow, LocalAddressRow
+from podwire.state.views import ReadTables
+from podwire.state.writers import NETWORK
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +51,21 @@ ROUTES = (messages.NEWROUTE, messages.DELROUTE)
 LINKS = (messages.NEWLINK, messages.DELLINK)
 
 
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def local_addresses(self) -> Table[LocalAddressRow]: ...
+
+    @property
+    def devices(self) -> Table[DeviceRow]: ...
+
+
 class Network:
     """Keeps tables local_addresses and devices, of the namespace it is run in (or of `namespace`)."""
 
     def __init__(
-        self, tables: Tables, *, namespace: str | None = None, backoff: Backoff = Backoff(0.1, 5.0)
+        self, tables: Written, *, namespace: str | None = None, backoff: Backoff = Backoff(0.1, 5.0)
     ) -> None:
         self.tables = tables
         self.problem = ""  # why the tables may be behind the kernel
@@ -121,8 +135,8 @@ class Network:
         if self._missed:
             self.attempts.succeeded()
         self._missed, self._failures, self.problem = set(), 0, ""
-        self.tables.local_addresses.mark_ready()
-        self.tables.devices.mark_ready()
+        self.tables.local_addresses.mark_ready(NETWORK)
+        self.tables.devices.mark_ready(NETWORK)
 
     def _link(self, link: Link, *, gone: bool) -> None:
         row = self.tables.devices.get(link.ifindex)

@@ -23,7 +23,7 @@ from podwire.kube import resources
 from podwire.kube.resources import Resource
 from podwire.sources import reports
 from podwire.state.table import Batch, Watch
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -67,7 +67,7 @@ class Reporter:
     """Keeps this node's objects in the API. `due` is what is not written yet, `error` the last failure."""
 
     def __init__(
-        self, api: Api, tables: Tables, *, node_name: str, backoff: Backoff = Backoff(0.1, 10.0)
+        self, api: Api, tables: ReadTables, *, node_name: str, backoff: Backoff = Backoff(0.1, 10.0)
     ) -> None:
         self.api = api
         self.tables = tables

@@ -27,10 +27,49 @@ from podwire.kube.resources import Resource
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
 from podwire.sources.objects import Named, read
 from podwire.state.table import Table, until_ready
-from podwire.state.tables import NodeRow, PolicyRow, RemoteEndpointRow, ReportedEndpointRow, Tables
+from podwire.state.tables import (
+    NamespaceRow,
+    NodeRow,
+    PodRow,
+    PolicyRow,
+    RemoteEndpointRow,
+    ReportedEndpointRow,
+    ServiceRow,
+    SliceRow,
+)
+from podwire.state.views import ReadTables
+from podwire.state.writers import watched
 
 Row = TypeVar("Row")
 log = logging.getLogger(__name__)
+
+
+class Written(ReadTables, Protocol):
+    """The tables, with those that are written here."""
+
+    @property
+    def namespaces(self) -> Table[NamespaceRow]: ...
+
+    @property
+    def nodes(self) -> Table[NodeRow]: ...
+
+    @property
+    def pods(self) -> Table[PodRow]: ...
+
+    @property
+    def services(self) -> Table[ServiceRow]: ...
+
+    @property
+    def slices(self) -> Table[SliceRow]: ...
+
+    @property
+    def policies(self) -> Table[PolicyRow]: ...
+
+    @property
+    def remote_endpoints(self) -> Table[RemoteEndpointRow]: ...
+
+    @property
+    def reported_endpoints(self) -> Table[ReportedEndpointRow]: ...
 
 
 class Watcher(Protocol):
@@ -89,6 +128,10 @@ class Family(Generic[Row]):
         self.malformed.pop(name, None)
         self.table.delete(self.key_of(*name))
 
+    def mark_ready(self) -> None:
+        """All there is of this resource is in."""
+        self.table.mark_ready(watched(self.resource.plural))
+
     async def follow(self, client: Watcher) -> AsyncIterator[None]:
         """One stream; yields when all objects there are have been told."""
         before, self._known = self._known, {}
@@ -146,6 +189,10 @@ class Endpoints(Family[RemoteEndpointRow]):
         self._taken.pop(name, None)
         self.own.delete(name)
 
+    def mark_ready(self) -> None:
+        super().mark_ready()
+        self.own.mark_ready(watched(self.resource.plural))
+
     def place(self) -> None:
         """Take for this node's what names an address that it has now, and no more what names one that it had:
         another node may have that, and have told of its pods before this was heard. Of what is this node's
@@ -161,7 +208,7 @@ class Sources:
 
     def __init__(
         self,
-        tables: Tables,
+        tables: Written,
         *,
         node_name: str,
         parse: policies.Parser,
@@ -214,10 +261,7 @@ class Sources:
             try:
                 async for _ in family.follow(client):
                     failures = 0
-                    if all(one.synced for one in self.families if one.table is family.table):
-                        family.table.mark_ready()
-                        if isinstance(family, Endpoints):
-                            family.own.mark_ready()
+                    family.mark_ready()
             except (ApiError, Unreachable, InvalidObject) as error:
                 failures += 1
                 if family.error != str(error):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from podwire.state.table import Batch, Change, Changes, Key, Table
+from podwire.state.table import Batch, Change, Changes, Key, ReadTable, Table
 
 Row = TypeVar("Row")
 
@@ -30,7 +30,7 @@ class Moved(Change[Any], frozen=True):
 class Moves(Changes[Row]):
     """A reader's view of such a table."""
 
-    def __init__(self, table: Table[Row]) -> None:
+    def __init__(self, table: ReadTable[Row]) -> None:
         super().__init__(table)
         self._moved: dict[Key, set[int] | None] = {}
 
@@ -66,8 +66,8 @@ class Moves(Changes[Row]):
         return Batch(changes, self.table.ready, self.table.revision)
 
 
-class MemberTable(Table[Row]):
-    """What both tables of sets share: readers of members, and the parts of a table that count rows by row."""
+class ReadMembers(ReadTable[Row]):
+    """What readers have of both tables of sets: who moved, instead of rows before and after."""
 
     ROW: ClassVar[type[msgspec.Struct]]  # what a row is
 
@@ -94,6 +94,10 @@ class MemberTable(Table[Row]):
     def unsubscribe(self, reader: Changes[Row]) -> None:
         super().unsubscribe(reader)
         self._moves = [one for one in self._moves if one is not reader]
+
+
+class MemberTable(ReadMembers[Row], Table[Row]):
+    """The same for who writes it."""
 
     def _set_moved(self, key: Key) -> None:
         self.revision += 1

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from podwire.model.rule import Direction
-from podwire.state.members import MemberTable
+from podwire.state.members import MemberTable, ReadMembers
 from podwire.state.table import Key
 
 NUMBER = "I"  # what arrays hold: 32 bits without sign, identities and classes alike
@@ -88,8 +88,11 @@ class Classes:
 NO_PEERS = Classes()
 
 
-class Peers(MemberTable[PeerRow]):
-    """Policy and direction → who is in which class. A row is one peer; a set is all of a direction."""
+class ReadPeers(ReadMembers[PeerRow]):
+    """Policy and direction → who is in which class. A row is one peer; a set is all of a direction.
+
+    This is what readers have of it.
+    """
 
     ROW = PeerRow
 
@@ -98,11 +101,35 @@ class Peers(MemberTable[PeerRow]):
         self._sides: dict[SidePlace, Classes] = {}
         self._count = 0
 
-    # --- by side
-
     def of(self, policy: int, direction: Direction) -> Classes:
         """All peers of a direction as they are now; who reads them does not change them."""
         return self._sides.get((policy, direction), NO_PEERS)
+
+    def sets(self) -> Iterator[SidePlace]:
+        return iter(self._sides)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PeerRow]:
+        for (policy, direction), classes in list(self._sides.items()):
+            for identity, peer_class in list(classes.items()):
+                yield PeerRow(policy, direction, identity, peer_class)
+
+    def __contains__(self, key: Key) -> bool:
+        return self.get(key) is not None
+
+    def keys(self) -> list[Key]:
+        return [(row.policy, row.direction, row.identity) for row in self]
+
+    def get(self, key: Key) -> PeerRow | None:
+        policy, direction, identity = _place(key)
+        peer_class = self.of(policy, direction).get(identity)
+        return PeerRow(policy, direction, identity, peer_class) if peer_class else None
+
+
+class Peers(ReadPeers, MemberTable[PeerRow]):
+    """The same for who writes it."""
 
     def begin(self, policy: int, direction: Direction, classes: Classes) -> None:
         """All peers of a direction, instead of those there are; they are the table's from now on."""
@@ -139,30 +166,6 @@ class Peers(MemberTable[PeerRow]):
         if before != peer_class:
             self._member_moved((place,), identity)
         return before
-
-    # --- as a table
-
-    def sets(self) -> Iterator[SidePlace]:
-        return iter(self._sides)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[PeerRow]:
-        for (policy, direction), classes in list(self._sides.items()):
-            for identity, peer_class in list(classes.items()):
-                yield PeerRow(policy, direction, identity, peer_class)
-
-    def __contains__(self, key: Key) -> bool:
-        return self.get(key) is not None
-
-    def keys(self) -> list[Key]:
-        return [(row.policy, row.direction, row.identity) for row in self]
-
-    def get(self, key: Key) -> PeerRow | None:
-        policy, direction, identity = _place(key)
-        peer_class = self.of(policy, direction).get(identity)
-        return PeerRow(policy, direction, identity, peer_class) if peer_class else None
 
     def put(self, row: PeerRow) -> bool:
         before = self.set(row.policy, row.direction, row.identity, row.peer_class)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from podwire.model import identity
-from podwire.state.tables import Tables
+from podwire.state.views import ReadTables
 
 POLICIES = "policy.compute"
 
 
-def policies_know(tables: Tables, number: int) -> bool:
+def policies_know(tables: ReadTables, number: int) -> bool:
     """Whether the rows that policies have now take identity `number` into account."""
     if number <= max(identity.RESERVED_NAMES):
         return True

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
-from podwire.state.table import Change, Table, Watch
+from podwire.state.table import Change, ReadTable, Watch
 
 Row = TypeVar("Row")
 Item = Hashable
@@ -60,7 +60,9 @@ class Status:
 class Reconciler(Generic[Row]):
     """Runs until cancelled. `status` is by table key; `errors()` what stands now."""
 
-    def __init__(self, table: Table[Row], target: Target, *, backoff: Backoff = Backoff(0.05, 5.0)) -> None:
+    def __init__(
+        self, table: ReadTable[Row], target: Target, *, backoff: Backoff = Backoff(0.05, 5.0)
+    ) -> None:
         self.table = table
         self.target = target
         self.status: dict[Hashable, Status] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Set
 import msgspec
 
 from podwire.model.selector import Selector
-from podwire.state.members import MemberTable
+from podwire.state.members import MemberTable, ReadMembers
 from podwire.state.table import Key
 
 NOBODY: frozenset[int] = frozenset()
@@ -21,8 +21,8 @@ class SelectionRow(msgspec.Struct, frozen=True):
     users: int
 
 
-class Selections(MemberTable[SelectionRow]):
-    """Selector → the identities it selects, and how many clauses use it."""
+class ReadSelections(ReadMembers[SelectionRow]):
+    """Selector → the identities it selects, and how many clauses use it: what readers have of it."""
 
     ROW = SelectionRow
 
@@ -31,11 +31,35 @@ class Selections(MemberTable[SelectionRow]):
         self._sets: dict[Selector, set[int]] = {}
         self._users: dict[Selector, int] = {}
 
-    # --- by member
-
     def members(self, selector: Selector) -> Set[int]:
         """Whom it selects now: the set itself, which goes on changing. Nobody, if it is not in use."""
         return self._sets.get(selector, NOBODY)
+
+    def sets(self) -> Iterator[Selector]:
+        return iter(self._sets)
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def __iter__(self) -> Iterator[SelectionRow]:
+        return iter([self._row(selector) for selector in self._sets])
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._sets
+
+    def keys(self) -> list[Key]:
+        return list(self._sets)
+
+    def get(self, key: Key) -> SelectionRow | None:
+        """As it is now, copied."""
+        return self._row(key) if isinstance(key, Selector) and key in self._sets else None
+
+    def _row(self, selector: Selector) -> SelectionRow:
+        return SelectionRow(selector, frozenset(self._sets[selector]), self._users[selector])
+
+
+class Selections(ReadSelections, MemberTable[SelectionRow]):
+    """The same for who writes it."""
 
     def begin(self, selector: Selector, identities: set[int], users: int) -> None:
         """A selector is in use from now on; the set is the table's from now on."""
@@ -65,27 +89,6 @@ class Selections(MemberTable[SelectionRow]):
         if moved:
             self._member_moved(moved, identity)
 
-    # --- as a table
-
-    def sets(self) -> Iterator[Selector]:
-        return iter(self._sets)
-
-    def __len__(self) -> int:
-        return len(self._sets)
-
-    def __iter__(self) -> Iterator[SelectionRow]:
-        return iter([self._row(selector) for selector in self._sets])
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._sets
-
-    def keys(self) -> list[Key]:
-        return list(self._sets)
-
-    def get(self, key: Key) -> SelectionRow | None:
-        """As it is now, copied."""
-        return self._row(key) if isinstance(key, Selector) and key in self._sets else None
-
     def put(self, row: SelectionRow) -> bool:
         if self.get(row.selector) == row:
             return False
@@ -102,6 +105,3 @@ class Selections(MemberTable[SelectionRow]):
         """Nobody uses it any more."""
         del self._sets[selector], self._users[selector]
         self._set_moved(selector)
-
-    def _row(self, selector: Selector) -> SelectionRow:
-        return SelectionRow(selector, frozenset(self._sets[selector]), self._users[selector])

@@ -4,8 +4,9 @@ Stages share nothing but tables. A reader subscribes with `changes()` and receiv
 all rows there are, then what changed, coalesced by key, so a slow reader costs one entry per key
 and never blocks a writer. Work per change is O(1) and per batch O(changed keys).
 
-A table is *ready* when its writer has put all that existed at start. Who removes things (from the
-kernel, from the API) waits for it, so that a restart never takes the not yet known for gone.
+A table is *ready* when each of its writers has put all that existed at start. Who removes things (from
+the kernel, from the API) waits for it, so that a restart never takes the not yet known for gone. Who
+those writers are is declared (`state.writers`), and who only reads a table has it as a `ReadTable`.
 
 One event loop, no locks: writers and readers run in the same thread.
 """
@@ -44,8 +45,21 @@ class Batch(msgspec.Struct, Generic[Row], frozen=True):
         return bool(self.changes)
 
 
-class Table(Generic[Row]):
-    """Rows by key. `help` tells people what it holds; `indexes` give each row other keys to find it `by`."""
+class Writers(msgspec.Struct, frozen=True):
+    """Who writes a table. It is ready when all of `names` said that what existed at start is in it.
+
+    `editors` change single rows: nobody waits for them.
+    """
+
+    names: tuple[str, ...] = ("",)
+    editors: tuple[str, ...] = ()
+
+
+class ReadTable(Generic[Row]):
+    """Rows by key. `help` tells people what it holds; `indexes` give each row other keys to find it `by`.
+
+    This is what readers have of it: nothing here changes a row.
+    """
 
     def __init__(
         self,
@@ -58,12 +72,23 @@ class Table(Generic[Row]):
         self.name = name
         self.help = help
         self.revision = 0
-        self.ready = False
+        self.writers = Writers()
+        self._unready: dict[str, None] = dict.fromkeys(self.writers.names)
         self._key = key
         self._rows: dict[Key, Row] = {}
         self._revisions: dict[Key, int] = {}
         self._indexes = {name: Index(terms) for name, terms in (indexes or {}).items()}
         self._readers: list[Changes[Row]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether all writers have put all there was at start."""
+        return not self._unready
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """The writers that have not."""
+        return tuple(self._unready)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -87,6 +112,27 @@ class Table(Generic[Row]):
     def revision_of(self, key: Key) -> int:
         """The table's revision when the row was last written; 0 if there is none."""
         return self._revisions.get(key, 0)
+
+    def changes(self) -> Changes[Row]:
+        """Subscribe: the first batch holds all rows there are."""
+        reader = Changes(self)
+        for key, row in self._rows.items():
+            reader.add(key, None, row)
+        self._readers.append(reader)
+        return reader
+
+    def unsubscribe(self, reader: Changes[Row]) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+
+
+class Table(ReadTable[Row]):
+    """The same for who writes it."""
+
+    def declare(self, writers: Writers) -> None:
+        """These write it, and it is ready when they all have said so."""
+        self.writers = writers
+        self._unready = dict.fromkeys(writers.names)
 
     def put(self, row: Row) -> bool:
         """Insert or replace; False if the very same row was there."""
@@ -119,24 +165,19 @@ class Table(Generic[Row]):
         for row in wanted.values():
             self.put(row)
 
-    def mark_ready(self) -> None:
-        """The writer has put all there was at start."""
-        if not self.ready:
-            self.ready = True
-            for reader in self._readers:
-                reader.wake()
+    def mark_ready(self, writer: str = "") -> None:
+        """`writer` has put all there was at start. A table of which no writers are declared has one, ""."""
+        assert writer in self.writers.names, f"{writer or 'somebody'} is not declared to write {self.name}"
+        if writer in self._unready:
+            del self._unready[writer]
+            if not self._unready:
+                for reader in self._readers:
+                    reader.wake()
 
-    def changes(self) -> Changes[Row]:
-        """Subscribe: the first batch holds all rows there are."""
-        reader = Changes(self)
-        for key, row in self._rows.items():
-            reader.add(key, None, row)
-        self._readers.append(reader)
-        return reader
-
-    def unsubscribe(self, reader: Changes[Row]) -> None:
-        if reader in self._readers:
-            self._readers.remove(reader)
+    def mark_all_ready(self) -> None:
+        """The same, by who stands for all of its writers."""
+        for writer in self.writers.names:
+            self.mark_ready(writer)
 
     def _changed(self, key: Key, old: Row | None, new: Row | None) -> None:
         for index in self._indexes.values():
@@ -189,7 +230,7 @@ _NONE = _Keys()
 class Changes(Generic[Row]):
     """A reader's view: what changed since it last asked."""
 
-    def __init__(self, table: Table[Row]) -> None:
+    def __init__(self, table: ReadTable[Row]) -> None:
         self.table = table
         self._before: dict[Key, Row | None] = {}
         self._latest: dict[Key, Row | None] = {}
@@ -257,7 +298,7 @@ class Changes(Generic[Row]):
 class Watch:
     """Several subscriptions of one stage, waited for together."""
 
-    def __init__(self, *tables: Table[Any]) -> None:
+    def __init__(self, *tables: ReadTable[Any]) -> None:
         self._event = asyncio.Event()
         self._readers: tuple[Changes[Any], ...] = tuple(table.changes() for table in tables)
         for reader in self._readers:
@@ -296,7 +337,7 @@ class Watch:
         self.close()
 
 
-async def until_ready(*tables: Table[Any]) -> None:
+async def until_ready(*tables: ReadTable[Any]) -> None:
     """Until the writers of all `tables` have put what existed at start."""
     with Watch(*tables) as watch:
         while not watch.ready:

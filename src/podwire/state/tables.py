@@ -1,7 +1,8 @@
 """All tables of an agent, in walk order: what should be goes down from the first to the last.
 
-Each class is one row; each attribute of `Tables` one table. `podwire tables` prints them live in
-this order, ARCHITECTURE.md tells it in this order, `agent/wiring.py` starts their writers in it.
+Each class is one row; each attribute of `Tables` one table, of which `writers` says who writes it. `podwire
+tables` prints them live in this order, ARCHITECTURE.md tells it in this order, `agent/wiring.py` starts their
+writers in it. A stage has them as `views.ReadTables`, and only what it writes as a `Table`.
 Addresses are text in canonical form; prefixes too (``10.0.0.1/32`` is one address). Protocols are
 IPPROTO numbers.
 """
@@ -33,6 +34,7 @@ from podwire.state.objects import (
 from podwire.state.peers import PeerRow, Peers
 from podwire.state.selections import SelectionRow, Selections
 from podwire.state.table import Table
+from podwire.state.writers import WRITERS
 
 # Rows of what the API holds, and of tables of sets: all of a stage's rows come from this module.
 __all__ = [
@@ -235,6 +237,8 @@ class Tables:
         self._declare_identities()
         self._declare_policy()
         self._declare_services()
+        for table in self:
+            table.declare(WRITERS[table.name])
 
     def _declare_sources(self) -> None:
         self.namespaces: Table[NamespaceRow] = Table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from struct import pack as packed
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from podwire.abi.enums import EventKind, PolicyVerdict
 from podwire.base.addresses import pack
@@ -81,33 +81,16 @@ class Kernel:
 
     def write(self) -> None:
         """All tables into the maps, anew."""
-        from podwire.datapath import rows
+        from podwire.datapath.catalogue import declared_by
+        from podwire.datapath.spec import Setting
+        from podwire.testing.world import OBJECTS
 
-        tables = self.node.tables
+        setting = Setting(self.node.tables, "n1")
         self.world.reset()
-        written: dict[str, list[Any]] = {
-            "podwire_policy": [rows.policy_entry(row) for row in tables.policy_entries],
-            "podwire_policy_peers": [rows.policy_peers(tables.policy_peers)],
-            "podwire_ipcache": [rows.ipcache_exact(row) for row in tables.ipcache],
-            "podwire_ipcache_prefixes": [rows.ipcache_prefix(row) for row in tables.ipcache],
-            "podwire_backends": [rows.backend(row, "n1") for row in tables.backends],
-            "podwire_slots": [rows.slots(row) for row in tables.frontends],
-            "podwire_rev_nat": [rows.rev_nat(row) for row in tables.frontends],
-            "podwire_frontends": [rows.frontend(row) for row in tables.frontends],
-            "podwire_endpoints": [
-                *(rows.node_addresses(row) for row in tables.nodes),
-                *(rows.local_address(row) for row in tables.local_addresses),
-            ],
-        }
-        devices = []
-        for row in tables.endpoints:
-            value = rows.endpoint_value(row, tables.endpoint_policies.get(row.id)).pack()
-            written["podwire_endpoints"].append(dict.fromkeys(rows.endpoint_addresses(row), value))
-            devices.append({packed("=I", row.ifindex): value})
-        written["podwire_devices"] = devices
-        for name, found in written.items():
-            with self.world.maps[name].untyped() as table:
-                table.put_many(entry for entries in found for entry in entries.items())
+        for name, spec in declared_by(OBJECTS).items():
+            if spec.tables:
+                with self.world.maps[name].untyped() as table:
+                    table.put_many(spec.all_entries(setting).items())
 
     def send(self, packet: Packet) -> Asked:
         self.write()
@@ -134,7 +117,7 @@ class Kernel:
     def dump(self, name: str) -> str | None:
         """A map as `podwire bpf` shows it, without numbers that are hashes."""
         from podwire.agent.dumps import DUMPS
-        from podwire.datapath.maps import CATALOGUE
+        from podwire.datapath.catalogue import CATALOGUE
         from podwire.testing.show import columns
 
         self.write()

@@ -20,9 +20,11 @@ from podwire.policy.compute import Compute
 from podwire.policy.parse import parse
 from podwire.state.table import Watch
 from podwire.state.tables import ContainerPort, EndpointRow, PolicyRow, Tables
+from podwire.state.writers import ALLOCATE
 from podwire.stores.identities import Known, MemoryIdentities
 
 MOST_ROUNDS = 100
+BEFORE = ("sources.", "agent.")  # who writes what these stages begin with
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Walk:
         self.prefixes = Prefixes(tables, ipv4=self.ipv4, ipv6=self.ipv6, restored=self.restored)
         self.allocator = Allocator(tables, self.prefixes)
         self.allocator.synced = True
+        tables.identities.mark_ready(ALLOCATE)
         for number, known in self.identities.known.items():
             self.allocator.apply(Known(number, known))
         self.select = Select(tables)
@@ -53,21 +56,11 @@ class Walk:
             ipv6=self.ipv6,
             service_cidrs=self.service_cidrs,
         )
-        for table in (
-            tables.namespaces,
-            tables.nodes,
-            tables.pods,
-            tables.services,
-            tables.slices,
-            tables.policies,
-            tables.remote_endpoints,
-            tables.local_addresses,
-            tables.devices,
-            tables.endpoints,
-        ):
-            table.mark_ready()
+        for table in tables:
+            if all(writer.startswith(BEFORE) for writer in table.writers.names):
+                table.mark_all_ready()
         self._stages: list[tuple[Watch, Callable[..., None]]] = [
-            (self.prefixes.watch(), self._prefixes),
+            (self.prefixes.watch(), self.prefixes.step),
             (Watch(tables.endpoints, tables.identities), self._allocate),
             (Watch(tables.policies, tables.identities), self.select.step),
             (Watch(*self.compute.reads()), self.compute.step),
@@ -89,10 +82,6 @@ class Walk:
         for watch, _ in self._stages:
             watch.close()
         self._stages = []
-
-    def _prefixes(self, *batches: Any) -> None:
-        self.prefixes.step(*batches)
-        self.allocator.settle()
 
     def _allocate(self, endpoints: Any, identities: Any) -> None:
         rows = [self.tables.endpoints.get(one) for one in self.allocator.concerned(endpoints, identities)]

@@ -18,6 +18,9 @@ import msgspec
 from podwire.abi.enums import (
     FRONTEND_SLOTS,
     PEER_BLOCK_BITS,
+    POLICY_PREFIX_DIRECTION,
+    POLICY_PREFIX_PORT,
+    POLICY_PREFIX_PROTOCOL,
     EndpointFlags,
     PolicyMatch,
     PolicyVerdict,
@@ -29,8 +32,6 @@ from podwire.abi.structs import (
     CtKey,
     Endpoint,
     EventStats,
-    Fragment,
-    FragmentKey,
     Frontend,
     FrontendKey,
     IpcacheEntry,
@@ -48,8 +49,11 @@ from podwire.abi.structs import (
 )
 from podwire.base.addresses import pack, pack_prefix
 from podwire.bpf.events import Ring
-from podwire.bpf.map import U32, Map, raw
+from podwire.bpf.map import ADDRESS, U32, Map, MapType, raw
 from podwire.bpf.object import ObjectSpec, Program, SkbContext, TestRun, load
+from podwire.datapath.catalogue import declared_by
+from podwire.datapath.hooks import Where
+from podwire.datapath.hooks import objects as objects_on
 from podwire.net import namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
@@ -57,28 +61,12 @@ from podwire.net.stack import Stack
 if TYPE_CHECKING:
     import numpy as np
 
-OBJECTS = ("lxc", "host", "overlay")
+OBJECTS = objects_on(where for where in Where if where.is_device)
 PASS, DROPPED, REDIRECTED = 0, 2, 7
 UNDERLAY = "pw-under"
 UNDERLAY_MAC = bytes.fromhex("02aa00000001")
-POLICY_PREFIX_DIRECTION, POLICY_PREFIX_PROTOCOL = 72, 80
 _numbers = count(1)
-
-MAPS: dict[str, tuple[Any, Any]] = {
-    "podwire_endpoints": (raw(16), Endpoint),
-    "podwire_devices": (U32, Endpoint),
-    "podwire_ipcache": (raw(16), IpcacheEntry),
-    "podwire_ipcache_prefixes": (PrefixKey, IpcacheEntry),
-    "podwire_policy_peers": (PolicyPeersKey, PolicyPeers),
-    "podwire_policy": (PolicyKey, PolicyEntry),
-    "podwire_conntrack": (CtKey, CtEntry),
-    "podwire_ct_overflow": (CtKey, CtEntry),
-    "podwire_fragments": (FragmentKey, Fragment),
-    "podwire_frontends": (FrontendKey, Frontend),
-    "podwire_slots": (SlotKey, Slot),
-    "podwire_backends": (U32, Backend),
-    "podwire_rev_nat": (U32, RevNat),
-}
+TABLES = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE)  # that begin empty
 
 
 class Pod(msgspec.Struct, frozen=True):
@@ -162,7 +150,11 @@ class World:
             self._loaded.append(loaded)
             self.programs |= loaded.programs
             self._untyped |= {key: value for key, value in loaded.maps.items() if key not in self._untyped}
-        self.maps = {name: self._untyped[name].typed(*codecs) for name, codecs in MAPS.items()}
+        self._catalogue = declared_by(OBJECTS)
+        for name, one in self._catalogue.items():
+            if self._untyped[name].type in TABLES:
+                key = raw(16) if one.key is ADDRESS else one.key  # a test may ask for what is no address
+                self.maps[name] = self._untyped[name].typed(key, one.value)
         self.metrics = self._untyped["podwire_metrics"].typed(MetricKey, MetricValue)
         self.state = self._untyped["podwire_state"].typed(U32, NodeState)
         self.statistics = self._untyped["podwire_event_stats"].typed(U32, EventStats)
@@ -187,12 +179,11 @@ class World:
         """No rows, no connections, no events, epoch 0."""
         for table in self.maps.values():
             table.clear()
-        self.state[0] = NodeState()
-        shares = range(2 * self._highest + 2)
-        for name in ("podwire_ct_made", "podwire_ct_gone"):
-            self._untyped[name].put_many((U32.pack(share), bytes(4)) for share in shares)
-        self._untyped["podwire_neighbour_shares"].put_many((U32.pack(share), bytes(8)) for share in shares)
-        self._untyped["podwire_event_shares"].put_many((U32.pack(share), bytes(16)) for share in shares)
+        for name in self._catalogue:
+            if (table := self._untyped[name]).type == MapType.ARRAY:  # by share, of which each pod has two
+                shares = range(min(2 * self._highest + 2, table.capacity))
+                with table.untyped() as rows:
+                    rows.put_many((U32.pack(share), bytes(rows.value_size)) for share in shares)
         for key in list(self.counted()):
             self.metrics[MetricKey(*key)] = MetricValue(0, 0)
         while len(self.ring.read()):
@@ -274,7 +265,8 @@ class World:
         match: PolicyMatch = PolicyMatch.L3_L4,
     ) -> None:
         """One entry of a policy; without protocol for all of them, without port for all ports."""
-        bits = 96 if port is not None else POLICY_PREFIX_PROTOCOL if protocol else POLICY_PREFIX_DIRECTION
+        bits = POLICY_PREFIX_PROTOCOL if protocol else POLICY_PREFIX_DIRECTION
+        bits = bits if port is None else POLICY_PREFIX_PORT
         key = PolicyKey(bits, policy, peer_class, direction, protocol, port or 0)
         self.maps["podwire_policy"][key] = PolicyEntry(rule, 0, verdict, match)
 

@@ -46,7 +46,7 @@ class World:
         self.directory = directory
         self.tables = Tables()
         self.tables.nodes.put(NODE)  # an agent knows its node before all else
-        self.tables.identities.mark_ready()  # the allocator's, which is not here
+        self.tables.identities.mark_all_ready()  # the allocator's, which is not here
         self.server = ApiServer(ServerConfig(directory=directory))
         self.port = 0
 
@@ -256,7 +256,7 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         mine = next((one for one in found if one["type"] == "podwire.io/PoliciesEnforced"), {})
         return mine if mine.get("status") == status else None
 
-    world.tables.policy_failures.mark_ready()
+    world.tables.policy_failures.mark_all_ready()
     await world.until("nothing to tell", lambda: "enforced" not in world.reporter.due)
     assert await told("True") is None  # of a node on which all is in force
     origins = (Origin("CiliumNetworkPolicy", "prod", "big"), Origin("NetworkPolicy", "prod", "np"))
@@ -280,7 +280,7 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
         await world.until("an endpoint of it", lambda: world.endpoint("early"))
         await world.until("nothing to tell", lambda: not other.due)
         assert await told("False") == mine
-        tables.policy_failures.mark_ready()
+        tables.policy_failures.mark_all_ready()
         await world.until("the end by the one that knows now", lambda: told("True"))
     world.tables.policy_failures.delete(9)
     await world.client.delete(resources.CILIUM_ENDPOINTS, "early", "default")
@@ -308,7 +308,7 @@ async def leftovers_of_an_earlier_life_are_deleted(world: World) -> None:
         await world.client.create(resources.CILIUM_ENDPOINTS, body)
         status = {"status": {"networking": {"node": node, "addressing": [{"ipv4": "10.0.2.9"}]}}}
         await world.client.patch(resources.CILIUM_ENDPOINTS, name, status, "default", subresource="status")
-    world.tables.endpoints.mark_ready()
+    world.tables.endpoints.mark_all_ready()
 
     async def is_gone() -> bool:
         return await world.endpoint("stale") is None

@@ -13,6 +13,7 @@ from podwire.abi.enums import Direction, EndpointFlags, ReservedIdentity
 from podwire.abi.structs import NodeState
 from podwire.base.addresses import pack
 from podwire.datapath import epochs, objects
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.testing.world import DROPPED, PASS, REDIRECTED, UNDERLAY, Pod, World
 
 pytestmark = pytest.mark.kernel
@@ -115,6 +116,12 @@ def test_a_denied_one_stays_denied(world: World, family: Any) -> None:
     assert calls.pass_() == {(1, 3), (1, 4), (2, 3)}
 
 
+def asks(name: str) -> epochs.Asks:
+    written = CATALOGUE[name].written
+    assert written is not None
+    return written.asks
+
+
 @pytest.mark.parametrize(
     ("name", "key", "place"),
     [
@@ -125,12 +132,12 @@ def test_a_denied_one_stays_denied(world: World, family: Any) -> None:
     ],
 )
 def test_a_key_bumps_its_place(name: str, key: bytes, place: int) -> None:
-    assert epochs.places(name, {key}) == {place}
+    assert epochs.places(asks(name), {key}) == {place}
 
 
 def test_many_keys_bump_all() -> None:
     keys = {pack(f"10.1.{number >> 8}.{number & 255}") for number in range(epochs.MANY + 1)}
-    assert epochs.places("podwire_ipcache", keys) == {epochs.POLICY}
+    assert epochs.places(asks("podwire_ipcache"), keys) == {epochs.POLICY}
 
 
 def answered_call(world: World, family: Any, pod: Pod, **received: int) -> None:

@@ -75,7 +75,7 @@ class Services:
         prefix = "fd00:96::/112" if node.ipv6 else "10.96.0.0/12"
         tables.ipcache.put(IpcacheRow(prefix, 2, "services", holds="services"))
         for table in tables:
-            table.mark_ready()
+            table.mark_all_ready()
 
     def step(self) -> None:
         dice = self.dice
@@ -105,16 +105,7 @@ class Services:
             rev_nat = 1 + self.addresses.index(address)
             rows.append(
                 FrontendRow(
-                    address,
-                    80,
-                    TCP,
-                    "default",
-                    f"s{rev_nat}",
-                    "",
-                    "ClusterIP",
-                    rev_nat,
-                    number,
-                    order,
+                    *(address, 80, TCP, "default", f"s{rev_nat}", "", "ClusterIP", rev_nat, number, order),
                     places=tuple(ids[one] for one in order),
                 )
             )

@@ -110,7 +110,7 @@ def test_a_policy_is_switched_whole_or_not_at_all(programs: Programs) -> None:
             group.start("write", one.run())
             policies.obey(7, 40)
             for table in policies.tables:
-                table.mark_ready()
+                table.mark_all_ready()
             await asyncio.wait_for(one.wait_realized(1), 10)
             policies.obey(8, ROOM + 10)
             await eventually(policies.failed, timeout=within(10), what="the failure")
@@ -137,7 +137,7 @@ def test_a_new_agent_keeps_what_an_earlier_one_enforced(programs: Programs) -> N
             group.start("write", one.run())
             policies.obey(policy, size)
             for table in policies.tables:
-                table.mark_ready()
+                table.mark_all_ready()
             await eventually(lambda: one.synced, timeout=within(10), what="the writer")
             if check == "fits":
                 await asyncio.wait_for(one.wait_realized(1), 10)

@@ -19,7 +19,8 @@ from podwire.bpf.link import Link
 from podwire.bpf.map import U32, Map, MapType
 from podwire.bpf.object import Program
 from podwire.datapath import conntrack, generations
-from podwire.datapath.maps import CATALOGUE
+from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.hooks import Where
 from podwire.datapath.programs import Programs
 from podwire.net import namespaces
 from podwire.net.messages import Veth
@@ -103,7 +104,7 @@ def test_growth_that_fails_leaves_the_programs_as_they_were(
     with Stack(netns) as stack:
         pair = stack.ensure_veth(Veth("lxc1", b"\2\0\0\0\0\1"), Veth("eth0", b"\2\0\0\0\0\2"))
         here(programs.attach_pod, "lxc1", pair.ifindex)
-        here(programs.attach_network, "eth0", stack.existing("eth0").ifindex)
+        here(programs.attach, Where.NETWORK, "eth0", stack.existing("eth0").ifindex)
     programs.maps["podwire_ipcache"]["10.9.9.9"] = structs.IpcacheEntry(identity=5)
     before, directory = here(programs.attached), programs.maps.directory
     assert len(before) == 4

@@ -102,7 +102,7 @@ def test_status_tells_what_is_so_and_health_is_made_of_it(stages: Callable[[], S
         assert {one["name"] for one in answer["controllers"]} >= {"write maps", "watch pods"}
         assert all(one["status"]["success-count"] == 0 for one in answer["controllers"])
         for table in of.tables:
-            table.mark_ready()
+            table.mark_all_ready()
         async with Supervised("test") as group:
             group.start("write maps", of.writer.run())
             await eventually(lambda: of.writer.synced, timeout=WITHIN, what="the maps to be written")

@@ -145,7 +145,7 @@ def test_what_no_pod_has_goes_nowhere_and_a_pod_or_another_route_comes_first(
             stack.apply(messages.route(Route("fd00:1::7/128", eth0)))
             assert way("10.0.1.200") == way("fd00:1::200") == "eth0"
             tables.nodes.put(me)
-            tables.nodes.mark_ready()
+            tables.nodes.mark_all_ready()
             await eventually(lambda: len(now()) == 2, timeout=5, what="routes")
             assert "No route to host" in way("10.0.1.200") and "No route to host" in way("fd00:1::200")
             assert way("10.0.1.7") == way("fd00:1::7") == way("10.0.3.1") == "eth0"
@@ -206,7 +206,7 @@ def test_routes_of_nodes_gone_meanwhile_are_removed_and_no_others(
         tables.nodes.put(OTHER)
         await eventually(lambda: "10.0.2.0/24" in now(), timeout=within(5), what="routes")
         assert "10.0.9.0/24" in now()  # not before the table says that it is ready
-        tables.nodes.mark_ready()
+        tables.nodes.mark_all_ready()
         await eventually(lambda: "10.0.9.0/24" not in now(), timeout=within(5), what="the old route gone")
 
     follow(node, netns, "native", work)

@@ -61,16 +61,7 @@ def fill(tables: Tables) -> None:
         number = 1 if address.startswith("10.") else 2
         tables.frontends.put(
             FrontendRow(
-                address,
-                80,
-                6,
-                "default",
-                "web",
-                "http",
-                "ClusterIP",
-                number,
-                77,
-                (4,),
+                *(address, 80, 6, "default", "web", "http", "ClusterIP", number, 77, (4,)),
                 places=(("10.0.1.5", 8080),),
             )
         )
@@ -87,7 +78,7 @@ def know(tables: Tables, number: int) -> None:
 
 def ready(tables: Tables) -> None:
     for table in tables:
-        table.mark_ready()
+        table.mark_all_ready()
 
 
 async def running(writer: Writer, work: Callable[[], object]) -> None:
@@ -224,7 +215,7 @@ def test_a_restart_changes_nothing_until_it_knows(programs: Programs) -> None:
             lambda: "10.7.7.7" in programs.maps["podwire_ipcache"], timeout=within(5), what="a first turn"
         )
         tables.ipcache.delete("10.7.7.7/32")
-        tables.endpoints.mark_ready()
+        tables.endpoints.mark_all_ready()
         tables.endpoints.put(WEB)
         await eventually(
             lambda: "10.7.7.7" not in programs.maps["podwire_ipcache"],

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 from podwire.abi.enums import DropReason, EndpointFlags, EventKind
 from podwire.bpf.object import ObjectSpec, load
-from podwire.datapath import objects
+from podwire.datapath import hooks, objects
 from podwire.model.rule import Direction
 from podwire.testing.world import World
 
@@ -31,7 +31,7 @@ def directory(request: pytest.FixtureRequest) -> Path:
     return base / "legacy" if request.param not in variants() or request.param == "legacy" else base
 
 
-@pytest.mark.parametrize("name", ["lxc", "host", "overlay", "sock"])
+@pytest.mark.parametrize("name", hooks.objects(hooks.Where))
 @pytest.mark.parametrize("tunnel", [0, 5], ids=["native", "tunnel"])
 def test_every_program_loads(directory: Path, name: str, tunnel: int) -> None:
     spec = ObjectSpec(str(directory / f"{name}.bpf.o"), {"config_tunnel_device": tunnel})

@@ -232,7 +232,7 @@ def example_tables() -> Tables:
     tables.backends.put(BackendRow(3, "10.0.1.1", 8080, 6, "active", "n1"))
     tables.frontends.put(FrontendRow("10.96.0.1", 80, 6, "prod", "web", "http", "NodePort", 1, 77, (3,)))
     for table in tables:
-        table.mark_ready()
+        table.mark_all_ready()
     return tables
 
 

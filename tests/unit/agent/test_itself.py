@@ -183,7 +183,7 @@ def test_another_pod_cidr_is_for_new_pods_and_the_old_ones_are_named() -> None:
 def test_an_address_that_no_device_has_is_named() -> None:
     async def work(node: Node) -> None:
         node.tables.local_addresses.put(LocalAddressRow("192.0.2.1/32", "local"))
-        node.tables.local_addresses.mark_ready()
+        node.tables.local_addresses.mark_all_ready()
         assert node.itself.problem() == ""
         node.tables.nodes.put(MOVED)
         await is_now(node, MOVED)

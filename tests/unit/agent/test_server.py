@@ -61,6 +61,21 @@ def test_every_path_answers(serve: Serve) -> None:
     serve(test)
 
 
+def test_a_table_that_is_not_ready_tells_whom_it_waits_for(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        identities = node.tables.identities
+        identities.declare(identities.writers)  # as when the agent starts
+        identities.mark_ready("identity.allocate")
+        told = {one["name"]: one for one in await client.get("/podwire/v1/tables")}
+        assert (told["identities"]["ready"], told["identities"]["waits_for"]) == (
+            False,
+            ["identity.prefixes"],
+        )
+        assert (told["nodes"]["ready"], told["nodes"]["waits_for"]) == (True, [])
+
+    serve(test)
+
+
 def test_health_has_all_that_clients_read(serve: Serve) -> None:
     """Members that Cilium's clients read without asking whether they are there."""
 

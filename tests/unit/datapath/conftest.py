@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from tests.unit.datapath.kernel import MemoryKernel
@@ -11,7 +11,9 @@ from tests.unit.datapath.kernel import MemoryKernel
 from podwire.abi import structs
 from podwire.base.aio import Backoff, Supervised
 from podwire.bpf.map import U32
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.datapath.epochs import SERVICE
+from podwire.datapath.spec import MapSpec
 from podwire.datapath.write import Writer
 from podwire.model.rule import Direction
 from podwire.state.tables import (
@@ -52,16 +54,19 @@ class Node:
 
     def ready(self) -> None:
         for table in self.tables:
-            table.mark_ready()
+            table.mark_all_ready()
 
     @asynccontextmanager
-    async def writer(self, *, grow: bool = False) -> AsyncIterator[Writer]:
+    async def writer(
+        self, *, grow: bool = False, specs: Iterable[MapSpec] = tuple(CATALOGUE.values())
+    ) -> AsyncIterator[Writer]:
         made = Writer(
             self.tables,
             self.kernel,
             "n1",
             grow=self.kernel.bigger if grow else None,
             backoff=Backoff(0.001, 0.01),
+            specs=specs,
         )
         async with Supervised("test") as group:
             group.start("write", made.run())

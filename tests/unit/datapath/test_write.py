@@ -51,7 +51,7 @@ def test_that_no_policy_failed_is_said_when_all_are_in_the_kernel_and_not_before
             await asyncio.wait_for(writer.wait_realized(WEB.id), 10)
             assert not any(table.ready for table in told), "others' policies may still come"
             for table in others:
-                table.mark_ready()
+                table.mark_all_ready()
             await until(lambda: all(table.ready for table in told), "what failed to be known")
             assert writer.synced
 

@@ -196,7 +196,7 @@ def test_what_waited_in_the_ring_gets_its_names_once_they_are_known(make) -> Non
             assert len(pipeline.store) == 0
             tables.endpoints.put(endpoint)
             for table in tables:
-                table.mark_ready()
+                table.mark_all_ready()
             await eventually(lambda: len(pipeline.store), timeout=5, what="the flow")
 
     asyncio.run(main())

@@ -25,7 +25,7 @@ def allocator() -> Allocator:
     tables = Tables()
     found = Allocator(tables, Prefixes(tables, ipv4=True, ipv6=False), backoff=Backoff(0.001, 0.002))
     for table in (tables.policies, tables.slices, tables.nodes):
-        table.mark_ready()
+        table.mark_all_ready()
     return found
 
 

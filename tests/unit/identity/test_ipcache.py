@@ -88,7 +88,7 @@ def test_of_many_addresses_one_is_published_at_a_time() -> None:
     tables = Tables()
     ipcache = Ipcache(tables, tunnel=False, ipv4=True, ipv6=False)
     for table in ipcache.reads()[:-1]:
-        table.mark_ready()
+        table.mark_all_ready()
     for known in walk.tables.identities:
         tables.identities.put(known)
     for progress in walk.tables.progress:

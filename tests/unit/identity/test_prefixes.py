@@ -173,4 +173,4 @@ def test_a_prefix_that_cannot_be_numbered_costs_no_other(caplog: pytest.LogCaptu
     assert "prefixes of policy ('test', '', 'wrong') failed" in caplog.text
     walk.tables.policies.delete(("test", "", "wrong"))
     walk.settle()
-    assert walk.prefixes.ready and not walk.prefixes.error
+    assert walk.tables.identities.ready and not walk.prefixes.error

@@ -199,12 +199,12 @@ def test_nothing_is_written_before_all_is_known() -> None:
         world = World()
         world.tables.services.put(service())
         async with cancelling("frontends", world.stage.run()):
-            world.tables.services.mark_ready()
+            world.tables.services.mark_all_ready()
             for _ in range(10):
                 await asyncio.sleep(0)
             assert len(world.tables.frontends) == 0
             world.tables.slices.put(behind("web", ready("10.0.1.1")))
-            world.tables.slices.mark_ready()
+            world.tables.slices.mark_all_ready()
             await eventually(lambda: world.tables.frontends.ready, timeout=5, what="frontends")
             assert world.active(world.frontend()) == ["10.0.1.1"]
             world.tables.slices.delete(("prod", "web-1"))

@@ -76,7 +76,7 @@ def test_nothing_is_said_before_everything_is_known(named: bool) -> None:
     async def scenario() -> None:
         tables = Tables()
         endpoint(tables, 1, "web")
-        tables.endpoints.mark_ready()
+        tables.endpoints.mark_all_ready()
         tables.policies.put(policy("a", ingress=[{}], **({"egress": [NAMED]} if named else {})))
         needed = SOURCES if named else SOURCES[:-1]
         async with agent(tables, MemoryIdentities()):
@@ -84,7 +84,7 @@ def test_nothing_is_said_before_everything_is_known(named: bool) -> None:
                 await turns()
                 assert not len(tables.endpoint_policies), f"before {name} is ready"
                 assert not tables.endpoint_policies.ready and not tables.policy_entries.ready
-                tables.named(name).mark_ready()
+                tables.named(name).mark_all_ready()
             await eventually(lambda: tables.endpoint_policies.ready, timeout=5, what="the policies")
             row = tables.endpoint_policies.get(1)
             assert row is not None and row.enforce_ingress and row.enforce_egress is named
@@ -93,7 +93,7 @@ def test_nothing_is_said_before_everything_is_known(named: bool) -> None:
                     lambda: tables.ipcache.keys() == ["10.0.1.1/32"], timeout=5, what="its address"
                 )
                 assert not tables.ipcache.ready
-                tables.remote_endpoints.mark_ready()
+                tables.remote_endpoints.mark_all_ready()
             for table in ("selections", "identities", "ipcache", "policy_peers", "policy_entries", "rules"):
                 await eventually(lambda table=table: tables.named(table).ready, timeout=5, what=table)  # type: ignore[misc]
 
@@ -103,12 +103,12 @@ def test_nothing_is_said_before_everything_is_known(named: bool) -> None:
 def test_an_endpoint_is_never_without_the_rules_there_are() -> None:
     async def scenario() -> None:
         tables = Tables()
-        tables.endpoints.mark_ready()
+        tables.endpoints.mark_all_ready()
         seen: list[EndpointPolicyRow] = []
         put = tables.endpoint_policies.put
         tables.endpoint_policies.put = lambda row: seen.append(row) or put(row)  # type: ignore[func-returns-value,method-assign]
         for name in SOURCES:
-            tables.named(name).mark_ready()
+            tables.named(name).mark_all_ready()
         tables.policies.put(policy("a", ingress=[{}]))
         async with agent(tables, MemoryIdentities()):
             endpoint(tables, 1, "web")
@@ -127,7 +127,7 @@ def test_an_address_is_published_when_policies_know_its_identity() -> None:
     async def scenario() -> None:
         tables = Tables()
         for name in ("endpoints", *SOURCES):
-            tables.named(name).mark_ready()
+            tables.named(name).mark_all_ready()
         endpoint(tables, 1, "web")
         tables.policies.put(policy("a", egressDeny=[{"toEntities": ["world"]}]))
         async with agent(tables, MemoryIdentities()):

@@ -173,7 +173,7 @@ def test_an_object_that_cannot_be_told_holds_up_no_other() -> None:
         tables.endpoints.put(endpoint(2, "good"))
         tables.nodes.put(NodeRow("n1", ("172.18.0.1",), ("10.0.1.0/24",), {}, local=True))
         for table in tables:
-            table.mark_ready()
+            table.mark_all_ready()
         typed: Any = api
         reporter = Reporter(typed, tables, node_name="n1", backoff=QUICK)
         async with cancelling("tell", reporter.run()):

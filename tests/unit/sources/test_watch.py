@@ -137,7 +137,7 @@ def test_policies_are_ready_when_all_three_kinds_are() -> None:
 def known_here(tables: Tables) -> None:
     """What this node's pods need, without which other nodes' are not asked for."""
     for table in (tables.nodes, tables.namespaces, tables.pods, tables.policies, tables.identities):
-        table.mark_ready()
+        table.mark_all_ready()
 
 
 def test_other_nodes_pods_come_after_what_is_local() -> None:
@@ -147,11 +147,11 @@ def test_other_nodes_pods_come_after_what_is_local() -> None:
     async def run() -> None:
         async with cancelling("follow", all_of.follow(streams, family(all_of, resources.CILIUM_ENDPOINTS))):
             for table in (tables.nodes, tables.namespaces, tables.pods, tables.policies):
-                table.mark_ready()
+                table.mark_all_ready()
                 for _ in range(20):
                     await asyncio.sleep(0)
                 assert not streams.asked
-            tables.identities.mark_ready()
+            tables.identities.mark_all_ready()
             await eventually(lambda: tables.remote_endpoints.ready, timeout=5, what="the others")
 
     asyncio.run(run())
@@ -178,7 +178,7 @@ def test_an_endpoint_may_come_to_this_node_and_leave_it() -> None:
     """A pod of a set has the name of the one before it, which ran elsewhere."""
     tables = Tables()
     tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
-    tables.nodes.mark_ready()
+    tables.nodes.mark_all_ready()
     all_of = sources(tables)
     endpoints = family(all_of, resources.CILIUM_ENDPOINTS)
     for node, here in (("172.20.0.2", False), ("172.20.0.1", True), ("172.20.0.2", False)):

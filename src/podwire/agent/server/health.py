@@ -14,19 +14,11 @@ import podwire
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Facts, Node
 from podwire.agent.server import shapes
 from podwire.base.attempts import Attempts
+from podwire.datapath.catalogue import CATALOGUE
 from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
 
 Shape = dict[str, Any]
-MAPS = {
-    "podwire_endpoints": "Endpoints",
-    "podwire_conntrack": "Connections",
-    "podwire_ipcache": "IP cache",
-    "podwire_ipcache_prefixes": "IP cache prefixes",
-    "podwire_policy": "Policy entries",
-    "podwire_policy_peers": "Policy peers",
-    "podwire_frontends": "Service frontends",
-    "podwire_backends": "Service backends",
-}
+MAPS = {spec.name: spec.title for spec in CATALOGUE.values() if spec.title}
 NEVER = "0001-01-01T00:00:00.000Z"  # what Go calls no time
 SEVERITY = {DISABLED: 0, OK: 0, WARNING: 1, FAILURE: 2}
 

@@ -29,6 +29,7 @@ async def tables(node: Node, _: web.Request) -> Answer:
                 "ready": one.ready,
                 "revision": one.revision,
                 "help": one.help,
+                "waits_for": one.waits_for,
             }
             for one in node.tables
         ]

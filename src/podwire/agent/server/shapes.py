@@ -26,8 +26,8 @@ from podwire.state.tables import (
     NodeRow,
     PolicyRow,
     SelectionRow,
-    Tables,
 )
+from podwire.state.views import ReadTables
 
 Shape = dict[str, Any]
 PROTOCOL_NAMES = {number: protocols.name(number) for number in protocols.WITH_PORTS}
@@ -45,7 +45,7 @@ def timestamp(seconds: float) -> str:
 class Allowed:
     """Identities that some entry of a policy allows something to; the entries are gone through once."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: ReadTables) -> None:
         classes = {
             (entry.policy, entry.direction, entry.peer_class)
             for entry in tables.policy_entries
@@ -59,12 +59,12 @@ class Allowed:
         return [identity for identity, one in named if (policy, direction, one) in self._classes]
 
 
-def endpoints(tables: Tables, rows: Iterable[EndpointRow]) -> list[Shape]:
+def endpoints(tables: ReadTables, rows: Iterable[EndpointRow]) -> list[Shape]:
     allowed = Allowed(tables)
     return [endpoint(tables, row, allowed) for row in rows]
 
 
-def endpoint(tables: Tables, row: EndpointRow, allowed: Allowed | None) -> Shape:
+def endpoint(tables: ReadTables, row: EndpointRow, allowed: Allowed | None) -> Shape:
     """Without `allowed` it is not said whom its policy allows: a policy may have very many peers."""
     obeyed = tables.endpoint_policies.get(row.id)
     healthy = row.state == "ready"
@@ -164,7 +164,7 @@ def identity(row: IdentityRow) -> Shape:
     return identity_of(row.number, row.labels)
 
 
-def one_identity(tables: Tables, number: int) -> Shape | None:
+def one_identity(tables: ReadTables, number: int) -> Shape | None:
     row = tables.identities.get(number)
     if row is not None:
         return identity(row)
@@ -173,7 +173,7 @@ def one_identity(tables: Tables, number: int) -> Shape | None:
     )
 
 
-def all_identities(tables: Tables) -> list[Shape]:
+def all_identities(tables: ReadTables) -> list[Shape]:
     """The table's, and the reserved ones if the table does not list them."""
     rows = {row.number: identity(row) for row in tables.identities}
     for one in identities.RESERVED:
@@ -193,12 +193,12 @@ def ip(row: IpcacheRow) -> Shape:
     }
 
 
-def services(tables: Tables) -> list[Shape]:
+def services(tables: ReadTables) -> list[Shape]:
     """One per frontend, by number, as `service list` has them."""
     return [service(tables, row) for row in sorted(tables.frontends, key=lambda row: row.rev_nat)]
 
 
-def service(tables: Tables, row: FrontendRow) -> Shape:
+def service(tables: ReadTables, row: FrontendRow) -> Shape:
     source = tables.services.get((row.namespace, row.service))
     spec = {
         "id": row.rev_nat,
@@ -241,7 +241,7 @@ def service(tables: Tables, row: FrontendRow) -> Shape:
     }
 
 
-def headless_and_unserved(tables: Tables) -> list[Shape]:
+def headless_and_unserved(tables: ReadTables) -> list[Shape]:
     """Services of which something is not served: (namespace, name, what)."""
     return [
         {"namespace": row.namespace, "name": row.name, "type": row.type, "not-served": list(row.not_served)}
