@@ -36,7 +36,7 @@ from podwire.state.tables import (
 )
 
 LOCAL, RETIRED = "local", "retired"
-TOO_MANY = "rules name more prefixes than there are numbers for (65,536)"
+TOO_MANY = f"rules name more prefixes than there are numbers for ({LOCAL_LAST - LOCAL_FIRST + 1:,})"
 log = logging.getLogger(__name__)
 
 

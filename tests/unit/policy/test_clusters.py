@@ -1,0 +1,91 @@
+"""Policies of a cluster in a mesh: whom they mean of equal pods, and whose named ports count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podwire.abi.enums import PolicyVerdict
+from podwire.identity.allocate import preferred
+from podwire.model.cluster import OWN, Cluster
+from podwire.model.labels import CLUSTER
+from podwire.model.rule import Direction
+from podwire.state.tables import ContainerPort, IdentityRow, RemoteEndpointRow
+from podwire.testing.walk import Walk
+
+EAST, WEST = Cluster("east", 1), Cluster("west", 2)
+INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
+ALLOW, DEFAULT_DENY = PolicyVerdict.ALLOW, PolicyVerdict.DEFAULT_DENY
+
+
+def mesh() -> tuple[Walk, int, int]:
+    """A node of east with a pod db; numbers of the pods web of both clusters."""
+    walk = Walk(cluster=EAST)
+    walk.endpoint(1, "db", {"app": "db"}, ipv4="10.0.1.1")
+    numbers = []
+    for cluster, source in ((EAST, "cluster"), (WEST, "remote")):
+        labels = Walk.labels({"app": "web"}, cluster=cluster.name)
+        numbers.append(preferred(labels, cluster.numbers))
+        walk.tables.identities.put(IdentityRow(numbers[-1], labels, source))
+    walk.settle()
+    return walk, numbers[0], numbers[1]
+
+
+def allow(walk: Walk, **spec: Any) -> None:
+    walk.apply(
+        {
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "a", "namespace": "default"},
+            "spec": {"endpointSelector": {"matchLabels": {"app": "db"}}} | spec,
+        }
+    )
+    walk.settle()
+
+
+def test_a_rule_that_names_a_cluster_means_its_pods_only() -> None:
+    walk, ours, theirs = mesh()
+    for name, wanted in (("east", (ALLOW, DEFAULT_DENY)), ("west", (DEFAULT_DENY, ALLOW))):
+        peer = {"matchLabels": {"app": "web", f"k8s:{CLUSTER}": name}}
+        allow(walk, ingress=[{"fromEndpoints": [peer]}])
+        assert tuple(walk.verdict(1, INGRESS, one, 6, 80)[0] for one in (ours, theirs)) == wanted
+
+
+def test_the_entity_cluster_is_the_own_one() -> None:
+    walk, ours, theirs = mesh()
+    allow(walk, ingress=[{"fromEntities": ["cluster"]}])
+    assert walk.verdict(1, INGRESS, ours, 6, 80)[0] == ALLOW
+    assert walk.verdict(1, INGRESS, theirs, 6, 80)[0] == DEFAULT_DENY
+
+
+def test_named_ports_of_equal_pods_are_each_clusters_own() -> None:
+    walk, ours, theirs = mesh()
+
+    def web(number: int, port: int, address: str, cluster: str) -> RemoteEndpointRow:
+        ports = (ContainerPort("http", port, 6),)
+        return RemoteEndpointRow("default", "web", number, (address,), "172.18.0.2", ports, cluster=cluster)
+
+    walk.tables.remote_endpoints.put(web(ours, 8080, "10.0.2.1", OWN))
+    walk.tables.remote_endpoints.put(web(theirs, 9090, "10.9.2.1", "west"))
+    allow(walk, egress=[{"toPorts": [{"ports": [{"port": "http", "protocol": "TCP"}]}]}])
+
+    def open_ports(number: int) -> list[int]:
+        return [port for port in (8080, 9090) if walk.verdict(1, EGRESS, number, 6, port)[0] == ALLOW]
+
+    assert (open_ports(ours), open_ports(theirs)) == ([8080], [9090])
+    walk.tables.remote_endpoints.delete(("west", "default", "web"))
+    walk.settle()
+    assert (open_ports(ours), open_ports(theirs)) == ([8080], [])
+
+
+def test_a_pod_here_has_its_own_named_ports_whatever_one_elsewhere_is_called() -> None:
+    walk, _, theirs = mesh()
+    walk.tables.remote_endpoints.put(
+        RemoteEndpointRow(
+            *("default", "db", theirs, ("10.9.2.1",), "172.19.0.2", (ContainerPort("sql", 5432, 6),)),
+            cluster="west",
+        )
+    )
+    endpoint = walk.tables.endpoints.get(1)
+    assert endpoint is not None
+    allow(walk, egress=[{"toPorts": [{"ports": [{"port": "sql", "protocol": "TCP"}]}]}])
+    assert walk.verdict(1, EGRESS, theirs, 6, 5432)[0] == ALLOW
+    assert walk.verdict(1, EGRESS, endpoint.identity, 6, 5432)[0] == DEFAULT_DENY
