@@ -90,8 +90,8 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
         assert now()["fd00:2::/64"].via == "2001:db8::2"
         # A node that is not on our network: its row says so, the others have their routes.
         await eventually(reconciler.errors, timeout=within(5), what="an error")
-        assert list(reconciler.errors()) == ["n3"]
-        assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()["n3"]
+        assert list(reconciler.errors()) == [(OWN, "n3")]
+        assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()[OWN, "n3"]
         tables.nodes.delete((OWN, "n2"))
         tables.nodes.delete((OWN, "n3"))
         tables.nodes.delete((OWN, "n1"))
