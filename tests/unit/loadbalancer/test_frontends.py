@@ -7,10 +7,12 @@ import random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podwire.base.aio import cancelling, eventually
+from podwire.loadbalancer import frontends
 from podwire.loadbalancer.frontends import Frontends, choose
 from podwire.model.cluster import OWN
 from podwire.state.tables import (
@@ -200,6 +202,19 @@ def test_numbers_survive_a_restart() -> None:
     assert after.frontend() == world.frontend()
     after.put(service("new", "10.96.0.7"))
     assert after.frontend("10.96.0.7").rev_nat == 901
+
+
+def test_a_service_for_which_no_number_is_left_is_named_and_served_when_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frontends, "LAST_REV_NAT", 2)
+    world = World()
+    for number in range(1, 4):
+        world.put(service(f"s{number}", f"10.96.0.{number}"))
+    assert len(world.tables.frontends) == 2
+    assert "prod/s3 is not served: all 2 numbers" in world.stage.problems["10.96.0.3", 80, TCP]
+    world.delete("s1").put(service("s3", "10.96.0.3"))
+    assert world.frontend("10.96.0.3").rev_nat == 1 and not world.stage.problems
 
 
 def test_an_address_of_another_service_waits_for_it() -> None:
