@@ -110,9 +110,8 @@ class Ipcache:
             self._own.update(self._claims.get(("endpoint", change.key), ()))
         yield from self._take("node", nodes, self._of_node)
         for change in nodes:
-            row = change.new or change.old
-            of_it = self.tables.pods.by("node", row.name) if row is not None and row.cluster == OWN else ()
-            for pod in of_it:
+            node: Any = change.key
+            for pod in self.tables.pods.by("node", node[-1]):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
                 yield
         if nodes or apiserver.concerned(slices):

@@ -173,6 +173,15 @@ def test_an_address_whose_identity_is_not_known_yet_is_not_another_clusters_mean
     assert row(walk, "10.0.2.1").identity == EAST.numbers[9]
 
 
+def test_a_pod_of_which_nothing_but_its_address_is_known_keeps_that() -> None:
+    walk = east()
+    walk.tables.remote_endpoints.put(remote("web", WEST_WEB, "10.0.2.1", "west"))
+    walk.tables.pods.put(PodRow("default", "new", "u", "n1", ("10.0.2.1",), {}, "", False, "Running", ()))
+    walk.settle()
+    assert (row(walk, "10.0.2.1").identity, row(walk, "10.0.2.1").pod) == (identity.UNMANAGED, "new")
+    assert "default/new of this cluster" in walk.ipcache.overlaps.problem
+
+
 def test_of_two_other_clusters_the_first_by_name_has_an_address() -> None:
     walk = east()
     north = preferred(Walk.labels(WEB, cluster="north"), identity.of_cluster(3))

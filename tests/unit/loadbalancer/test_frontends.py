@@ -72,10 +72,10 @@ class World:
         for row in rows:
             if isinstance(row, ServiceRow):
                 self.tables.services.put(row)
-                self.stage.update([(OWN, row.namespace, row.name)])
+                self.stage.update([(row.cluster, row.namespace, row.name)])
             else:
                 self.tables.slices.put(row)
-                self.stage.update([(OWN, row.namespace, row.service)])
+                self.stage.update([(row.cluster, row.namespace, row.service)])
         return self
 
     def delete(self, name: str) -> World:

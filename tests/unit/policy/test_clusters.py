@@ -9,7 +9,7 @@ from podwire.identity.allocate import preferred
 from podwire.model.cluster import OWN, Cluster
 from podwire.model.labels import CLUSTER
 from podwire.model.rule import Direction
-from podwire.state.tables import ContainerPort, IdentityRow, RemoteEndpointRow
+from podwire.state.tables import ContainerPort, IdentityRow, PodRow, RemoteEndpointRow
 from podwire.testing.walk import Walk
 
 EAST, WEST = Cluster("east", 1), Cluster("west", 2)
@@ -84,8 +84,11 @@ def test_a_pod_here_has_its_own_named_ports_whatever_one_elsewhere_is_called() -
             cluster="west",
         )
     )
+    own = (ContainerPort("sql", 6000, 6),)
+    walk.tables.pods.put(PodRow("default", "db", "u", "n1", ("10.0.1.1",), {}, "", False, "Running", own))
     endpoint = walk.tables.endpoints.get(1)
     assert endpoint is not None
     allow(walk, egress=[{"toPorts": [{"ports": [{"port": "sql", "protocol": "TCP"}]}]}])
-    assert walk.verdict(1, EGRESS, theirs, 6, 5432)[0] == ALLOW
-    assert walk.verdict(1, EGRESS, endpoint.identity, 6, 5432)[0] == DEFAULT_DENY
+    for number, port, other in ((theirs, 5432, 6000), (endpoint.identity, 6000, 5432)):
+        assert walk.verdict(1, EGRESS, number, 6, port)[0] == ALLOW
+        assert walk.verdict(1, EGRESS, number, 6, other)[0] == DEFAULT_DENY

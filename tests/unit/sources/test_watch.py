@@ -13,7 +13,7 @@ from podwire.base.errors import ApiError
 from podwire.kube import Event, Resource, resources
 from podwire.model.cluster import OWN
 from podwire.sources.watch import Family, Sources
-from podwire.state.tables import NodeRow, ReportedEndpointRow, Tables
+from podwire.state.tables import NodeRow, RemoteEndpointRow, ReportedEndpointRow, Tables
 
 
 class Streams:
@@ -190,6 +190,21 @@ def test_an_endpoint_may_come_to_this_node_and_leave_it() -> None:
     endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.1")))
     endpoints.remove(("prod", "db-0"))
     assert not len(tables.reported_endpoints) and not len(tables.remote_endpoints)
+
+
+def test_another_clusters_pods_are_its_own_whatever_address_their_node_has() -> None:
+    """Clusters may give their nodes the same addresses."""
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    all_of = sources(tables)
+    theirs = RemoteEndpointRow("prod", "db-0", 131072, ("10.9.1.1",), "172.20.0.1", cluster="west")
+    tables.remote_endpoints.put(theirs)
+    family(all_of, resources.NODES).put(("", "n1"), NodeRow("n1", ("172.20.0.9",), (), {}, True))
+    family(all_of, resources.NODES).put(("", "n1"), NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    endpoints = family(all_of, resources.CILIUM_ENDPOINTS)
+    endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.2")))
+    endpoints.remove(("prod", "db-0"))
+    assert list(tables.remote_endpoints) == [theirs] and not len(tables.reported_endpoints)
 
 
 def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
