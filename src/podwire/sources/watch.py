@@ -152,9 +152,10 @@ class Endpoints(Family[RemoteEndpointRow]):
         """Take for this node's what names an address that it has now, and no more what names one that it had:
         another node may have that, and have told of its pods before this was heard. Of what is this node's
         all the same the object is written anew, by whoever tells the API of it, and comes back."""
-        for row in [*self._taken.values(), *self.table]:
+        here = [row for row in self.table if row.cluster == OWN]
+        for row in [*self._taken.values(), *here]:
             name = row.namespace, row.name
-            if row.cluster == OWN and self.local(row.node_address) is not (name in self._taken):
+            if self.local(row.node_address) is not (name in self._taken):
                 self.put(name, row)
 
 

@@ -199,12 +199,17 @@ def test_another_clusters_pods_are_its_own_whatever_address_their_node_has() -> 
     all_of = sources(tables)
     theirs = RemoteEndpointRow("prod", "db-0", 131072, ("10.9.1.1",), "172.20.0.1", cluster="west")
     tables.remote_endpoints.put(theirs)
-    family(all_of, resources.NODES).put(("", "n1"), NodeRow("n1", ("172.20.0.9",), (), {}, True))
-    family(all_of, resources.NODES).put(("", "n1"), NodeRow("n1", ("172.20.0.1",), (), {}, True))
-    endpoints = family(all_of, resources.CILIUM_ENDPOINTS)
-    endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.2")))
+    nodes, endpoints = (family(all_of, one) for one in (resources.NODES, resources.CILIUM_ENDPOINTS))
+    for address in ("172.20.0.9", "172.20.0.1"):
+        nodes.put(("", "n1"), NodeRow("n1", (address,), (), {}, True))
+        assert list(tables.remote_endpoints) == [theirs] and not len(tables.reported_endpoints)
+    endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.1")))  # a pod of the same name, and here
+    nodes.put(("", "n1"), NodeRow("n1", ("172.20.0.1", "172.20.0.9"), (), {}, True))
+    assert list(tables.remote_endpoints) == [theirs] and len(tables.reported_endpoints) == 1
+    endpoints.apply(told("MODIFIED", endpoint("db-0", "172.20.0.2")))
+    assert len(tables.remote_endpoints) == 2 and not len(tables.reported_endpoints)
     endpoints.remove(("prod", "db-0"))
-    assert list(tables.remote_endpoints) == [theirs] and not len(tables.reported_endpoints)
+    assert list(tables.remote_endpoints) == [theirs]
 
 
 def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
