@@ -87,7 +87,12 @@ def flatten(meanings: Iterable[Meaning], restricted: bool, default_rule: int) ->
         chosen = denied if meaning.deny else redirected if meaning.redirect else allowed
         for node in (WHOLE,) if meaning.nodes is None else meaning.nodes:
             known = chosen.get(node)
-            if known is None or _comes_before(meaning, known):
+            # Of two that say the same of a node, who names the peer is told; of two proxies, the lower.
+            if known is None or (
+                meaning.named_peer and not known.named_peer
+                if chosen is not redirected or meaning.redirect == known.redirect
+                else meaning.redirect < known.redirect
+            ):
                 chosen[node] = meaning
     first = denied.get(WHOLE) or redirected.get(WHOLE) or allowed.get(WHOLE)
     cells = [_default(restricted, default_rule) if first is None else _cell(WHOLE, first)]
@@ -103,13 +108,6 @@ def flatten(meanings: Iterable[Meaning], restricted: bool, default_rule: int) ->
         if not (redirected and not meaning.deny and _goes_elsewhere(node, meaning, redirected)):
             cells.append(_cell(node, meaning))
     return tuple(cells)
-
-
-def _comes_before(one: Meaning, known: Meaning) -> bool:
-    """Of two that say the same of a node, but perhaps with another proxy: whose word is told."""
-    if one.redirect != known.redirect and not one.deny:
-        return one.redirect < known.redirect
-    return one.named_peer and not known.named_peer
 
 
 def _goes_elsewhere(node: Node, meaning: Meaning, redirected: dict[Node, Meaning]) -> bool:
