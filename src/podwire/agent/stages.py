@@ -54,7 +54,11 @@ class Stages:
         self.sources = Sources(
             tables,
             node_name=config.node_name,
-            parse=partial(parse, cluster=cluster.name),
+            parse=partial(
+                parse,
+                cluster=cluster.name,
+                own=bool(cluster.id) and config.policy_default_local_cluster,
+            ),
             cluster=cluster,
             kept=self.kept.load(),
         )

@@ -62,6 +62,12 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "511 halves the identities of each"
         ),
     ] = 255
+    policy_default_local_cluster: Annotated[
+        bool,
+        Meta(
+            description="in a mesh, policies that select peers by labels and name no cluster mean this one's"
+        ),
+    ] = True
     kubeconfig: Annotated[
         str, Meta(description="how to reach the API; empty = in-cluster credentials", pattern=PATH_OR_NONE)
     ] = ""

@@ -35,6 +35,7 @@ class Walk:
     tunnel: bool = False
     service_cidrs: tuple[str, ...] = ()
     cluster: Cluster = DEFAULT
+    own_peers: bool = False  # as policy-default-local-cluster
     enable_policy: Literal["default", "always", "never"] = "default"
     restored: dict[str, int] = field(default_factory=dict)
     identities: MemoryIdentities = field(default_factory=MemoryIdentities)
@@ -118,7 +119,7 @@ class Walk:
             metadata = one["metadata"]
             namespace = "" if "Clusterwide" in one["kind"] else metadata.get("namespace", "default")
             generation = metadata.get("generation", 1)
-            rules = parse(one, cluster=self.cluster.name)
+            rules = parse(one, cluster=self.cluster.name, own=self.own_peers)
             self.tables.policies.put(
                 PolicyRow(one["kind"], namespace, metadata["name"], "", generation, rules)
             )
