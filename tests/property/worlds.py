@@ -128,7 +128,10 @@ class World:
             for name in PORT_NAMES
             if self.random.random() < 0.5
         }
-        return Pod(namespace, f"pod{number}", 1000 + number, found, ports)
+        # The bits of a cluster's number are to get through wherever an identity does.
+        cluster = random.Random(f"{self.seed} pod{number}").choice((0, 0, 1, 255))
+        numbers = identity.of_cluster(cluster)
+        return Pod(namespace, f"pod{number}", numbers[1000 + number], found, ports)
 
     # --- policies
 
