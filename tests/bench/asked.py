@@ -77,7 +77,7 @@ class Churn:
             self._pod(number, FIRST_IDENTITY + number % IDENTITIES)
         self._progress()
         for table in tables:
-            table.mark_ready()
+            table.mark_all_ready()
 
     def _identity(self, number: int) -> None:
         self.tables.identities.put(IdentityRow(number, (f"k8s:app=a{number}",), "cluster"))

@@ -107,7 +107,16 @@ class InKernel:
                 peers += [PeerRow(policy, direction, one, number) for one, number in classes.items()]
             for (direction, peer_class), cells in made.cells.items():
                 entries += [
-                    EntryRow(policy, peer_class, direction, *cell[:3], cell.verdict, cell.match, 0, cell.rule)
+                    EntryRow(
+                        policy,
+                        peer_class,
+                        direction,
+                        *cell[:3],
+                        cell.verdict,
+                        cell.match,
+                        cell.redirect,
+                        cell.rule,
+                    )
                     for cell in cells
                 ]
         known = [IpcacheRow(prefix, number, "cidr") for prefix, number in self.compiled.prefixes.items()]
@@ -197,7 +206,9 @@ def check(compiled: Compiled, packet: Packet, found: tuple[int, int, int]) -> No
     decision = compiled.world.expected(packet)
     cell = compiled.verdict(packet)
     about = (compiled.world.seed, compiled.world.objects, packet, decision, cell, found)
-    assert found[0] == cell.verdict == VERDICTS[decision.outcome], about
+    assert cell.verdict == VERDICTS[decision.outcome] and cell.redirect == decision.redirect, about
+    # There is no proxy, and what is to pass one must not pass without.
+    assert found[0] == (PolicyVerdict.DENY if cell.redirect else cell.verdict), about
     if packet.direction is Direction.INGRESS and packet.peer.identity == identity.HOST:
         return  # what the node itself sends is not asked about
     assert found[1:] == (cell.match, cell.rule), about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 from tests.property.test_worlds import VERDICTS
 from tests.property.worlds import lookup
@@ -26,6 +27,7 @@ PORTS: tuple[tuple[Ports, ...] | None, ...] = (
     (Ports(0, 79, 65535),),
     (Ports(17, 80, 80), Ports(1, 0x0800, 0x08FF)),
 )
+SAYS = ((Effect.ALLOW, 2), (Effect.ALLOW, 1), (Effect.ALLOW, 0), (Effect.DENY, 0))
 PACKETS = [
     (protocol, port)
     for protocol, ports in ((6, (0, 79, 80, 81, 82, 65535)), (17, (79, 80, 81)), (1, (0, 0x0800)), (50, (0,)))
@@ -33,10 +35,11 @@ PACKETS = [
 ]
 
 
-def rules(name: str) -> list[tuple[Rule, Prepared]]:
+def rules(name: str, says: Iterable[tuple[Effect, int]]) -> list[tuple[Rule, Prepared]]:
     found = []
-    for effect, peers, ports, restricting in itertools.product(Effect, PEERS, PORTS, (False, True)):
-        clause = Clause(Direction.INGRESS, effect, 0, peers, ports, "spec.ingress[0]")
+    kinds = itertools.product(says, PEERS, PORTS, (False, True))
+    for (effect, redirect), peers, ports, restricting in kinds:
+        clause = Clause(Direction.INGRESS, effect, 0, peers, ports, "spec.ingress[0]", redirect)
         rule = Rule(Origin("test", "", name), 0, EVERYTHING, (clause,), restricting, False)
         content = rule_content(rule.origin, clause.direction, effect, 0, 0)
         found.append((rule, prepare(rule, lambda _, content=content: number.of(content))))  # type: ignore[misc]
@@ -49,7 +52,7 @@ def selected(selector: Selector) -> frozenset[int]:
 
 def test_all_pairs() -> None:
     asked = 0
-    for (one, first), (two, second) in itertools.product(rules("one"), rules("two")):
+    for (one, first), (two, second) in itertools.product(rules("one", SAYS), rules("two", SAYS[1:])):
         policy = Policy((first, second), {}, {Direction.INGRESS: 7})
         tables = policy.tabulate(selected)
         for peer in (300, 301, None):
@@ -60,7 +63,9 @@ def test_all_pairs() -> None:
                 labels = LABELS[peer] if peer else None
                 decision = decide((one, two), SUBJECT, Direction.INGRESS, labels, protocol, port)
                 cell = lookup(cells, protocol, port)
-                assert cell.verdict == VERDICTS[decision.outcome], (one, two, peer, protocol, port, cells)
+                about = (one, two, peer, protocol, port, cells)
+                assert cell.verdict == VERDICTS[decision.outcome], about
+                assert cell.redirect == decision.redirect, about
                 if decision.outcome is Outcome.DEFAULT_DENIED:
                     assert cell.rule == 7
     assert asked > 100_000

@@ -4,7 +4,7 @@ import os
 import random
 
 import pytest
-from tests.property.worlds import Compiled, Packet, World
+from tests.property.worlds import PROXIES, Compiled, Packet, World
 
 from podwire.abi.enums import PolicyVerdict
 from podwire.model.decide import Decision, Outcome
@@ -41,6 +41,7 @@ def test_the_tables_say_what_the_rules_say(batch: int) -> None:
             decision = world.expected(packet)
             cell = compiled.verdict(packet)
             assert cell.verdict == VERDICTS[decision.outcome], (world.seed, world.objects, packet, decision)
+            assert cell.redirect == decision.redirect, (world.seed, world.objects, packet, decision)
             if decision.outcome is not Outcome.DEFAULT_DENIED:
                 assert cell.rule in reasons(compiled, decision, packet), (world.seed, packet, decision)
 
@@ -71,12 +72,16 @@ def test_a_policy_reaches_no_other_namespace() -> None:
 def test_worlds_are_worth_asking() -> None:
     """The generator makes every outcome, in both directions, often enough to mean something."""
     found: dict[tuple[Outcome, Direction], int] = {}
+    proxies: dict[int, int] = {}
     for number in range(300):
         world = World.of(number)
         for _ in range(20):
             packet = world.packet()
-            key = (world.expected(packet).outcome, packet.direction)
+            decision = world.expected(packet)
+            key = (decision.outcome, packet.direction)
             found[key] = found.get(key, 0) + 1
+            proxies[decision.redirect] = proxies.get(decision.redirect, 0) + 1
+    assert all(proxies.get(number, 0) > 15 for number in PROXIES), proxies
     assert all(found.get((outcome, direction), 0) > 60 for outcome in Outcome for direction in Direction), (
         found
     )

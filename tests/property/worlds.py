@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import msgspec
+
 from podwire.abi.enums import PolicyVerdict
 from podwire.model import identity, labels
 from podwire.model.decide import Decision, decide
 from podwire.model.labels import Labels
-from podwire.model.rule import Clause, Direction, Rule
+from podwire.model.rule import Clause, Direction, Effect, Rule
 from podwire.model.selector import Selector
 from podwire.policy.flatten import Cell
 from podwire.policy.number import Registry
@@ -49,6 +51,7 @@ ENTITIES = (
     "all", "world", "cluster", "host", "remote-node", "kube-apiserver", "init", "health",
     "unmanaged", "ingress", "none", "world-ipv4", "world-ipv6",
 )  # fmt: skip
+PROXIES = (1, 10080, 65535)
 ICMP = (1, 58)
 PROTOCOLS = (6, 17, 132, *ICMP)
 ICMP_TYPES = (0x0000, 0x0800, 0x2A00, 0x8000, 0xFF00)
@@ -95,7 +98,11 @@ class World:
         self.random = random.Random(seed)
         self.pods = [self._pod(number) for number in range(self.random.randint(2, 4))]
         self.objects = [self._object(number) for number in range(self.random.randint(1, 4))]
-        self.rules: tuple[Rule, ...] = tuple(rule for one in self.objects for rule in parse(one))
+        parsed = [rule for one in self.objects for rule in parse(one)]
+        assert not any(clause.redirect for rule in parsed for clause in rule.clauses), "no object says so yet"
+        # So some of what is allowed is made to be so through a proxy.
+        self.proxies = random.Random(seed + 1).choice((0.0, 0.6, 0.9))
+        self.rules: tuple[Rule, ...] = tuple(map(self._redirected, parsed))
         self.peers = self._peers()
 
     @classmethod
@@ -121,7 +128,10 @@ class World:
             for name in PORT_NAMES
             if self.random.random() < 0.5
         }
-        return Pod(namespace, f"pod{number}", 1000 + number, found, ports)
+        # The bits of a cluster's number are to get through wherever an identity does.
+        cluster = random.Random(f"{self.seed} pod{number}").choice((0, 0, 1, 255))
+        numbers = identity.of_cluster(cluster)
+        return Pod(namespace, f"pod{number}", numbers[1000 + number], found, ports)
 
     # --- policies
 
@@ -247,6 +257,17 @@ class World:
         if choice < 0.6:
             return {"port": first, "protocol": protocol}
         return {"port": first, "endPort": self.random.choice([one for one in PORTS if one >= first])}
+
+    def _redirected(self, rule: Rule) -> Rule:
+        """With proxies for some of what it allows; of the rest nothing is another than without them."""
+        chance = random.Random(f"{self.seed} {rule.origin} {rule.index}")
+        clauses = [
+            msgspec.structs.replace(clause, redirect=chance.choice(PROXIES))
+            if clause.effect is Effect.ALLOW and chance.random() < self.proxies
+            else clause
+            for clause in rule.clauses
+        ]
+        return msgspec.structs.replace(rule, clauses=tuple(clauses))
 
     # --- packets
 

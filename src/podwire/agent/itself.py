@@ -23,6 +23,7 @@ from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
 from podwire.base.errors import PodwireError
 from podwire.ipam.pools import Pools
+from podwire.model.cluster import OWN
 from podwire.state.reconcile import Reconciler
 from podwire.state.table import Watch
 from podwire.state.tables import NodeRow
@@ -73,7 +74,7 @@ class Itself:
 
     async def step(self) -> None:
         """Be what the object says now, as far as it says anything."""
-        row = self.tables.nodes.get(self.me.name)
+        row = self.tables.nodes.get((OWN, self.me.name))
         self._unusable = _unusable(row)
         if row is None or self._unusable:
             return

@@ -28,6 +28,7 @@ from podwire.identity.select import Select
 from podwire.ipam.pools import Pools
 from podwire.kube import Client
 from podwire.loadbalancer.frontends import Frontends
+from podwire.model.cluster import Cluster
 from podwire.policy.compute import Compute
 from podwire.policy.parse import parse
 from podwire.sources.network import Network
@@ -44,6 +45,7 @@ class Stages:
         self.kernel = kernel
         self.tables = tables = Tables()
         self.maps = maps = kernel.programs.maps
+        self.cluster = cluster = Cluster.of(config)
         tables.nodes.put(me)
         families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
         tunnel = bool(kernel.prepared.tunnel_device)
@@ -53,12 +55,18 @@ class Stages:
         self.sources = Sources(
             tables,
             node_name=config.node_name,
-            parse=partial(parse, cluster=config.cluster_name),
+            parse=partial(
+                parse,
+                cluster=cluster.name,
+                own=bool(cluster.id) and config.policy_default_local_cluster,
+            ),
+            cluster=cluster,
             kept=self.kept.load(),
         )
         self.network = Network(tables)
-        self.labeling = Labeling(tables, config.cluster_name)
-        self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
+        self.labeling = Labeling(tables, cluster.name)
+        known = Prefixes(tables, **families, restored=restore_prefixes(maps))
+        self.allocator = Allocator(tables, known, cluster=cluster)
         self.select = Select(tables)
         self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)
@@ -109,6 +117,7 @@ class Stages:
         return {
             "identity": "; ".join(self.allocator.errors.values()),
             "prefixes": self.allocator.prefixes.error,
+            "addresses": self.ipcache.overlaps.problem,
             "routes": "; ".join(self.routes.errors().values()),
             "network": self.network.problem,
             "node": self.itself.problem(),

@@ -57,7 +57,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("follow the node's network", stages.network.run())
     group.start("keep refused policies", stages.kept.run(stages.tables))
     group.start("label endpoints", stages.labeling.run())
-    group.start("allocate identities", stages.allocator.run(KubeIdentities(client)))
+    group.start("allocate identities", stages.allocator.run(KubeIdentities(client, stages.cluster.numbers)))
     group.start("select identities", stages.select.run())
     group.start("merge the ipcache", stages.ipcache.run())
     group.start("resolve policies", stages.compute.run())

@@ -26,6 +26,7 @@ ENTRIES_MAX = 1 << 24  # of one map or ring: gigabytes; beyond it the kernel has
 MTU_MIN = 1280  # of IPv6, and enough for a tunnel's headers
 
 # `\Z`, as `$` also stands before a line's end.
+CLUSTER_OF_MESH = r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"  # Cilium's rule: others may know it by no other
 NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z"
 DEVICE = r"^(?!\.{1,2}\Z)[!-.0-9;-~]{1,15}\Z"  # the kernel's rule: no "/", ":" or blank
 PATH = r"^/[^\x00]{0,4095}\Z"
@@ -45,6 +46,28 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     node_name: Annotated[str, Meta(description="this node's name in the Kubernetes API", pattern=NAME)]
     cluster_name: Annotated[str, Meta(description="name of the cluster", pattern=NAME)] = "default"
+    cluster_id: Annotated[
+        int,
+        Meta(
+            description="number of the cluster in its mesh, another one in each; 0 = it is in none. "
+            "It is part of identities: a cluster that gets another one numbers all its pods anew",
+            ge=0,
+            le=511,
+        ),
+    ] = 0
+    max_connected_clusters: Annotated[
+        Literal[255, 511],
+        Meta(
+            description="highest cluster-id of the mesh, the same in all its clusters; "
+            "511 halves the identities of each"
+        ),
+    ] = 255
+    policy_default_local_cluster: Annotated[
+        bool,
+        Meta(
+            description="in a mesh, policies that select peers by labels and name no cluster mean this one's"
+        ),
+    ] = True
     kubeconfig: Annotated[
         str, Meta(description="how to reach the API; empty = in-cluster credentials", pattern=PATH_OR_NONE)
     ] = ""
@@ -183,6 +206,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             yield f"mtu {self.mtu} is below {MTU_MIN}", f"{MTU_MIN} to 65535, or 0 for the device's"
         if bool(self.hubble_tls_cert) != bool(self.hubble_tls_key):
             yield "hubble-tls-cert and hubble-tls-key go together", "give both, or none"
+        yield from self._misnamed_cluster()
         for prefix in self.service_cidrs:
             try:
                 ip_network(prefix)
@@ -199,6 +223,26 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
             if not 1 <= int(self.hubble_listen_address.rpartition(":")[2]) <= 65535:
                 yield "hubble-listen-address: its port is not between 1 and 65535", HINTS[HOST_PORT]
+
+    def _misnamed_cluster(self) -> Iterator[tuple[str, str]]:
+        """What a cluster of a mesh cannot be called, or numbered."""
+        if self.cluster_id > self.max_connected_clusters:
+            yield (
+                f"cluster-id {self.cluster_id} is above max-connected-clusters",
+                f"0 to {self.max_connected_clusters}, or 511 as the highest in all clusters of the mesh",
+            )
+        if not self.cluster_id:
+            return
+        if self.cluster_name == "default":
+            yield (
+                f"cluster-id {self.cluster_id} with the cluster-name “default”",
+                "a cluster of a mesh has a name of its own, for example east",
+            )
+        elif not re.fullmatch(CLUSTER_OF_MESH, self.cluster_name):
+            yield (
+                f"cluster-name {self.cluster_name} with cluster-id {self.cluster_id}",
+                "in a mesh lower-case letters, digits and hyphens, at most 32, for example east",
+            )
 
     def as_mapping(self) -> dict[str, Any]:
         """Keys as in the file."""

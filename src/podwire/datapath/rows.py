@@ -17,6 +17,7 @@ from podwire.abi import enums, structs
 from podwire.base import addresses
 from podwire.bpf.map import U32
 from podwire.model import identity
+from podwire.model.cluster import OWN
 from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
@@ -108,9 +109,9 @@ def ipcache_prefix(row: IpcacheRow) -> Entries:
 
 
 def backend(row: BackendRow, node: str) -> Entries:
-    """`node` is this node's name."""
+    """`node` is this node's name; one of another cluster may have the same."""
     flags = enums.BackendFlags.TERMINATING if row.state == "terminating" else enums.BackendFlags(0)
-    if row.node == node:
+    if row.node == node and row.cluster == OWN:
         flags |= enums.BackendFlags.LOCAL
     value = structs.Backend(addresses.pack(row.address), row.port, row.protocol, int(flags))
     return {U32.pack(row.id): value.pack()}

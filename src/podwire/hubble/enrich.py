@@ -27,6 +27,7 @@ from podwire.hubble.prefixes import Prefixes
 from podwire.hubble.services import ServiceIndex
 from podwire.hubble.stale import Changed
 from podwire.model import identity as identities
+from podwire.model.cluster import DEFAULT, OWN, Cluster
 from podwire.model.flow import NO_PARTY, Decision, Interface, Party, Reply
 from podwire.model.labels import CLUSTER, Labels, namespace_of, values
 from podwire.state.tables import EndpointRow, PodRow, RemoteEndpointRow
@@ -44,6 +45,7 @@ NAMED: dict[str, str] = {
     "interface": "u4",
 }
 _RESERVED: dict[int, Labels] = {known.number: known.labels for known in identities.RESERVED}
+NOWHERE = "?"  # the cluster of an identity that nobody has told of; none has this name
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -51,10 +53,17 @@ class Enricher:
     """Names for batches, from `tables`. `used` marks the numbers that stored flows have."""
 
     def __init__(
-        self, tables: ReadTables, used: Callable[[Array], None], *, cgroup: str = "", capacity: int = 1 << 16
+        self,
+        tables: ReadTables,
+        used: Callable[[Array], None],
+        *,
+        cgroup: str = "",
+        cluster: Cluster = DEFAULT,
+        capacity: int = 1 << 16,
     ) -> None:
         self.names = Interner(capacity, used)
         self._tables = tables
+        self._cluster = cluster
         self._parties = NameCache(3, bits=15)  # thousands of pods and few that share a slot
         self._rules = NameCache(1)
         self._devices = NameCache(1)
@@ -182,19 +191,22 @@ class Enricher:
     def _party(self, address: str, number: int, endpoint_id: int) -> tuple[Party, int]:
         """Who `address` is, and its identity; `number` and `endpoint_id` as the kernel knew them."""
         endpoint = self._tables.endpoints.get(endpoint_id) if endpoint_id else None
-        if endpoint is None and address:
+        if endpoint is None and address and not self._cluster.foreign(number):
             endpoint = min(
                 self._tables.endpoints.by("address", address), key=lambda row: row.id, default=None
             )
-        pod = self._pod(address, endpoint)
-        namespace = endpoint.namespace if endpoint else pod.namespace if pod else ""
-        name = endpoint.pod if endpoint else pod.name if pod else ""
-        cached = self._tables.ipcache.get(addresses.exact(address)) if address else None
-        if not name and cached is not None:
-            namespace, name = cached.namespace, cached.pod
         if number == identities.UNKNOWN:
             number = endpoint.identity if endpoint else self._identity(address)
         labels = self._labels(number) or (endpoint.labels if endpoint else ())
+        cluster = values(labels).get(("k8s", CLUSTER), "")
+        # Clusters may give the same addresses and names: the identity says whose the pod is.
+        of = cluster or NOWHERE if self._cluster.foreign(number) else OWN
+        pod = self._pod(address, endpoint, of)
+        namespace = endpoint.namespace if endpoint else pod.namespace if pod else ""
+        name = endpoint.pod if endpoint else pod.name if pod else ""
+        cached = self._tables.ipcache.get(addresses.exact(address)) if address else None
+        if not name and cached is not None and cached.cluster == of:
+            namespace, name = cached.namespace, cached.pod
         return (
             Party(
                 labels=labels,
@@ -202,20 +214,25 @@ class Enricher:
                 pod=name,
                 workload_kind=pod.workload_kind if pod else "",
                 workload_name=pod.workload_name if pod else "",
-                cluster=values(labels).get(("k8s", CLUSTER), ""),
+                cluster=cluster,
             ),
             number,
         )
 
-    def _pod(self, address: str, endpoint: EndpointRow | None) -> PodRow | RemoteEndpointRow | None:
+    def _pod(
+        self, address: str, endpoint: EndpointRow | None, cluster: str
+    ) -> PodRow | RemoteEndpointRow | None:
         if endpoint is not None:
             return self._tables.pods.get((endpoint.namespace, endpoint.pod))
         # An address may be a finished pod's as well; a node's address is no pod's.
-        pods = [row for row in self._tables.pods.by("address", address) if not row.host_network]
+        here = self._tables.pods.by("address", address) if cluster == OWN else ()
+        pods = [row for row in here if not row.host_network]
         # What several have is one's all the same: names that are remembered and a fresh look agree.
         if pods:
             return min(pods, key=lambda row: (row.phase in _ENDED, row.namespace, row.name))
-        elsewhere = self._tables.remote_endpoints.by("address", address)
+        elsewhere = [
+            row for row in self._tables.remote_endpoints.by("address", address) if row.cluster == cluster
+        ]
         return min(elsewhere, key=lambda row: (row.namespace, row.name), default=None)
 
     def _labels(self, number: int) -> Labels:

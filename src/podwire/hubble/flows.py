@@ -13,6 +13,7 @@ from typing import Any
 from podwire.hubble.intern import Interner
 from podwire.hubble.store import Store
 from podwire.hubble.wire import Kept
+from podwire.model.cluster import OWN
 from podwire.model.labels import Labels
 from podwire.state.views import ReadTables
 
@@ -65,7 +66,7 @@ class Flows:
     @property
     def node_labels(self) -> Labels:
         """The node's labels, ``key=value``, sorted."""
-        row = self.tables.nodes.get(self.name)
+        row = self.tables.nodes.get((OWN, self.name))
         return tuple(sorted(f"{key}={value}" for key, value in row.labels.items())) if row else ()
 
     def find(self, text: str) -> int | None:

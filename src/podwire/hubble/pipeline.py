@@ -29,6 +29,7 @@ from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
 from podwire.hubble.services import ServiceIndex
 from podwire.hubble.store import BYTES_PER_FLOW, Store
+from podwire.model.cluster import Cluster
 from podwire.state.views import ReadTables
 
 PACE = 0.02
@@ -91,7 +92,9 @@ class Pipeline:
     ) -> None:
         self.reader = Reader(ring, stats_reader)
         self.store = Store(config.hubble_flow_capacity)
-        self._enricher = Enricher(tables, self.store.mark_used, cgroup=config.cgroup)
+        self._enricher = Enricher(
+            tables, self.store.mark_used, cgroup=config.cgroup, cluster=Cluster.of(config)
+        )
         self.flows = Flows(
             self.store, self._enricher.names, tables, name=node_name, cluster=config.cluster_name
         )

@@ -31,6 +31,7 @@ from podwire.hubble.rpc import (
     stream,
     unary,
 )
+from podwire.model.cluster import OWN
 
 _HOUR = 3600 * 1_000_000_000
 _MINUTE = 60 * 1_000_000_000
@@ -107,7 +108,7 @@ class Server:
             seen_flows=status.seen_flows,
         )
         node.tls.enabled = bool(self._address.listen)
-        node.tls.server_name = self._server_name(self._flows.name)
+        node.tls.server_name = _server_name(self._flows.name, self._flows.cluster)
         return observer_pb2.GetNodesResponse(nodes=[node])
 
     async def _get_namespaces(self, _: Any, context: Any) -> Any:
@@ -157,25 +158,28 @@ class Server:
                         if change.old is None
                         else peer_pb2.PEER_UPDATED
                     )
-                    yield self._peer(str(change.key), change.new or change.old, kind)
+                    yield self._peer(change.new or change.old, kind)
         finally:
             changes.close()
 
-    def _peer(self, name: str, row: Any, kind: Any) -> Any:
+    def _peer(self, row: Any, kind: Any) -> Any:
+        cluster = row.cluster or self._flows.cluster
         notification = peer_pb2.ChangeNotification(
-            name=f"{self._flows.cluster}/{name}", address=self._dialled(name, row), type=kind
+            name=f"{cluster}/{row.name}", address=self._dialled(row.name, row), type=kind
         )
         if self._address.listen:
-            notification.tls.server_name = self._server_name(name)
+            notification.tls.server_name = _server_name(row.name, cluster)
         return notification
 
     def _dialled(self, name: str, row: Any = None) -> str:
         """Where a relay reaches the node's observer."""
-        if name == self._flows.name and not self._address.listen:
+        own = name == self._flows.name and (row is None or row.cluster == OWN)
+        if own and not self._address.listen:
             return f"unix://{self._address.socket}"
-        row = row or self._flows.tables.nodes.get(name)
+        row = row or self._flows.tables.nodes.get((OWN, name))
         return addresses.join(row.addresses[0], self._address.port) if row and row.addresses else ""
 
-    def _server_name(self, name: str) -> str:
-        node, cluster = name.replace(".", "-"), self._flows.cluster.replace(".", "-")
-        return f"{node}.{cluster}.hubble-grpc.cilium.io"
+
+def _server_name(node: str, cluster: str) -> str:
+    """What the certificate of a node's observer is for."""
+    return f"{node.replace('.', '-')}.{cluster.replace('.', '-')}.hubble-grpc.cilium.io"

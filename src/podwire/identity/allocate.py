@@ -5,7 +5,8 @@ and into the endpoints' rows.
 
 A number is a hash of the labels, so nodes that see the same labels at the same time try to create
 the same object, and one of them is told it exists already. Only if other labels have it the next
-number is tried. Objects that nobody uses any more are the operator's to remove.
+number is tried, among those of this cluster: what another one may give is never given here. Objects that
+nobody uses any more are the operator's to remove.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from podwire.base.aio import Backoff, Supervised, each, in_slices
 from podwire.base.attempts import Attempts
 from podwire.base.errors import PodwireError
 from podwire.identity.prefixes import Prefixes
-from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED, Identity
-from podwire.model.labels import Labels
+from podwire.model.cluster import DEFAULT, Cluster
+from podwire.model.identity import RESERVED, Identity
+from podwire.model.labels import CLUSTER, Labels, values
 from podwire.state.table import Batch, Table, Watch
 from podwire.state.tables import EndpointRow, IdentityRow
 from podwire.state.views import ReadTables
@@ -32,7 +34,6 @@ from podwire.state.writers import ALLOCATE
 from podwire.stores.identities import Gone, IdentityStore, Known, Synced
 
 AT_ONCE = 16  # numbers that are asked for together: each is a round trip or two
-SPAN = CLUSTER_LAST - CLUSTER_FIRST + 1
 log = logging.getLogger(__name__)
 
 
@@ -46,18 +47,27 @@ class Written(ReadTables, Protocol):
     def identities(self) -> Table[IdentityRow]: ...
 
 
-def preferred(labels: Labels) -> int:
-    """The number that `labels` have unless another set has it."""
+def preferred(labels: Labels, numbers: range = DEFAULT.numbers) -> int:
+    """The one of `numbers` that `labels` have unless another set has it."""
     text = blake2b("\n".join(labels).encode(), digest_size=8).digest()
-    return CLUSTER_FIRST + int.from_bytes(text, "big") % SPAN
+    return numbers[int.from_bytes(text, "big") % len(numbers)]
 
 
 class Allocator:
     """One node's part in giving out the cluster's identities."""
 
-    def __init__(self, tables: Written, prefixes: Prefixes, *, backoff: Backoff = Backoff(0.1, 10.0)) -> None:
+    def __init__(
+        self,
+        tables: Written,
+        prefixes: Prefixes,
+        *,
+        cluster: Cluster = DEFAULT,
+        backoff: Backoff = Backoff(0.1, 10.0),
+    ) -> None:
         self.tables = tables
         self.prefixes = prefixes
+        self._cluster = cluster
+        self._numbers = cluster.numbers
         self.synced = False  # have all identities of the cluster been told
         self.errors: dict[Labels, str] = {}  # label sets that wait for a number, and why
         self.attempts = Attempts()
@@ -67,7 +77,10 @@ class Allocator:
             tables.identities.put(IdentityRow(identity.number, identity.labels, "reserved"))
 
     def apply(self, event: Known | Gone) -> None:
-        """What the store says."""
+        """What the store says. Numbers that are not this cluster's to give mean nothing in it."""
+        if event.number not in self._numbers:
+            log.warning("identity %s is ignored: it is none of cluster %s", event.number, self._cluster.name)
+            return
         if isinstance(event, Known):
             self.tables.identities.put(IdentityRow(event.number, event.labels, "cluster"))
             return
@@ -95,15 +108,22 @@ class Allocator:
 
     async def create(self, store: IdentityStore, labels: Labels) -> Identity:
         """Take a number for `labels`, or find the one another node took."""
-        number = preferred(labels)
-        for _ in range(SPAN):
+        of = values(labels).get(("k8s", CLUSTER), self._cluster.name)
+        if of != self._cluster.name:
+            raise PodwireError(
+                f"labels of cluster {of} get no identity of cluster {self._cluster.name}",
+                hint="its own agents number them",
+            )
+        numbers = self._numbers
+        number = preferred(labels, numbers)
+        for _ in numbers:
             known = self.tables.identities.get(number)
             taken = known.labels if known is not None else await store.create(number, labels)
             if taken is None or taken == labels:
                 return Identity(number, labels)
-            number = CLUSTER_FIRST + (number + 1 - CLUSTER_FIRST) % SPAN
+            number = numbers[(number + 1 - numbers[0]) % len(numbers)]
         raise PodwireError(
-            f"all {SPAN} identities of the cluster are taken",
+            f"all {len(numbers)} identities of the cluster are taken",
             hint="look for labels that differ in every pod, and leave them out of identities",
         )
 

@@ -1,8 +1,8 @@
 """Prefixes to identities: who is behind an address, when several say they know.
 
 In the walk: endpoints, nodes, pods and local identities are in tables; datapath.write puts table
-ipcache into the kernel. For one prefix the first of `ORDER` that claims it wins; between prefixes the
-kernel takes the longest.
+ipcache into the kernel. For one prefix the first by `precedence.rank` that claims it wins; between
+prefixes the kernel takes the longest.
 
 An identity is published only after policy.compute has taken it in (table progress): else packets
 would for a moment be of an identity that no policy knows.
@@ -20,7 +20,9 @@ import msgspec
 from podwire.base.addresses import IPNetwork, exact, family, is_exact
 from podwire.base.aio import boundary, in_slices
 from podwire.identity import apiserver, prefixes
+from podwire.identity.precedence import Overlaps, rank
 from podwire.model import identity
+from podwire.model.cluster import OWN
 from podwire.state.progress import POLICIES, policies_know
 from podwire.state.table import Batch, ReadTable, Table, Watch
 from podwire.state.tables import (
@@ -34,19 +36,6 @@ from podwire.state.tables import (
 from podwire.state.views import ReadTables
 from podwire.state.writers import IPCACHE
 
-ORDER = (
-    "endpoint",  # a pod of this node
-    "host",  # this node's own addresses
-    "kube-apiserver",
-    "remote-endpoint",  # a pod of another node
-    "node",  # another node
-    "pod",  # a pod without an endpoint
-    "pod-cidr",  # what will be pods, and is none yet
-    "cidr",  # named in a rule
-    "service-cidr",  # what will be services
-    "world",
-)
-PLACE = {source: place for place, source in enumerate(ORDER)}
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -78,6 +67,7 @@ class Ipcache:
         self._touched: set[str] = set()  # prefixes to be published
         self._own: set[str] = set()  # of these, at the start, those of pods of this node
         self._whole = False  # all who say something have said what there was at the start
+        self.overlaps = Overlaps()
         self._grounds: dict[IPNetwork, IpcacheRow] = {}  # prefixes of which a rule's part is the same
         world = {4: identity.WORLD_IPV4 if ipv6 else identity.WORLD, 6: identity.WORLD_IPV6}
         self._claim(
@@ -128,7 +118,8 @@ class Ipcache:
             self._own.update(self._claims.get(("endpoint", change.key), ()))
         yield from self._take("node", nodes, self._of_node)
         for change in nodes:
-            for pod in self.tables.pods.by("node", change.key):
+            node: Any = change.key
+            for pod in self.tables.pods.by("node", node[-1]):
                 self._claim(("pod", (pod.namespace, pod.name)), self._of_pod(pod))
                 yield
         if nodes or apiserver.concerned(slices):
@@ -207,13 +198,17 @@ class Ipcache:
     def _of_node(self, row: NodeRow | None) -> list[IpcacheRow]:
         if row is None:
             return []
-        tunnel = "" if row.local else self._through(row.name)
+        tunnel = "" if row.local else self._through(row.name, row.cluster)
         number, source = (identity.HOST, "host") if row.local else (identity.REMOTE_NODE, "node")
-        found = [IpcacheRow(exact(address), number, source) for address in row.addresses]
-        found += [IpcacheRow(exact(address), number, source, tunnel) for address in row.router_addresses]
+        cluster = row.cluster
+        found = [IpcacheRow(exact(one), number, source, cluster=cluster) for one in row.addresses]
+        found += [
+            IpcacheRow(exact(one), number, source, tunnel, cluster=cluster) for one in row.router_addresses
+        ]
         holds = "pods" if row.local else ""
         found += [
-            IpcacheRow(cidr, identity.UNMANAGED, "pod-cidr", tunnel, holds=holds) for cidr in _pod_cidrs(row)
+            IpcacheRow(cidr, identity.UNMANAGED, "pod-cidr", tunnel, holds=holds, cluster=cluster)
+            for cidr in _pod_cidrs(row)
         ]
         return found
 
@@ -227,7 +222,10 @@ class Ipcache:
         tunnel = row.node_address if self._tunnel else ""
         return [
             IpcacheRow(
-                exact(address), row.identity, "remote-endpoint", tunnel, namespace=row.namespace, pod=row.name
+                *(exact(address), row.identity, "remote-endpoint", tunnel),
+                namespace=row.namespace,
+                pod=row.name,
+                cluster=row.cluster,
             )
             for address in row.addresses
         ]
@@ -251,9 +249,9 @@ class Ipcache:
         source = "kube-apiserver" if "reserved:kube-apiserver" in row.labels else "cidr"
         return [IpcacheRow(prefix, row.number, source)]
 
-    def _through(self, node: str) -> str:
+    def _through(self, node: str, cluster: str = OWN) -> str:
         """The address that packets for `node` are sent to in a tunnel; empty without tunnels."""
-        row = self.tables.nodes.get(node) if self._tunnel else None
+        row = self.tables.nodes.get((cluster, node)) if self._tunnel else None
         return row.addresses[0] if row is not None and not row.local and row.addresses else ""
 
     # --- who wins
@@ -313,7 +311,7 @@ class Ipcache:
         those says who say so. Concerns what rules name in it."""
         network = ipaddress.ip_network(prefix)
         grounds = filter(_is_ground, self._claims_of(prefix).values())
-        row = min(grounds, key=lambda one: (PLACE[one.source], one.identity), default=None)
+        row = min(grounds, key=rank, default=None)
         if self._grounds.get(network) == row:
             return
         if row is None:
@@ -332,7 +330,7 @@ class Ipcache:
         self._starting.discard(prefix)
         unknown = []
         chosen = None
-        for row in sorted(claims.values(), key=lambda row: (PLACE[row.source], row.identity)):
+        for row in self.overlaps.settle(prefix, sorted(claims.values(), key=rank)):
             if policies_know(self.tables, row.identity):
                 chosen = self._within(row)
                 break
@@ -367,5 +365,5 @@ def _holds(wide: IPNetwork, narrow: IPNetwork) -> bool:
     )
 
 
-def _owner(row: IpcacheRow) -> tuple[str, str, str]:
-    return row.source, row.namespace, row.pod
+def _owner(row: IpcacheRow) -> tuple[str, str, str, str]:
+    return row.source, row.namespace, row.pod, row.cluster

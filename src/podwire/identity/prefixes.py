@@ -37,7 +37,7 @@ from podwire.state.views import ReadTables
 from podwire.state.writers import PREFIXES
 
 LOCAL, RETIRED = "local", "retired"
-TOO_MANY = "rules name more prefixes than there are numbers for (65,536)"
+TOO_MANY = f"rules name more prefixes than there are numbers for ({LOCAL_LAST - LOCAL_FIRST + 1:,})"
 log = logging.getLogger(__name__)
 
 

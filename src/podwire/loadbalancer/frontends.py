@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Hashable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from podwire.loadbalancer.numbers import Numbers, OutOfNumbers, Sets
+from podwire.model.cluster import OWN
 from podwire.state.table import Table, Watch
 from podwire.state.tables import (
     BackendRow,
@@ -31,7 +32,7 @@ from podwire.state.writers import FRONTENDS
 log = logging.getLogger(__name__)
 
 Address = tuple[str, int, int]  # address, port, protocol: key of a frontend, name of a backend
-ServiceKey = Hashable  # (namespace, name)
+ServiceKey = tuple[str, str, str]  # cluster, namespace, name
 
 SERVED = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 LAST_BACKEND = (1 << 32) - 1
@@ -53,6 +54,7 @@ class Use(NamedTuple):
 
     active: bool
     node: str
+    cluster: str
 
 
 class Chosen(NamedTuple):
@@ -95,11 +97,12 @@ class Frontends:
             while True:
                 services, slices = await watch.next()
                 for change in services:
-                    dirty[change.key] = None
+                    key: Any = change.key
+                    dirty[key] = None
                 for change in slices:
                     for row in (change.old, change.new):
                         if row is not None:
-                            dirty[(row.namespace, row.service)] = None
+                            dirty[row.cluster, row.namespace, row.service] = None
                 if not watch.ready:
                     continue
                 self.update(dirty)
@@ -120,8 +123,8 @@ class Frontends:
                 work |= self._wanting.pop(freed, {})
 
     def _update(self, key: ServiceKey) -> list[Address]:
-        """One service; the frontends it gave up."""
-        service = self.tables.services.get(key)
+        """One service; the frontends it gave up. What another cluster calls by the name has none here."""
+        service = self.tables.services.get(key) if key[0] == OWN else None
         chosen = choose(service, self.tables.slices.by("service", key)) if service else Chosen({}, {})
         self._keep_backends(key, chosen.uses)
         held = self._frontends.pop(key, set())
@@ -151,7 +154,7 @@ class Frontends:
     ) -> bool:
         """Whether the frontend is the service's."""
         old = self.tables.frontends.get(address)
-        if old is not None and (old.namespace, old.service) != key:
+        if old is not None and (OWN, old.namespace, old.service) != key:
             self._wanting.setdefault(address, {})[key] = None
             self._problem(
                 address,
@@ -226,14 +229,16 @@ class Frontends:
 
     def _put_backend(self, address: Address) -> None:
         users = self._users[address].values()
+        use = next(iter(users))
         self.tables.backends.put(
             BackendRow(
                 id=self._ids.of(address),
                 address=address[0],
                 port=address[1],
                 protocol=address[2],
-                state="active" if any(use.active for use in users) else "terminating",
-                node=next(iter(users)).node,
+                state="active" if any(one.active for one in users) else "terminating",
+                node=use.node,
+                cluster=use.cluster,
             )
         )
 
@@ -285,6 +290,7 @@ def choose(service: ServiceRow, slices: Iterable[SliceRow]) -> Chosen:
 def _behind(port: ServicePort, slices: Iterable[SliceRow]) -> tuple[tuple[Address, ...], dict[Address, Use]]:
     """(active backends, all that are kept) of one port in one family."""
     endpoints: dict[Address, SliceEndpoint] = {}
+    clusters: dict[Address, str] = {}
     for row in slices:
         for name, number, protocol in row.ports:
             if name == port.name and protocol == port.protocol:
@@ -294,12 +300,13 @@ def _behind(port: ServicePort, slices: Iterable[SliceRow]) -> tuple[tuple[Addres
                     # An endpoint may stand in two slices while it moves: the better word holds.
                     if known is None or _rank(endpoint) > _rank(known):
                         endpoints[address] = endpoint
+                        clusters[address] = row.cluster
     active = [address for address, one in endpoints.items() if one.ready]
     if not active:
         active = [address for address, one in endpoints.items() if one.serving and one.terminating]
     chosen = set(active)
     kept = {
-        address: Use(address in chosen, one.node)
+        address: Use(address in chosen, one.node, clusters[address])
         for address, one in endpoints.items()
         if address in chosen or keeps_connections(port, one)
     }

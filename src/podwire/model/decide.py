@@ -6,7 +6,9 @@ says, and explanations (`hubble.explain`) ask it why a clause does not mean a pa
 1. Only rules whose subject selects the endpoint count.
 2. The node may always reach its own pods.
 3. Else a deny clause that means the peer and the port denies.
-4. Else an allow clause that means them allows.
+4. Else an allow clause that means them allows. If one of those redirects, the packet goes through that
+   proxy, whatever is allowed without one, also by a clause that says more: what a proxy is to see, it sees.
+   Of several proxies it is the one with the lowest number.
 5. Else, if any of the rules restricts the direction, the packet is denied; if none does, allowed.
 """
 
@@ -38,10 +40,14 @@ class Outcome(Enum):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """`because`: every rule, with the clause, that says so; no clause where the default decided."""
+    """`because`: every rule, with the clause, that says so; no clause where the default decided.
+
+    `redirect`: the listener of the proxy through which it is allowed; 0 = none.
+    """
 
     outcome: Outcome
     because: tuple[tuple[Rule, Clause | None], ...] = ()
+    redirect: int = 0
 
 
 def decide(
@@ -75,10 +81,13 @@ def decide(
         and means_peer(clause, peer)
         and means_port(clause, protocol, port, named or {})
     ]
-    for effect, outcome in ((Effect.DENY, Outcome.DENIED), (Effect.ALLOW, Outcome.ALLOWED)):
-        because = tuple((rule, clause) for rule, clause in meant if clause.effect is effect)
-        if because:
-            return Decision(outcome, because)
+    denying = tuple((rule, clause) for rule, clause in meant if clause.effect is Effect.DENY)
+    if denying:
+        return Decision(Outcome.DENIED, denying)
+    if meant:
+        redirect = min((clause.redirect for _, clause in meant if clause.redirect), default=0)
+        because = tuple((rule, clause) for rule, clause in meant if clause.redirect == redirect)
+        return Decision(Outcome.ALLOWED, because, redirect)
     restricting = tuple((rule, None) for rule in selecting if restricts(rule, direction))
     return Decision(Outcome.DEFAULT_DENIED if restricting else Outcome.UNRESTRICTED, restricting)
 

@@ -61,7 +61,8 @@ class Clause(msgspec.Struct, frozen=True):
     """`effect` for packets of `direction` between the subject and any of `peers`, on any of `ports`.
 
     peers None: whoever (also addresses no identity is known of); peers (): nobody.
-    ports None: any protocol and port.
+    ports None: any protocol and port. `redirect`, of one that allows, is the number (1 to 65535) of the
+    proxy's listener that the packets are to pass; 0 = none.
     """
 
     direction: Direction
@@ -70,6 +71,7 @@ class Clause(msgspec.Struct, frozen=True):
     peers: tuple[Selector, ...] | None
     ports: tuple[Ports, ...] | None
     path: str  # spec.ingress[0]
+    redirect: int = 0
 
 
 class Origin(msgspec.Struct, frozen=True, order=True):

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Set
 from typing import Any, Literal
 
 from podwire.base.aio import in_slices
+from podwire.model.cluster import OWN
 from podwire.model.decide import named_ports
 from podwire.model.implied import ALWAYS, LOCALHOST, restricts
 from podwire.model.labels import Labels
@@ -30,7 +31,7 @@ from podwire.model.rule import Direction, Rule
 from podwire.model.selector import Selector
 from podwire.policy import resolve
 from podwire.policy.live import Difference, Group, Live
-from podwire.policy.named import Names, names_others
+from podwire.policy.named import Names, PodKey, names_others, pods_of
 from podwire.policy.resolve import Collision, NamedPorts, Policy, Prepared, Steps
 from podwire.policy.rules import RuleNumbers
 from podwire.policy.subjects import PolicyKey, Subjects
@@ -192,21 +193,19 @@ class Compute:
 
     def _take_names(self, endpoints: Batch[Any], pods: Batch[Any], remote: Batch[Any]) -> Steps[set[int]]:
         """Identities whose named ports are others now."""
-        keys: dict[Any, None] = {}
-        for change in endpoints:
-            keys |= {(row.namespace, row.pod): None for row in (change.old, change.new) if row is not None}
-        keys |= {change.key: None for batch in (pods, remote) for change in batch}
         changed: set[int] = set()
-        for key in keys:
-            pod = self.tables.pods.get(key) or self.tables.remote_endpoints.get(key)
+        for key in pods_of(endpoints, pods, remote):
+            here = self.tables.pods.get(key[1:]) if key[0] == OWN else None
+            pod = here or self.tables.remote_endpoints.get(key)
             number = self._identity_of(key)
             ports = pod.ports if pod is not None else ()
             changed |= self._names.put(key, number, ports) if ports else self._names.remove(key)
             yield
         return changed
 
-    def _identity_of(self, key: tuple[str, str]) -> int:
-        for endpoint in self.tables.endpoints.by("pod", key):
+    def _identity_of(self, key: PodKey) -> int:
+        cluster, *pod = key
+        for endpoint in self.tables.endpoints.by("pod", tuple(pod)) if cluster == OWN else ():
             return endpoint.identity
         remote = self.tables.remote_endpoints.get(key)
         return remote.identity if remote is not None else 0

@@ -4,7 +4,8 @@ Each clause names a set of ports; each set splits into prefixes. At every prefix
 the cell says what all clauses that cover that prefix say together. Two prefixes that hold the same
 port lie within each other, so the clauses covering the longest one are exactly those that mean the
 port: no order of precedence is needed in the kernel. Denial wins because a cell below a denied one is
-left out.
+left out; a redirect to a proxy wins over what is allowed without one because a cell below it that would not
+redirect is left out, and of two redirects the lower number, likewise.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Cell(NamedTuple):
     verdict: int
     match: int
     rule: int
+    redirect: int = 0
 
 
 class Meaning(NamedTuple):
@@ -52,6 +54,7 @@ class Meaning(NamedTuple):
     named_peer: bool
     nodes: tuple[Node, ...] | None
     always: bool = False
+    redirect: int = 0  # the proxy's listener, if it allows
 
 
 @lru_cache(maxsize=4096)
@@ -77,24 +80,45 @@ def flatten(meanings: Iterable[Meaning], restricted: bool, default_rule: int) ->
     """Cells of one class, shortest prefix first. `restricted`: what nothing allows is denied."""
     allowed: dict[Node, Meaning] = {}
     denied: dict[Node, Meaning] = {}
+    redirected: dict[Node, Meaning] = {}
     for meaning in meanings:
         if meaning.always:
             return (_cell(WHOLE, meaning),)
-        chosen = denied if meaning.deny else allowed
+        chosen = denied if meaning.deny else redirected if meaning.redirect else allowed
         for node in (WHOLE,) if meaning.nodes is None else meaning.nodes:
             known = chosen.get(node)
-            if known is None or (meaning.named_peer and not known.named_peer):
+            # Of two that say the same of a node, who names the peer is told; of two proxies, the lower.
+            if known is None or (
+                meaning.named_peer and not known.named_peer
+                if chosen is not redirected or meaning.redirect == known.redirect
+                else meaning.redirect < known.redirect
+            ):
                 chosen[node] = meaning
-    first = denied.get(WHOLE) or allowed.get(WHOLE)
+    first = denied.get(WHOLE) or redirected.get(WHOLE) or allowed.get(WHOLE)
     cells = [_default(restricted, default_rule) if first is None else _cell(WHOLE, first)]
     if WHOLE in denied:
         return tuple(cells)
-    places = [node for node in ({**allowed, **denied} if denied else allowed) if node != WHOLE]
+    found = {**allowed, **redirected, **denied} if denied or redirected else allowed
+    places = [node for node in found if node != WHOLE]
     places.sort(key=_place)
     for node in places:
-        if not (denied and _below(node, denied)):
-            cells.append(_cell(node, denied.get(node) or allowed[node]))
+        if denied and _below(node, denied):
+            continue
+        meaning = found[node]
+        if not (redirected and not meaning.deny and _goes_elsewhere(node, meaning, redirected)):
+            cells.append(_cell(node, meaning))
     return tuple(cells)
+
+
+def _goes_elsewhere(node: Node, meaning: Meaning, redirected: dict[Node, Meaning]) -> bool:
+    """Whether a shorter prefix that holds an allowed node has a proxy that counts before its own, or has one
+    where it has none: what that prefix's cell says is right for the node, too."""
+    protocol, port, bits = node
+    for n in range(-1, bits):
+        wider = redirected.get((protocol, port >> (16 - n) << (16 - n), n) if n >= 0 else WHOLE)
+        if wider is not None and (not meaning.redirect or wider.redirect < meaning.redirect):
+            return True
+    return False
 
 
 def _place(node: Node) -> tuple[int, Node]:
@@ -111,7 +135,9 @@ def _cell(node: Node, meaning: Meaning) -> Cell:
     protocol, port, bits = node
     precision = 2 if bits else 1 if protocol else 0
     match = MATCHES[meaning.named_peer][precision]
-    return Cell(protocol, port, bits, DENY if meaning.deny else ALLOW, match, meaning.rule)
+    if meaning.deny:
+        return Cell(protocol, port, bits, DENY, match, meaning.rule)
+    return Cell(protocol, port, bits, ALLOW, match, meaning.rule, meaning.redirect)
 
 
 @lru_cache(maxsize=1024)

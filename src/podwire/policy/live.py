@@ -138,7 +138,7 @@ class Half:
                     cell.bits,
                     cell.verdict,
                     cell.match,
-                    0,
+                    cell.redirect,
                     cell.rule,
                 )
             )

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from typing import Any
 
+from podwire.model.cluster import OWN
 from podwire.model.decide import named_ports
 from podwire.model.rule import Direction
+from podwire.state.table import Batch
 from podwire.state.tables import ContainerPort, PolicyRow
 
 Port = tuple[str, int, int]  # name, protocol, port
+PodKey = tuple[str, str, str]  # cluster, namespace, name
 
 
 def names_others(policies: Iterable[PolicyRow]) -> bool:
@@ -26,6 +30,19 @@ def names_others(policies: Iterable[PolicyRow]) -> bool:
         for clause in rule.clauses
         for ports in clause.ports or ()
     )
+
+
+def pods_of(endpoints: Batch[Any], pods: Batch[Any], remote: Batch[Any]) -> dict[PodKey, None]:
+    """The pods that changes are about. Another cluster's may have the name of one of this cluster."""
+    found: dict[PodKey, None] = {}
+    for change in endpoints:
+        found |= {(OWN, row.namespace, row.pod): None for row in (change.old, change.new) if row is not None}
+    for change in pods:
+        found |= {(OWN, row.namespace, row.name): None for row in (change.old, change.new) if row is not None}
+    for change in remote:
+        key: Any = change.key
+        found[key] = None
+    return found
 
 
 class Names:

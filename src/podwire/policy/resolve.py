@@ -54,6 +54,13 @@ class Term(NamedTuple):
     ports: tuple[Ports, ...] | None
     meaning: Meaning  # of the ports that are numbers
     names: tuple[tuple[str, int], ...]  # (name, protocol) of those that are not
+    redirect: int = 0
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it says, for numbers. Without a proxy none is said: what is in kernels has its number."""
+        proxy = (self.redirect,) if self.redirect else ()
+        return self.rule, self.deny, self.peers, self.ports, *proxy
 
     def resolved(self, known: NamedPorts) -> Meaning:
         """With the ports that names stand for."""
@@ -114,10 +121,7 @@ def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
     said = (
         (rule.origin.kind, rule.origin.namespace, rule.origin.name, rule.index),
         [(enforced(rule, one), restricts(rule, one)) for one in Direction],
-        [
-            (one, [(term.rule, term.deny, term.peers, term.ports) for term in frozen[one]])
-            for one in Direction
-        ],
+        [(one, [term.content for term in frozen[one]]) for one in Direction],
     )
     return Prepared(
         rule,
@@ -131,9 +135,11 @@ def prepare(rule: Rule, number_of: Callable[[Clause], int]) -> Prepared:
 
 def _term(clause: Clause, rule: int, *, always: bool) -> Term:
     deny = clause.effect is Effect.DENY
+    redirect = 0 if deny or always else clause.redirect
     peers = None if clause.peers is None else tuple(map(shared, clause.peers))
     if clause.ports is None:
-        return Term(rule, deny, peers, None, Meaning(rule, deny, peers is not None, None, always), ())
+        meaning = Meaning(rule, deny, peers is not None, None, always, redirect)
+        return Term(rule, deny, peers, None, meaning, (), redirect)
     numeric = [
         node for one in clause.ports if not one.name for node in nodes(one.protocol, one.first, one.last)
     ]
@@ -143,8 +149,8 @@ def _term(clause: Clause, rule: int, *, always: bool) -> Term:
         if one.name
         for protocol in ((one.protocol,) if one.protocol else ANY_PROTOCOL)
     ]
-    meaning = Meaning(rule, deny, peers is not None, tuple(dict.fromkeys(numeric)))
-    return Term(rule, deny, peers, clause.ports, meaning, tuple(names))
+    meaning = Meaning(rule, deny, peers is not None, tuple(dict.fromkeys(numeric)), redirect=redirect)
+    return Term(rule, deny, peers, clause.ports, meaning, tuple(names), redirect)
 
 
 def _implied_number(clause: Clause) -> int:

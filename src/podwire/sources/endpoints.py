@@ -12,6 +12,9 @@ from typing import Annotated
 
 import msgspec
 
+from podwire.base.errors import InvalidObject
+from podwire.model.cluster import DEFAULT
+from podwire.model.identity import RESERVED_LAST
 from podwire.sources.objects import PROTOCOLS, Fields, Metadata, Named, Port, address, items, name_of
 from podwire.state.tables import ContainerPort, RemoteEndpointRow
 
@@ -60,17 +63,24 @@ class CiliumEndpoint(Named, frozen=True, gc=False):
 NO_STATUS, NO_NETWORK = Status(), Networking()
 
 
-def row_of(item: CiliumEndpoint) -> RemoteEndpointRow:
-    """cilium.io/v2 CiliumEndpoint → row. Identity 0 = its agent does not know it yet."""
+def row_of(item: CiliumEndpoint, numbers: range = DEFAULT.numbers) -> RemoteEndpointRow:
+    """cilium.io/v2 CiliumEndpoint → row. Identity 0 = its agent does not know it yet.
+
+    `numbers` are the identities of this cluster's pods: it has no pod that is of another cluster.
+    """
     namespace, name = name_of(item)
     status = item.status or NO_STATUS
+    identity = (status.identity.id if status.identity is not None else None) or 0
+    if identity > RESERVED_LAST and identity not in numbers:
+        hint = "have all nodes the same cluster-id, and max-connected-clusters?"
+        raise InvalidObject("status.identity.id", f"{identity} is none of this cluster's pods", hint=hint)
     networking = status.networking or NO_NETWORK
     annotations = item.metadata.annotations if item.metadata is not None else None
     kind, _, workload = ((annotations and annotations.workload) or "").partition("/")
     return RemoteEndpointRow(
         namespace=namespace,
         name=name,
-        identity=(status.identity.id if status.identity is not None else None) or 0,
+        identity=identity,
         addresses=tuple(
             address(value, f"status.networking.addressing[{index}]")
             for index, pair in items(networking.addressing)

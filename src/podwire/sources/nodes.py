@@ -74,18 +74,18 @@ def clashes(rows: Iterable[NodeRow]) -> list[str]:
 
     Traffic to what two nodes claim goes to one of them, so a person has to know.
     """
-    rows = sorted(rows, key=lambda row: row.name)
+    rows = sorted(rows, key=lambda row: (row.cluster, row.name))
     found = []
     owners: dict[str, str] = {}
     for row in rows:
         for own in row.addresses:
-            other = owners.setdefault(own, row.name)
-            if other != row.name:
-                found.append(f"nodes {other} and {row.name} both have the address {own}")
+            other = owners.setdefault(own, _called(row))
+            if other != _called(row):
+                found.append(f"nodes {other} and {_called(row)} both have the address {own}")
     for version in (4, 6):
         ranges = sorted(
             (
-                (network, row.name)
+                (network, _called(row))
                 for row in rows
                 for cidr in row.pod_cidrs
                 if (network := ip_network(cidr)).version == version
@@ -98,6 +98,11 @@ def clashes(rows: Iterable[NodeRow]) -> list[str]:
             if int(second.network_address) <= int(first.broadcast_address):
                 found.append(f"pod CIDRs overlap: {first} of node {owner} and {second} of node {other}")
     return found
+
+
+def _called(row: NodeRow) -> str:
+    """A node's name, with the cluster's where that is not this one."""
+    return f"{row.cluster}/{row.name}" if row.cluster else row.name
 
 
 def _reaching_further(one: tuple[IPNetwork, str], other: tuple[IPNetwork, str]) -> tuple[IPNetwork, str]:

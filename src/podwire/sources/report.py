@@ -21,6 +21,7 @@ from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import resources
 from podwire.kube.resources import Resource
+from podwire.model.cluster import OWN
 from podwire.sources import reports
 from podwire.state.table import Batch, Watch
 from podwire.state.views import ReadTables
@@ -286,7 +287,7 @@ class Reporter:
             await self.api.patch(resources.CILIUM_ENDPOINTS, name, {"metadata": body["metadata"]}, namespace)
 
     async def _write_node(self) -> None:
-        row = self.tables.nodes.get(self.node_name)
+        row = self.tables.nodes.get((OWN, self.node_name))
         if row is None:
             await self.api.delete(resources.CILIUM_NODES, self.node_name)
             self._node = None
@@ -337,7 +338,7 @@ class Reporter:
 
     def _address(self) -> str:
         """Of this node; empty while it is not known."""
-        row = self.tables.nodes.get(self.node_name)
+        row = self.tables.nodes.get((OWN, self.node_name))
         return row.addresses[0] if row is not None and row.addresses else ""
 
 

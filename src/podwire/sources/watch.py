@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from podwire.base.aio import Backoff
@@ -24,6 +25,7 @@ from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
 from podwire.kube.resources import Resource
+from podwire.model.cluster import DEFAULT, OWN, Cluster
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
 from podwire.sources.objects import Named, read
 from podwire.state.table import Table, until_ready
@@ -160,7 +162,7 @@ class Nodes(Family[NodeRow]):
     moved: Callable[[], None] = field(kw_only=True)
 
     def put(self, name: tuple[str, str], row: NodeRow) -> None:
-        before = self.table.get(row.name)
+        before = self.table.get((OWN, row.name))
         super().put(name, row)
         if row.local and (before is None or before.addresses != row.addresses):
             self.moved()
@@ -178,7 +180,7 @@ class Endpoints(Family[RemoteEndpointRow]):
         if self.local(row.node_address):
             self._taken[name] = row
             self.own.put(ReportedEndpointRow(*name))
-            self.table.delete(name)
+            self.table.delete((OWN, *name))
         else:
             self._taken.pop(name, None)
             self.own.delete(name)
@@ -197,7 +199,8 @@ class Endpoints(Family[RemoteEndpointRow]):
         """Take for this node's what names an address that it has now, and no more what names one that it had:
         another node may have that, and have told of its pods before this was heard. Of what is this node's
         all the same the object is written anew, by whoever tells the API of it, and comes back."""
-        for row in [*self._taken.values(), *self.table]:
+        here = [row for row in self.table if row.cluster == OWN]
+        for row in [*self._taken.values(), *here]:
             name = row.namespace, row.name
             if self.local(row.node_address) is not (name in self._taken):
                 self.put(name, row)
@@ -212,6 +215,7 @@ class Sources:
         *,
         node_name: str,
         parse: policies.Parser,
+        cluster: Cluster = DEFAULT,
         kept: Mapping[Hashable, PolicyRow] = {},
         backoff: Backoff = Backoff(0.5, 10.0),
     ) -> None:
@@ -221,22 +225,28 @@ class Sources:
         self._backoff = backoff
         theirs = Endpoints(
             *(resources.CILIUM_ENDPOINTS, tables.remote_endpoints, endpoints.CiliumEndpoint),
-            *(endpoints.row_of, _by_both),
+            *(partial(endpoints.row_of, numbers=cluster.numbers), _by_both_here),
             own=tables.reported_endpoints,
             local=self._local,
         )
         self.families: list[Family[Any]] = [
             Family(resources.NAMESPACES, tables.namespaces, Named, namespaces.row_of, _by_name),
             Nodes(
-                *(resources.NODES, tables.nodes, nodes.Node, self._node, _by_name),
+                *(resources.NODES, tables.nodes, nodes.Node, self._node, _node_here),
                 moved=theirs.place,
             ),
             Family(
                 *(resources.PODS, tables.pods, pods.Pod, pods.row_of, _by_both, f"spec.nodeName={node_name}")
             ),
-            Family(resources.SERVICES, tables.services, services.Service, services.row_of, _by_both),
+            Family(resources.SERVICES, tables.services, services.Service, services.row_of, _by_both_here),
             Family(
-                *(resources.ENDPOINT_SLICES, tables.slices, slices.EndpointSlice, slices.row_of, _by_both)
+                *(
+                    resources.ENDPOINT_SLICES,
+                    tables.slices,
+                    slices.EndpointSlice,
+                    slices.row_of,
+                    _by_both_here,
+                )
             ),
             *(
                 Family(
@@ -299,7 +309,7 @@ class Sources:
         return nodes.row_of(item, self._node_name)
 
     def _local(self, address: str) -> bool:
-        node = self.tables.nodes.get(self._node_name)
+        node = self.tables.nodes.get((OWN, self._node_name))
         return node is not None and address in node.addresses
 
 
@@ -316,6 +326,15 @@ def _by_name(_namespace: str, name: str) -> Hashable:
 
 def _by_both(namespace: str, name: str) -> Hashable:
     return namespace, name
+
+
+def _node_here(_namespace: str, name: str) -> Hashable:
+    """All that the API has is of this cluster."""
+    return OWN, name
+
+
+def _by_both_here(namespace: str, name: str) -> Hashable:
+    return OWN, namespace, name
 
 
 def _policy_key(kind: str) -> Callable[[str, str], Hashable]:

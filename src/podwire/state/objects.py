@@ -1,12 +1,14 @@
 """Rows of what the Kubernetes API holds: the first tables of the walk, written by sources.
 
-Others take them from `podwire.state.tables`, where all tables are.
+Others take them from `podwire.state.tables`, where all tables are. What another cluster of the mesh may have
+as well under the same name has a `cluster`; pods, namespaces and policies are always of this one.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from podwire.model.cluster import OWN
 from podwire.model.rule import Rule
 
 
@@ -24,6 +26,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     local: bool
     router_addresses: tuple[str, ...] = ()  # the gateway addresses in the pod CIDRs, held by the node
+    cluster: str = OWN
 
 
 class ContainerPort(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +69,7 @@ class ServiceRow(msgspec.Struct, frozen=True):
     selector: dict[str, str]
     affinity_timeout: int = 0  # s; 0 = none
     not_served: tuple[str, ...] = ()  # parts nothing answers for yet: NodePort 30080, …
+    cluster: str = OWN
 
 
 class SliceEndpoint(msgspec.Struct, frozen=True):
@@ -85,6 +89,7 @@ class SliceRow(msgspec.Struct, frozen=True):
     family: int
     endpoints: tuple[SliceEndpoint, ...]
     ports: tuple[tuple[str, int, int], ...]
+    cluster: str = OWN
 
 
 class PolicyRow(msgspec.Struct, frozen=True):
@@ -123,7 +128,7 @@ class DeviceRow(msgspec.Struct, frozen=True):
 
 
 class RemoteEndpointRow(msgspec.Struct, frozen=True, gc=False):
-    """A pod of another node, as its CiliumEndpoint tells of it."""
+    """A pod of another node, as its CiliumEndpoint tells of it, or of another cluster."""
 
     namespace: str
     name: str
@@ -133,6 +138,7 @@ class RemoteEndpointRow(msgspec.Struct, frozen=True, gc=False):
     ports: tuple[ContainerPort, ...] = ()  # named ones
     workload_kind: str = ""
     workload_name: str = ""
+    cluster: str = OWN
 
 
 class ReportedEndpointRow(msgspec.Struct, frozen=True, gc=False):

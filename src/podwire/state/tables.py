@@ -4,7 +4,7 @@ Each class is one row; each attribute of `Tables` one table, of which `writers` 
 tables` prints them live in this order, ARCHITECTURE.md tells it in this order, `agent/wiring.py` starts their
 writers in it. A stage has them as `views.ReadTables`, and only what it writes as a `Table`.
 Addresses are text in canonical form; prefixes too (``10.0.0.1/32`` is one address). Protocols are
-IPPROTO numbers.
+IPPROTO numbers. A `cluster` is `OWN` for what is of this cluster, else a name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from podwire.model.cluster import OWN
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction, Origin
 from podwire.state.objects import (
@@ -90,7 +91,8 @@ class EndpointRow(msgspec.Struct, frozen=True):
 
 
 class IdentityRow(msgspec.Struct, frozen=True, gc=False):
-    """A number and its labels. `source` is reserved, cluster (CiliumIdentity) or local (a prefix)."""
+    """A number and its labels. `source` is reserved, cluster (a CiliumIdentity of this one), remote (of
+    another one, see `model.identity.cluster_of`) or local (a prefix)."""
 
     number: int
     labels: Labels
@@ -100,8 +102,9 @@ class IdentityRow(msgspec.Struct, frozen=True, gc=False):
 class IpcacheRow(msgspec.Struct, frozen=True, gc=False):
     """Who is behind a prefix. `source` decided by precedence; `tunnel` is the node to encapsulate to.
 
-    `holds` is pods (of this node) or services: who has an address of it is in a table of its own, so
-    that of no such row is nobody's.
+    There is one row of a prefix, as the kernel has one, also where two clusters have something there (see
+    `identity.precedence`). `holds` is pods (of this node) or services: who has an address of it is in a
+    table of its own, so that of no such row is nobody's.
     """
 
     prefix: str
@@ -112,6 +115,7 @@ class IpcacheRow(msgspec.Struct, frozen=True, gc=False):
     namespace: str = ""
     pod: str = ""
     holds: str = ""
+    cluster: str = OWN  # whose pod or node it is
 
 
 # --- policy --------------------------------------------------------------------------------------
@@ -209,6 +213,7 @@ class BackendRow(msgspec.Struct, frozen=True):
     protocol: int
     state: str  # active | terminating
     node: str = ""
+    cluster: str = OWN  # the node's
 
 
 class FrontendRow(msgspec.Struct, frozen=True):
@@ -246,7 +251,7 @@ class Tables:
         )
         self.nodes: Table[NodeRow] = Table(
             "nodes",
-            lambda row: row.name,
+            lambda row: (row.cluster, row.name),
             help="nodes, their addresses and pod CIDRs",
             indexes={"address": lambda row: row.addresses},
         )
@@ -261,13 +266,13 @@ class Tables:
             },
         )
         self.services: Table[ServiceRow] = Table(
-            "services", lambda row: (row.namespace, row.name), help="services"
+            "services", lambda row: (row.cluster, row.namespace, row.name), help="services"
         )
         self.slices: Table[SliceRow] = Table(
             "slices",
-            lambda row: (row.namespace, row.name),
+            lambda row: (row.cluster, row.namespace, row.name),
             help="endpoint slices",
-            indexes={"service": lambda row: ((row.namespace, row.service),)},
+            indexes={"service": lambda row: ((row.cluster, row.namespace, row.service),)},
         )
         self.policies: Table[PolicyRow] = Table(
             "policies",
@@ -276,7 +281,7 @@ class Tables:
         )
         self.remote_endpoints: Table[RemoteEndpointRow] = Table(
             "remote_endpoints",
-            lambda row: (row.namespace, row.name),
+            lambda row: (row.cluster, row.namespace, row.name),
             help="pods of other nodes",
             indexes={"address": lambda row: row.addresses, "identity": lambda row: (row.identity,)},
         )

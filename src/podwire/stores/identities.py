@@ -17,7 +17,7 @@ from podwire.base.aio import Channel
 from podwire.base.errors import ApiError, Unreachable
 from podwire.kube import Client
 from podwire.kube.resources import CILIUM_IDENTITIES
-from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
+from podwire.model.cluster import DEFAULT
 from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
 
 NOT_OF_PODS = ("cidr", "reserved")  # sources of labels that an object of the API cannot give
@@ -70,10 +70,11 @@ _decode = msgspec.json.Decoder(CiliumIdentity).decode
 
 
 class KubeIdentities:
-    """CiliumIdentity objects of the Kubernetes API."""
+    """CiliumIdentity objects of the Kubernetes API. `numbers` are those this cluster may give."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, numbers: range = DEFAULT.numbers) -> None:
         self._client = client
+        self._numbers = numbers
 
     async def create(self, number: int, labels: Labels) -> Labels | None:
         for _ in range(CREATE_TRIES):
@@ -90,7 +91,7 @@ class KubeIdentities:
                 if gone.code != 404:
                     raise
                 continue  # deleted between the two: the next try decides
-            known = read(str(number), msgspec.json.encode(existing))
+            known = read(str(number), msgspec.json.encode(existing), self._numbers)
             return () if known is None else known.labels
         raise Unreachable(f"identity {number} is there and is not, each time it is asked for")
 
@@ -99,10 +100,10 @@ class KubeIdentities:
             if event.kind == "SYNCED":
                 yield Synced()
             elif event.kind == "DELETED":
-                if number := number_of(event.name):
+                if number := number_of(event.name, self._numbers):
                     yield Gone(number)
             elif event.kind in ("ADDED", "MODIFIED"):
-                known = _read_or_name(event)
+                known = _read_or_name(event, self._numbers)
                 if known is not None:
                     yield known
 
@@ -119,15 +120,15 @@ def document(number: int, labels: Labels) -> dict[str, Any]:
     }
 
 
-def number_of(name: str) -> int:
-    """The number an object's name stands for; 0 for none of the cluster's."""
+def number_of(name: str, numbers: range = DEFAULT.numbers) -> int:
+    """The number an object's name stands for; 0 for none of `numbers`, which are the cluster's."""
     number = int(name) if name.isascii() and name.isdigit() and len(name) < 10 else 0
-    return number if CLUSTER_FIRST <= number <= CLUSTER_LAST else 0
+    return number if number in numbers else 0
 
 
-def read(name: str, raw: bytes | msgspec.Raw) -> Known | None:
+def read(name: str, raw: bytes | msgspec.Raw, numbers: range = DEFAULT.numbers) -> Known | None:
     """An object as an identity; None, and a line in the log, if it is not a usable one."""
-    number = number_of(name)
+    number = number_of(name, numbers)
     try:
         texts = _decode(raw).labels if number else None
     except msgspec.ValidationError:
@@ -142,9 +143,9 @@ def read(name: str, raw: bytes | msgspec.Raw) -> Known | None:
     return Known(number, canonical(found))
 
 
-def _read_or_name(event: kube.Event) -> Known | None:
+def _read_or_name(event: kube.Event, numbers: range) -> Known | None:
     try:
-        return read(event.name, event.raw)
+        return read(event.name, event.raw, numbers)
     except Exception:  # a fault of ours over one object must not end the watch of all others
         log.exception("CiliumIdentity %s is ignored, it cannot be read", event.name)
         return None

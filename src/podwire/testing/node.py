@@ -17,6 +17,7 @@ from podwire.agent.labeling import labels_of
 from podwire.base.errors import InvalidObject
 from podwire.ipam.pools import Pools
 from podwire.loadbalancer.frontends import Frontends
+from podwire.model.cluster import OWN
 from podwire.policy.parse import PARSERS, parse
 from podwire.sources import namespaces, nodes, pods, policies, services, slices
 from podwire.sources.objects import Named, of
@@ -69,7 +70,7 @@ class ScenarioNode:
         return self.walk.tables
 
     def settle(self) -> None:
-        self._frontends.update([(row.namespace, row.name) for row in self.tables.services])
+        self._frontends.update([(OWN, row.namespace, row.name) for row in self.tables.services])
         self.walk.settle()
 
     # --- manifests
@@ -132,7 +133,7 @@ class ScenarioNode:
         node = spec.setdefault("nodeName", "n1")
         metadata = item["metadata"]
         key = metadata["namespace"], metadata["name"]
-        known = self.tables.pods.get(key) or self.tables.remote_endpoints.get(key)
+        known = self.tables.pods.get(key) or self.tables.remote_endpoints.get((OWN, *key))
         if known is not None:
             status["podIPs"] = [{"ip": address} for address in known.addresses]
         elif "podIP" not in status:
@@ -189,7 +190,7 @@ class ScenarioNode:
 
     def _remove_pod(self, namespace: str, name: str) -> None:
         key = namespace, name
-        if self.tables.pods.delete(key) is None and self.tables.remote_endpoints.delete(key) is None:
+        if self.tables.pods.delete(key) is None and self.tables.remote_endpoints.delete((OWN, *key)) is None:
             raise InvalidObject(f"Pod {namespace}/{name}", "is not there")
         for endpoint in self.tables.endpoints.by("pod", (namespace, name)):
             self.tables.endpoints.delete(endpoint.id)

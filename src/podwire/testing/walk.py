@@ -15,7 +15,8 @@ from podwire.identity.allocate import Allocator, preferred
 from podwire.identity.ipcache import Ipcache
 from podwire.identity.prefixes import Prefixes
 from podwire.identity.select import Select
-from podwire.model import identity, labels
+from podwire.model import labels
+from podwire.model.cluster import DEFAULT, Cluster
 from podwire.policy.compute import Compute
 from podwire.policy.parse import parse
 from podwire.state.table import Watch
@@ -35,6 +36,8 @@ class Walk:
     ipv6: bool = False
     tunnel: bool = False
     service_cidrs: tuple[str, ...] = ()
+    cluster: Cluster = DEFAULT
+    own_peers: bool = False  # as policy-default-local-cluster
     enable_policy: Literal["default", "always", "never"] = "default"
     restored: dict[str, int] = field(default_factory=dict)
     identities: MemoryIdentities = field(default_factory=MemoryIdentities)
@@ -42,7 +45,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.tables = tables = Tables()
         self.prefixes = Prefixes(tables, ipv4=self.ipv4, ipv6=self.ipv6, restored=self.restored)
-        self.allocator = Allocator(tables, self.prefixes)
+        self.allocator = Allocator(tables, self.prefixes, cluster=self.cluster)
         self.allocator.synced = True
         tables.identities.mark_ready(ALLOCATE)
         for number, known in self.identities.known.items():
@@ -91,9 +94,10 @@ class Walk:
 
     def identity(self, wanted: labels.Labels) -> int:
         """The cluster's number for labels."""
-        number = preferred(wanted)
+        numbers = self.cluster.numbers
+        number = preferred(wanted, numbers)
         while self.identities.take(number, wanted) not in (None, wanted):
-            number = identity.CLUSTER_FIRST + (number + 1 - identity.CLUSTER_FIRST) % 65280
+            number = numbers[(number + 1 - numbers[0]) % len(numbers)]
         return number
 
     # --- rows that stages before these would write
@@ -104,7 +108,7 @@ class Walk:
             metadata = one["metadata"]
             namespace = "" if "Clusterwide" in one["kind"] else metadata.get("namespace", "default")
             generation = metadata.get("generation", 1)
-            rules = parse(one)
+            rules = parse(one, cluster=self.cluster.name, own=self.own_peers)
             self.tables.policies.put(
                 PolicyRow(one["kind"], namespace, metadata["name"], "", generation, rules)
             )
@@ -135,7 +139,7 @@ class Walk:
             host_mac="",
             ipv4=ipv4,
             ipv6=ipv6,
-            labels=self.labels(own, namespace, namespace_labels),
+            labels=self.labels(own, namespace, namespace_labels, self.cluster.name),
             identity=0,
             ports=tuple(ports),
             state="waiting-for-identity",
@@ -145,14 +149,17 @@ class Walk:
 
     @staticmethod
     def labels(
-        own: dict[str, str], namespace: str = "default", namespace_labels: dict[str, str] | None = None
+        own: dict[str, str],
+        namespace: str = "default",
+        namespace_labels: dict[str, str] | None = None,
+        cluster: str = DEFAULT.name,
     ) -> labels.Labels:
         return labels.of_pod(
             own,
             namespace=namespace,
             namespace_labels={"kubernetes.io/metadata.name": namespace} | (namespace_labels or {}),
             service_account="default",
-            cluster="default",
+            cluster=cluster,
         )
 
     def verdict(

@@ -12,6 +12,7 @@ import time
 from podwire.base.aio import cancelling, eventually
 from podwire.base.config import AgentConfig
 from podwire.hubble.pipeline import Pipeline
+from podwire.model.cluster import OWN
 from podwire.testing import flows
 
 
@@ -28,7 +29,7 @@ async def main(directory: str, node: str = "n1", listen: str = "") -> None:
     pipeline = Pipeline(ring, ring.statistics, flows.tables(), config, node)
     for other in ("n1", "n2"):
         if other != node:  # nobody is to dial addresses that are not there
-            pipeline.flows.tables.nodes.delete(other)
+            pipeline.flows.tables.nodes.delete((OWN, other))
     records = flows.sample()
     # The last one is a minute old: --since and rates have something to tell apart.
     records["time"] += time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 73_000_000_000

@@ -16,6 +16,7 @@ from podwire.abi.enums import DropReason, EventKind
 from podwire.base.addresses import pack
 from podwire.bpf.link import Hook, attach_tc
 from podwire.datapath import objects
+from podwire.model.identity import MOST_CLUSTERS, of_cluster
 from podwire.net import namespaces
 from podwire.net.stack import Stack
 from podwire.testing.world import Pod, World
@@ -156,7 +157,9 @@ class Lab:
         second.start(first)
         for node in self.nodes.values():
             for number in (1, 2):
-                node.add(number, 1000 * node.number + number)
+                # The first node is of another cluster: all bits of an identity go over the wire.
+                numbers = of_cluster(MOST_CLUSTERS if node is first else 0)
+                node.add(number, numbers[1000 * node.number + number])
         first.learn(second)
         second.learn(first)
 

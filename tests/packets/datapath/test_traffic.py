@@ -78,7 +78,7 @@ def test_policy_by_the_identity_that_came_with_the_packet(lab: Lab, ipv6: bool) 
     node = lab.nodes[2]
     _, pod = node.pods[1]
     node.world.write(msgspec.structs.replace(pod, policy=9, flags=EndpointFlags.ENFORCE_INGRESS))
-    node.world.peer(9, 1001, Direction.INGRESS, 4)
+    node.world.peer(9, lab.nodes[1].pods[1][1].identity, Direction.INGRESS, 4)
     node.world.rule(9, Direction.INGRESS, peer_class=4, protocol=6, rule=5)
     try:
         lab.drops()

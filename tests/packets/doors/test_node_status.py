@@ -23,6 +23,7 @@ from podwire.agent.server import health, shapes
 from podwire.agent.stages import Stages
 from podwire.base.aio import Supervised, eventually
 from podwire.base.errors import KernelError
+from podwire.model.cluster import OWN
 from podwire.net import messages, namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
@@ -155,7 +156,7 @@ def test_clashes_are_looked_for_when_nodes_change(stages: Callable[[], Stages]) 
         assert node.status()["kubernetes"] == ("Ok", "all objects known")
         of.tables.nodes.put(NodeRow("n2", ("192.0.2.1",), ("10.0.2.0/24",), {}, False))
         assert "nodes n1 and n2 both have the address 192.0.2.1" in node.status()["kubernetes"][1]
-        of.tables.nodes.delete("n2")
+        of.tables.nodes.delete((OWN, "n2"))
         assert node.status()["kubernetes"] == ("Ok", "all objects known")
 
     asyncio.run(run())

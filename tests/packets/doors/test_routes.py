@@ -17,6 +17,7 @@ from podwire.base.config import AgentConfig
 from podwire.base.errors import NotFound
 from podwire.datapath import routes
 from podwire.datapath.routes import RouteTarget
+from podwire.model.cluster import OWN
 from podwire.net import messages, namespaces, sysctl
 from podwire.net.messages import PROTOCOL_ADVERTISED, PROTOCOL_NODES, UNREACHABLE, Route, Veth
 from podwire.net.stack import Stack
@@ -89,11 +90,11 @@ def test_native_routes_come_and_go_with_nodes(node: Callable[..., Any], netns: s
         assert now()["fd00:2::/64"].via == "2001:db8::2"
         # A node that is not on our network: its row says so, the others have their routes.
         await eventually(reconciler.errors, timeout=within(5), what="an error")
-        assert list(reconciler.errors()) == ["n3"]
-        assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()["n3"]
-        tables.nodes.delete("n2")
-        tables.nodes.delete("n3")
-        tables.nodes.delete("n1")
+        assert list(reconciler.errors()) == [(OWN, "n3")]
+        assert "route 10.0.3.0/24 via 198.51.100.3" in reconciler.errors()[OWN, "n3"]
+        tables.nodes.delete((OWN, "n2"))
+        tables.nodes.delete((OWN, "n3"))
+        tables.nodes.delete((OWN, "n1"))
         await eventually(lambda: now() == {}, timeout=within(5), what="no routes")
 
     follow(node, netns, "native", work)

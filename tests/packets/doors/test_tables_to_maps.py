@@ -20,6 +20,7 @@ from podwire.datapath.epochs import SERVICE
 from podwire.datapath.maps import Maps, restore_numbers
 from podwire.datapath.programs import Programs
 from podwire.datapath.write import Writer
+from podwire.model.cluster import OWN
 from podwire.model.rule import Direction
 from podwire.state.tables import (
     BackendRow,
@@ -139,7 +140,7 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
         tables.policy_entries.delete((7, 1, Direction.INGRESS, 6, 80, 16))
         for prefix_text in ("10.0.1.5/32", "10.0.0.0/8"):
             tables.ipcache.delete(prefix_text)
-        tables.nodes.delete("n1")
+        tables.nodes.delete((OWN, "n1"))
         await eventually(
             lambda: all(not entries for entries in content(maps).values()),
             timeout=within(5),

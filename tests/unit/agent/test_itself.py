@@ -13,6 +13,7 @@ from podwire.base.aio import Backoff, Supervised, eventually
 from podwire.base.config import AgentConfig
 from podwire.base.errors import NetworkError
 from podwire.ipam.pools import Pools
+from podwire.model.cluster import OWN
 from podwire.state.reconcile import Reconciler
 from podwire.state.tables import LocalAddressRow, NodeRow, Tables
 
@@ -157,7 +158,7 @@ def test_an_object_that_says_nothing_changes_nothing_and_is_named() -> None:
         assert node.itself.problem() == (
             "this node's object names no addresses and no pod CIDRs; going on as before"
         )
-        node.tables.nodes.delete("n1")
+        node.tables.nodes.delete((OWN, "n1"))
         await eventually(lambda: "no object" in node.itself.problem(), timeout=20, what="the other problem")
         node.tables.nodes.put(ME)
         await eventually(lambda: not node.itself.problem(), timeout=20, what="all right")

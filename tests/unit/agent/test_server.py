@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.agent.conftest import Serve
 
@@ -20,6 +21,7 @@ from podwire.agent import server
 from podwire.base.aio import eventually
 from podwire.base.errors import Conflict, InvalidObject, NotFound, NotPermitted, StorageError
 from podwire.client.agent import AgentClient, AsyncAgentClient
+from podwire.state.tables import NodeRow, ServiceRow
 
 # Each path, and of its answer what only what was asked for has.
 ANSWERS = {
@@ -95,6 +97,25 @@ def test_health_has_all_that_clients_read(serve: Serve) -> None:
         health = await client.get("/v1/healthz")
         failing = [one for one in health["controllers"] if one["status"]["consecutive-failure-count"]]
         assert [one["name"] for one in failing] == ["write maps"]
+
+    serve(test)
+
+
+def test_a_cluster_of_a_mesh_tells_its_numbers_and_whose_the_nodes_are(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        assert (await client.get("/v1/healthz"))["identity-range"] == {
+            "min-identity": 256,
+            "max-identity": 65535,
+        }
+        node.config = msgspec.structs.replace(node.config, cluster_name="east", cluster_id=1)
+        node.tables.nodes.put(NodeRow("n2", ("172.21.0.2",), (), {}, False, cluster="west"))
+        theirs = ServiceRow("prod", "web", "NodePort", (), (), {}, {}, 0, ("NodePort 1",), "west")
+        node.tables.services.put(theirs)
+        health = await client.get("/v1/healthz")
+        assert health["identity-range"] == {"min-identity": 1 << 16, "max-identity": (2 << 16) - 1}
+        names = {one["name"]: one["source"] for one in health["cluster"]["nodes"]}
+        assert len(health["podwire"]["services-not-served"]) == 1
+        assert names == {"east/n1": "local", "east/n2": "custom-resource", "west/n2": "clustermesh"}
 
     serve(test)
 

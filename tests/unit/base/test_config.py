@@ -79,6 +79,12 @@ def test_every_number_has_bounds_and_every_text_a_pattern(tmp_path: Path) -> Non
     [
         ({"node_name": ""}, "node-name"),
         ({"cluster_name": ""}, "cluster-name"),
+        ({"cluster_id": 512}, "cluster-id"),
+        ({"cluster_id": 256, "cluster_name": "east"}, "max-connected-clusters"),
+        ({"max_connected_clusters": 300}, "max-connected-clusters"),
+        ({"cluster_id": 1}, "default"),
+        ({"cluster_id": 1, "cluster_name": "east.example"}, "cluster-name"),
+        ({"cluster_id": 1, "cluster_name": "e" * 33}, "cluster-name"),
         ({"device": "a" * 16}, "device"),
         ({"device": "a/b"}, "device"),
         ({"device": ".."}, "device"),

@@ -78,6 +78,9 @@ def test_services() -> None:
     assert rows.rev_nat(row) == {U32.pack(9): structs.RevNat(addresses.pack("10.96.0.1"), 443).pack()}
     ((_, value),) = rows.backend(BackendRow(4, "10.0.0.9", 8443, 6, "terminating", "n1"), "n1").items()
     assert structs.Backend.unpack(value) == structs.Backend(addresses.pack("10.0.0.9"), 8443, 6, 3)
+    elsewhere = BackendRow(4, "10.0.0.9", 8443, 6, "active", "n1", "west")  # a node of the same name
+    ((_, value),) = rows.backend(elsewhere, "n1").items()
+    assert structs.Backend.unpack(value).flags == 0
 
 
 def test_an_endpoint_that_is_not_known_lets_nothing_pass() -> None:

@@ -27,6 +27,7 @@ from podwire.base.errors import ConfigError
 from podwire.hubble.pipeline import Pipeline
 from podwire.hubble.rpc import Address
 from podwire.hubble.serve import Server
+from podwire.model.cluster import OWN
 from podwire.state.tables import NodeRow
 from podwire.testing import flows
 
@@ -187,7 +188,13 @@ def test_peers_come_and_go(sampled: Pipeline, tmp_path: Path) -> None:
                 nodes.put(NodeRow("n2", ("192.168.7.9",), (), {}, False))
                 updated = await notified.read()
                 assert (updated.address, updated.type) == ("192.168.7.9:4244", peer_pb2.PEER_UPDATED)
-                nodes.delete("n2")
+                nodes.put(NodeRow("n2", ("192.168.8.2",), (), {}, False, cluster="west"))
+                elsewhere = await notified.read()
+                assert (elsewhere.name, elsewhere.address) == ("west/n2", "192.168.8.2:4244")
+                nodes.put(NodeRow("n1", ("192.168.8.1",), (), {}, False, cluster="west"))
+                named_as_this = await notified.read()
+                assert (named_as_this.name, named_as_this.address) == ("west/n1", "192.168.8.1:4244")
+                nodes.delete((OWN, "n2"))
                 assert (await notified.read()).type == peer_pb2.PEER_DELETED
             notified.cancel()
 

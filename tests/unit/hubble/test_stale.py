@@ -11,6 +11,7 @@ import pytest
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
 from podwire.hubble.prefixes import Prefixes
+from podwire.model.cluster import OWN
 from podwire.model.rule import Direction, Origin
 from podwire.state.tables import EndpointRow, IdentityRow, IpcacheRow, PodRow, RuleRow, Tables
 from podwire.testing import flows
@@ -104,7 +105,7 @@ def test_a_change_leaves_the_names_of_others_alone(make) -> None:
     tables.pods.delete(("prod", "unauthorized"))
     pipeline._enricher.follow()
     assert parties.filled == before > 0
-    tables.remote_endpoints.delete(("prod", "backend-7d4b9-x2"))
+    tables.remote_endpoints.delete((OWN, "prod", "backend-7d4b9-x2"))
     pipeline._enricher.follow()
     assert parties.filled == before - 1
 

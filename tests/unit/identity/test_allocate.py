@@ -12,12 +12,14 @@ from podwire.base.errors import Unreachable
 from podwire.identity import allocate
 from podwire.identity.allocate import Allocator, preferred
 from podwire.identity.prefixes import Prefixes
-from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST, RESERVED
+from podwire.model.cluster import DEFAULT
+from podwire.model.identity import RESERVED
 from podwire.model.labels import Labels
 from podwire.state.tables import EndpointRow, IdentityRow, Tables
 from podwire.stores.identities import Event, Known, MemoryIdentities, Synced
 from podwire.testing.walk import Walk
 
+NUMBERS = DEFAULT.numbers
 WEB, DB = Walk.labels({"app": "web"}), Walk.labels({"app": "db"})
 
 
@@ -44,7 +46,7 @@ def number(tables: Tables, endpoint: int) -> int:
 
 
 def test_a_number_is_of_the_clusters_range_and_stays() -> None:
-    assert CLUSTER_FIRST <= preferred(WEB) <= CLUSTER_LAST
+    assert preferred(WEB) in NUMBERS
     assert preferred(WEB) == preferred(WEB) != preferred(DB)
 
 
@@ -85,14 +87,14 @@ def test_two_nodes_agree() -> None:
 
 
 def test_a_number_other_labels_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocate, "preferred", lambda labels: CLUSTER_LAST)
+    monkeypatch.setattr(allocate, "preferred", lambda labels, numbers: numbers[-1])
 
     async def scenario() -> None:
         one, store = allocator(), MemoryIdentities()
-        store.take(CLUSTER_LAST, DB)
+        store.take(NUMBERS[-1], DB)
         made = await one.create(store, WEB)
-        assert (made.number, made.labels) == (CLUSTER_FIRST, WEB)  # round the corner
-        assert (await one.create(store, DB)).number == CLUSTER_LAST
+        assert (made.number, made.labels) == (NUMBERS[0], WEB)  # round the corner
+        assert (await one.create(store, DB)).number == NUMBERS[-1]
 
     asyncio.run(scenario())
 

@@ -8,6 +8,7 @@ import msgspec
 
 from podwire.identity.ipcache import Ipcache
 from podwire.model import identity
+from podwire.model.cluster import OWN
 from podwire.state.progress import POLICIES
 from podwire.state.table import Watch
 from podwire.state.tables import (
@@ -118,7 +119,7 @@ def test_precedence() -> None:
     walk.settle()
     assert row(walk, "10.0.2.1/32").source == "endpoint"
     walk.tables.endpoints.delete(1)
-    walk.tables.remote_endpoints.delete(("default", "web"))
+    walk.tables.remote_endpoints.delete((OWN, "default", "web"))
     walk.tables.pods.delete(("default", "web"))
     walk.settle()
     assert "10.0.2.1/32" not in walk.tables.ipcache
@@ -162,7 +163,7 @@ def test_another_pod_with_the_address_does_not_inherit_an_identity() -> None:
     walk.allocator.apply(Known(5000, Walk.labels({"app": "web"})))
     walk.tables.remote_endpoints.put(remote("web", 5000, "10.0.2.1", "172.18.0.2"))
     walk.settle()
-    walk.tables.remote_endpoints.delete(("default", "web"))
+    walk.tables.remote_endpoints.delete((OWN, "default", "web"))
     walk.tables.remote_endpoints.put(remote("other", 5001, "10.0.2.1", "172.18.0.2"))
     walk.settle()
     assert "10.0.2.1/32" not in walk.tables.ipcache
@@ -170,7 +171,7 @@ def test_another_pod_with_the_address_does_not_inherit_an_identity() -> None:
 
 def test_a_node_that_goes_takes_its_addresses_with_it() -> None:
     walk = made()
-    walk.tables.nodes.delete("n2")
+    walk.tables.nodes.delete((OWN, "n2"))
     walk.settle()
     assert {one.prefix for one in walk.tables.ipcache} == {
         "0.0.0.0/0",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.identity import prefixes
+from podwire.model.cluster import OWN
 from podwire.model.identity import LOCAL_FIRST, UNMANAGED
 from podwire.model.rule import Origin, Prefix, Rule
 from podwire.model.selector import EVERYTHING
@@ -130,7 +131,7 @@ def test_an_api_server_that_is_a_pod_of_another_node_is_one_whenever_that_is_tol
     walk.tables.remote_endpoints.put(RemoteEndpointRow("default", "api", 300, ("10.0.2.9",), "172.18.0.3"))
     walk.settle()
     assert not local(walk) and walk.identity_at("10.0.2.9") == 300
-    walk.tables.remote_endpoints.delete(("default", "api"))
+    walk.tables.remote_endpoints.delete((OWN, "default", "api"))
     walk.settle()
     assert list(local(walk)) == [walk.identity_at("10.0.2.9")], "nobody's address is that of the API again"
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podwire.base.aio import cancelling, eventually
+from podwire.loadbalancer import frontends
 from podwire.loadbalancer.frontends import Frontends, choose
+from podwire.model.cluster import OWN
 from podwire.state.tables import (
     FrontendRow,
     ServicePort,
@@ -68,15 +72,15 @@ class World:
         for row in rows:
             if isinstance(row, ServiceRow):
                 self.tables.services.put(row)
-                self.stage.update([(row.namespace, row.name)])
+                self.stage.update([(row.cluster, row.namespace, row.name)])
             else:
                 self.tables.slices.put(row)
-                self.stage.update([(row.namespace, row.service)])
+                self.stage.update([(row.cluster, row.namespace, row.service)])
         return self
 
     def delete(self, name: str) -> World:
-        self.tables.services.delete(("prod", name))
-        self.stage.update([("prod", name)])
+        self.tables.services.delete((OWN, "prod", name))
+        self.stage.update([(OWN, "prod", name)])
         return self
 
     def frontend(self, address: str = "10.96.0.1", port: int = 80, protocol: int = TCP) -> FrontendRow:
@@ -89,6 +93,46 @@ class World:
 
     def states(self) -> dict[str, str]:
         return {row.address: row.state for row in self.tables.backends}
+
+
+def test_what_another_cluster_calls_the_same_is_neither_the_service_nor_its_backends() -> None:
+    def west(row: Any) -> Any:
+        return msgspec.structs.replace(row, cluster="west")
+
+    world = World().put(service(), behind("web", ready("10.0.1.1")))
+    before = world.frontend()
+    world.put(west(behind("web", ready("10.9.1.1"))), west(service("web", "10.96.0.9")))
+    assert world.frontend() == before and world.active(before) == ["10.0.1.1"]
+    assert len(world.tables.frontends) == 1 and set(world.states()) == {"10.0.1.1"}
+    assert len(world.tables.services) == len(world.tables.slices) == 2
+    world.tables.services.delete(("west", "prod", "web"))
+    world.stage.update([("west", "prod", "web")])
+    assert world.frontend() == before
+    world.delete("web")
+    assert not len(world.tables.frontends) and not world.states()
+
+
+def test_a_change_of_another_clusters_slices_moves_nothing_here() -> None:
+    async def main() -> None:
+        world = World()
+        tables = world.tables
+        tables.services.put(service())
+        tables.slices.put(behind("web", ready("10.0.1.1")))
+        tables.services.mark_all_ready()
+        tables.slices.mark_all_ready()
+        async with cancelling("frontends", world.stage.run()):
+            await eventually(lambda: tables.frontends.ready, timeout=5, what="the start")
+            before = world.frontend()
+            for one in ("10.9.1.1", "10.9.1.2"):
+                tables.slices.put(msgspec.structs.replace(behind("web", ready(one)), cluster="west"))
+            tables.slices.put(behind("db", ready("10.0.1.9")))
+            tables.services.put(service("db", "10.96.0.2"))
+            await eventually(
+                lambda: ("10.96.0.2", 80, TCP) in tables.frontends, timeout=5, what="what came after"
+            )
+            assert world.frontend() == before and set(world.states()) == {"10.0.1.1", "10.0.1.9"}
+
+    asyncio.run(main())
 
 
 def test_ready_endpoints_are_active_under_a_number_of_their_own() -> None:
@@ -187,6 +231,19 @@ def test_numbers_survive_a_restart() -> None:
     assert after.frontend("10.96.0.7").rev_nat == 901
 
 
+def test_a_service_for_which_no_number_is_left_is_named_and_served_when_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frontends, "LAST_REV_NAT", 2)
+    world = World()
+    for number in range(1, 4):
+        world.put(service(f"s{number}", f"10.96.0.{number}"))
+    assert len(world.tables.frontends) == 2
+    assert "prod/s3 is not served: all 2 numbers" in world.stage.problems["10.96.0.3", 80, TCP]
+    world.delete("s1").put(service("s3", "10.96.0.3"))
+    assert world.frontend("10.96.0.3").rev_nat == 1 and not world.stage.problems
+
+
 def test_an_address_of_another_service_waits_for_it() -> None:
     world = World().put(service("a"), service("b"), behind("b", ready("10.0.1.1")))
     assert world.frontend().service == "a" and "prod/b" in world.stage.problems["10.96.0.1", 80, TCP]
@@ -207,7 +264,7 @@ def test_nothing_is_written_before_all_is_known() -> None:
             world.tables.slices.mark_all_ready()
             await eventually(lambda: world.tables.frontends.ready, timeout=5, what="frontends")
             assert world.active(world.frontend()) == ["10.0.1.1"]
-            world.tables.slices.delete(("prod", "web-1"))
+            world.tables.slices.delete((OWN, "prod", "web-1"))
             await eventually(lambda: world.frontend().backends == (), timeout=5, what="the change")
 
     asyncio.run(run())

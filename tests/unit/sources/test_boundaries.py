@@ -81,10 +81,10 @@ def test_a_row_maker_that_raises_ends_no_watch(error: Exception | None) -> None:
 def test_an_identity_that_cannot_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     read = identities.read
 
-    def faulty(name: str, raw: bytes) -> Known | None:
+    def faulty(name: str, raw: bytes, numbers: range) -> Known | None:
         if name == "300":
             raise ZeroDivisionError
-        return read(name, raw)
+        return read(name, raw, numbers)
 
     async def main() -> None:
         monkeypatch.setattr(identities, "read", faulty)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from podwire.base.errors import InvalidObject
+from podwire.model.cluster import Cluster
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import Operator, Requirement, Selector
 from podwire.sources import endpoints, namespaces, nodes, objects, pods, policies, reports, services, slices
+from podwire.sources.endpoints import CiliumEndpoint
 from podwire.state.tables import (
     ContainerPort,
     EndpointRow,
@@ -102,6 +105,11 @@ def test_nodes_that_claim_the_same_are_named() -> None:
         row("c", "1.1.1.3", "10.0.9.0/24"),
     ]
     assert len(nodes.clashes(nested)) == 2
+    elsewhere = msgspec.structs.replace(row("a", "1.1.1.1", "10.0.0.0/24"), cluster="west")
+    assert nodes.clashes([row("a", "1.1.1.1", "10.0.0.0/16"), elsewhere]) == [
+        "nodes a and west/a both have the address 1.1.1.1",
+        "pod CIDRs overlap: 10.0.0.0/16 of node a and 10.0.0.0/24 of node west/a",
+    ]
 
 
 def pod(**changes: Any) -> dict[str, Any]:
@@ -232,6 +240,20 @@ def test_remote_endpoint() -> None:
     )
     assert (row.identity, row.addresses, row.node_address) == (12345, ("10.0.2.3", "fd00::3"), "172.20.0.2")
     assert endpoints_row({"metadata": {"name": "a"}}).identity == 0
+
+
+def test_a_pod_with_an_identity_of_another_cluster_is_refused() -> None:
+    def item(number: int) -> CiliumEndpoint:
+        return objects.read(
+            CiliumEndpoint,
+            msgspec.json.encode({"metadata": {"name": "a"}, "status": {"identity": {"id": number}}}),
+        )
+
+    east = Cluster("east", 1).numbers
+    assert [endpoints.row_of(item(one), east).identity for one in (0, 3, 1 << 16)] == [0, 3, 1 << 16]
+    for number in (300, 2 << 16, 1 << 24):
+        with pytest.raises(InvalidObject, match="none of this cluster's pods"):
+            endpoints.row_of(item(number), east)
 
 
 def test_a_remote_endpoint_tells_all_that_is_known_of_its_pod() -> None:

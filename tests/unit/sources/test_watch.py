@@ -11,8 +11,9 @@ from tests.unit.sources.told import told
 from podwire.base.aio import Backoff, cancelling, eventually
 from podwire.base.errors import ApiError
 from podwire.kube import Event, Resource, resources
+from podwire.model.cluster import OWN
 from podwire.sources.watch import Family, Sources
-from podwire.state.tables import NodeRow, ReportedEndpointRow, Tables
+from podwire.state.tables import NodeRow, RemoteEndpointRow, ReportedEndpointRow, Tables
 
 
 class Streams:
@@ -170,7 +171,7 @@ def test_only_endpoints_of_other_nodes_are_remote() -> None:
     follow(
         resources.CILIUM_ENDPOINTS, Streams([*added, SYNCED]), tables, lambda: tables.remote_endpoints.ready
     )
-    assert tables.remote_endpoints.keys() == [("prod", "theirs")]
+    assert tables.remote_endpoints.keys() == [(OWN, "prod", "theirs")]
     assert list(tables.reported_endpoints) == [ReportedEndpointRow("prod", "mine")]
 
 
@@ -184,11 +185,31 @@ def test_an_endpoint_may_come_to_this_node_and_leave_it() -> None:
     for node, here in (("172.20.0.2", False), ("172.20.0.1", True), ("172.20.0.2", False)):
         endpoints.apply(told("MODIFIED", endpoint("db-0", node)))
         assert (("prod", "db-0") in tables.reported_endpoints) is here
-        assert (("prod", "db-0") in tables.remote_endpoints) is not here
+        assert ((OWN, "prod", "db-0") in tables.remote_endpoints) is not here
     endpoints.remove(("prod", "db-0"))
     endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.1")))
     endpoints.remove(("prod", "db-0"))
     assert not len(tables.reported_endpoints) and not len(tables.remote_endpoints)
+
+
+def test_another_clusters_pods_are_its_own_whatever_address_their_node_has() -> None:
+    """Clusters may give their nodes the same addresses."""
+    tables = Tables()
+    tables.nodes.put(NodeRow("n1", ("172.20.0.1",), (), {}, True))
+    all_of = sources(tables)
+    theirs = RemoteEndpointRow("prod", "db-0", 131072, ("10.9.1.1",), "172.20.0.1", cluster="west")
+    tables.remote_endpoints.put(theirs)
+    nodes, endpoints = (family(all_of, one) for one in (resources.NODES, resources.CILIUM_ENDPOINTS))
+    for address in ("172.20.0.9", "172.20.0.1"):
+        nodes.put(("", "n1"), NodeRow("n1", (address,), (), {}, True))
+        assert list(tables.remote_endpoints) == [theirs] and not len(tables.reported_endpoints)
+    endpoints.apply(told("ADDED", endpoint("db-0", "172.20.0.1")))  # a pod of the same name, and here
+    nodes.put(("", "n1"), NodeRow("n1", ("172.20.0.1", "172.20.0.9"), (), {}, True))
+    assert list(tables.remote_endpoints) == [theirs] and len(tables.reported_endpoints) == 1
+    endpoints.apply(told("MODIFIED", endpoint("db-0", "172.20.0.2")))
+    assert len(tables.remote_endpoints) == 2 and not len(tables.reported_endpoints)
+    endpoints.remove(("prod", "db-0"))
+    assert list(tables.remote_endpoints) == [theirs]
 
 
 def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
@@ -201,7 +222,7 @@ def test_an_address_that_this_node_gets_makes_what_names_it_its_own() -> None:
     assert len(tables.remote_endpoints) == 2
     addresses = [{"type": "InternalIP", "address": "172.20.0.7"}]
     nodes.apply(told("MODIFIED", {"metadata": {"name": "n1"}, "status": {"addresses": addresses}}))
-    assert tables.remote_endpoints.keys() == [("prod", "theirs")]
+    assert tables.remote_endpoints.keys() == [(OWN, "prod", "theirs")]
     assert tables.reported_endpoints.keys() == [("prod", "mine")]
 
 
@@ -221,7 +242,7 @@ def test_an_address_that_passes_to_another_node_takes_with_it_what_names_it() ->
     assert tables.reported_endpoints.keys() == [("prod", "theirs")]
     nodes.apply(told("MODIFIED", node("n1", "172.20.0.77")))
     assert not len(tables.reported_endpoints)
-    row = tables.remote_endpoints.get(("prod", "theirs"))
+    row = tables.remote_endpoints.get((OWN, "prod", "theirs"))
     assert row is not None and row.addresses == ("10.0.0.1",) and row.identity == 300
     endpoints.remove(("prod", "theirs"))
     nodes.apply(told("MODIFIED", node("n1", "172.20.0.1")))
@@ -238,7 +259,7 @@ def test_a_node_made_anew_with_another_address_is_told_which_endpoints_are_its_o
     nodes.remove(("", "n1"))
     nodes.apply(told("ADDED", node("n1", "172.20.0.77")))
     assert tables.reported_endpoints.keys() == [("prod", "after")]
-    assert tables.remote_endpoints.keys() == [("prod", "before")]
+    assert tables.remote_endpoints.keys() == [(OWN, "prod", "before")]
 
 
 def node(name: str, address: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Facts, Node
 from podwire.agent.server import shapes
 from podwire.base.attempts import Attempts
 from podwire.datapath.catalogue import CATALOGUE
-from podwire.model.identity import CLUSTER_FIRST, CLUSTER_LAST
+from podwire.model.identity import of_cluster
 
 Shape = dict[str, Any]
 MAPS = {spec.name: spec.title for spec in CATALOGUE.values() if spec.title}
@@ -39,6 +39,7 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
     if brief:
         return answer
     config, facts = node.config, node.facts()
+    numbers = of_cluster(config.cluster_id, config.max_connected_clusters)
     answer |= {
         "kubernetes": _kubernetes(components, facts),
         "hubble": _hubble(components, facts),
@@ -54,7 +55,7 @@ def healthz(node: Node, *, brief: bool = False) -> Shape:
         "controllers": [_controller(name, one) for name, one in node.controllers().items()],
         "ipam": _ipam(node),
         "proxy": None,
-        "identity-range": {"min-identity": CLUSTER_FIRST, "max-identity": CLUSTER_LAST},
+        "identity-range": {"min-identity": numbers[0], "max-identity": numbers[-1]},
         "policy-enforcement-mode": config.enable_policy,
         "podwire": {
             "version": podwire.__version__,

@@ -12,6 +12,7 @@ from podwire.base.addresses import exact
 from podwire.base.telemetry import Metrics
 from podwire.model import identity as identities
 from podwire.model import protocol as protocols
+from podwire.model.cluster import OWN
 from podwire.model.labels import Labels
 from podwire.model.rule import Direction
 from podwire.sources.reports import restriction_of
@@ -199,7 +200,7 @@ def services(tables: ReadTables) -> list[Shape]:
 
 
 def service(tables: ReadTables, row: FrontendRow) -> Shape:
-    source = tables.services.get((row.namespace, row.service))
+    source = tables.services.get((OWN, row.namespace, row.service))
     spec = {
         "id": row.rev_nat,
         "frontend-address": {
@@ -246,7 +247,7 @@ def headless_and_unserved(tables: ReadTables) -> list[Shape]:
     return [
         {"namespace": row.namespace, "name": row.name, "type": row.type, "not-served": list(row.not_served)}
         for row in tables.services
-        if row.not_served
+        if row.not_served and row.cluster == OWN
     ]
 
 
@@ -264,14 +265,14 @@ def node(row: NodeRow, cluster: str) -> Shape:
         }
 
     return {
-        "name": f"{cluster}/{row.name}",
+        "name": f"{row.cluster or cluster}/{row.name}",
         "primary-address": {"ipv4": address(4), "ipv6": address(6)},
         "secondary-addresses": [
             {"enabled": True, "ip": one, "address-type": "CiliumInternalIP"} for one in row.router_addresses
         ],
         "health-endpoint-address": {"ipv4": {"enabled": False}, "ipv6": {"enabled": False}},
         "ingress-address": {"ipv4": {"enabled": False}, "ipv6": {"enabled": False}},
-        "source": "local" if row.local else "custom-resource",
+        "source": "local" if row.local else "clustermesh" if row.cluster else "custom-resource",
     }
 
 

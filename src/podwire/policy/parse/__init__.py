@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from podwire.base.errors import InvalidObject
 from podwire.model.rule import Rule
-from podwire.policy.parse import cilium, kubernetes
+from podwire.policy.parse import cilium, kubernetes, selectors
 from podwire.policy.parse.read import show, take
 
 PARSERS = {
@@ -23,12 +25,22 @@ PARSERS = {
 }
 
 
-def parse(policy: Any, *, cluster: str = "default") -> tuple[Rule, ...]:
+def parse(policy: Any, *, cluster: str = "default", own: bool = False) -> tuple[Rule, ...]:
     """Rules of one object, one per spec; `cluster` is what the entity ``cluster`` means.
 
+    `own`: peers that are selected by labels are this cluster's, unless the selector names a cluster.
     Raises InvalidObject at the first thing that is wrong or not supported.
     """
     kind = take(policy, "").get("kind")
     if not isinstance(kind, str) or kind not in PARSERS:
         raise InvalidObject("kind", f"{show(kind)} is no kind of policy", hint=f"known: {', '.join(PARSERS)}")
-    return PARSERS[kind](policy, cluster)
+    rules = PARSERS[kind](policy, cluster)
+    return tuple(_of_cluster(rule, cluster) for rule in rules) if own else rules
+
+
+def _of_cluster(rule: Rule, cluster: str) -> Rule:
+    clauses = []
+    for clause in rule.clauses:
+        peers = clause.peers and tuple(selectors.of_cluster(one, cluster) for one in clause.peers)
+        clauses.append(msgspec.structs.replace(clause, peers=peers))
+    return msgspec.structs.replace(rule, clauses=tuple(clauses))

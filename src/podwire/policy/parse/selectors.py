@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from podwire.base.errors import InvalidObject
-from podwire.model.labels import NAMESPACE, NAMESPACE_LABELS
+from podwire.model.labels import CLUSTER, NAMESPACE, NAMESPACE_LABELS
 from podwire.model.selector import Operator, Requirement, Selector, equals, exists
 from podwire.policy.parse.read import below, items, known, show, string, take
 
@@ -135,3 +135,16 @@ def peer(value: Any, path: str, namespace: str) -> Selector:
     elif not any(names_namespace(one) for one in asked):
         found.append(exists("k8s", NAMESPACE))
     return selector(*found)
+
+
+def of_cluster(peer: Selector, cluster: str) -> Selector:
+    """A peer of which it is said that it is a pod, and not of which cluster, as one of this cluster.
+
+    Pods have a namespace, and who selects pods asks for one (`peer` sees to it). What has none is of no
+    cluster.
+    """
+    said = peer.requirements
+    pods = any(names_namespace(one) and one.operator in (Operator.IN, Operator.EXISTS) for one in said)
+    if not pods or any(one.key == CLUSTER and one.source in ("k8s", "any") for one in said):
+        return peer
+    return selector(*said, equals("k8s", CLUSTER, cluster))
