@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from podwire.base import moments
 from podwire.base.aio import Backoff, Supervised
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
@@ -103,7 +103,7 @@ class PolicyConditions:
         kept = [one for one in found if not str(one.get("type")).startswith(OUTDATED)]
         if len(kept) == len(found) and any(one | wanted == one for one in kept):
             return None
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = moments.now()
         others = [one for one in kept if one.get("type") != wanted["type"]]
         before = next((one for one in kept if one | wanted == one), {"lastTransitionTime": now})
         conditions = [*others, wanted | {"lastTransitionTime": before["lastTransitionTime"]}]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from podwire.apiserver.controllers.events import record
@@ -15,15 +13,6 @@ from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
 
 Object = dict[str, Any]
-
-
-def now() -> str:
-    """RFC 3339, to the second, as Kubernetes writes times."""
-    return stamp(time.time())
-
-
-def stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Cluster:

@@ -15,8 +15,8 @@ from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions
-from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
+from podwire.base.moments import now
 
 Object = dict[str, Any]
 _LEASES = "leases.coordination.k8s.io"

@@ -10,9 +10,9 @@ from podwire.apiserver.controllers import owned, podstate
 from podwire.apiserver.controllers.events import record
 from podwire.apiserver.controllers.loop import Controller, owned_by, place
 from podwire.apiserver.selectors import match
-from podwire.apiserver.stamps import now
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
+from podwire.base.moments import now
 
 Object = dict[str, Any]
 _RESOURCE = "replicasets.apps"
