@@ -92,7 +92,8 @@ class Controllers:
             self._wake.clear()
             left = self._later[0][0] - loop.time() if self._later else None
             try:
-                await asyncio.wait_for(self._wake.wait(), left if left is None else max(left, 0.0))
+                async with asyncio.timeout(left if left is None else max(left, 0.0)):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
