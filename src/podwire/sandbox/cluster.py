@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.podstate import ready
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
+from podwire.controllermanager.events import record
+from podwire.controllermanager.podstate import ready
 
 Object = dict[str, Any]
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from podwire import controllermanager
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.config import ClusterSettings
 from podwire.base.aio import Supervised, boundary
@@ -89,7 +90,8 @@ class Control:
                 self.progress.tell(say=f"the API server listens at {server.url}")
                 for node in self.plan.nodes:
                     nodes.register(cluster, self.plan, node)
-                group.start("run the controllers", server.run())
+                group.start("serve the API", server.run())
+                group.start("emulate the controller manager", controllermanager.run(server))
                 group.start("judge policies", self._judge_policies())
                 record = Record(self.places.record)
                 for node in self.plan.nodes:

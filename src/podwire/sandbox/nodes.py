@@ -13,12 +13,12 @@ import platform
 from typing import Any
 
 import podwire
-from podwire.apiserver.controllers.podstate import condition
 from podwire.base.aio import boundary
 from podwire.base.clock import Attention
 from podwire.base.errors import PodwireError
 from podwire.base.moments import now
 from podwire.client.agent import AsyncAgentClient
+from podwire.controllermanager.podstate import condition
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan

@@ -76,7 +76,7 @@ class Controllers:
                     self._dirty[index, key] = None
 
     def close(self) -> None:
-        """Hear no more changes."""
+        """Hear no more changes; before the store is closed."""
         if self._hear in self._store.listeners:
             self._store.listeners.remove(self._hear)
 
