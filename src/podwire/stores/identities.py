@@ -22,6 +22,7 @@ from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
 
 NOT_OF_PODS = ("cidr", "reserved")  # sources of labels that an object of the API cannot give
 CREATE_TRIES = 5
+UNUSED = "podwire.io/unused-since"  # annotation: the operator found nobody that uses it
 log = logging.getLogger(__name__)
 
 
