@@ -34,6 +34,10 @@ class World:
     def clock(self) -> float:
         return self.now
 
+    def changed(self, count: int) -> bool:
+        """Whether there were so many writes."""
+        return len(self.changes) >= count
+
     @asynccontextmanager
     async def running(self, *controllers: Controller) -> AsyncIterator[Controllers]:
         made = Controllers(self.api, controllers, backoff=QUICK)
