@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Hashable, Iterable
+from itertools import count
 from typing import Any, Protocol
 
 from podwire.base.aio import Backoff, Supervised, boundary, seldom
@@ -24,6 +25,7 @@ Place = tuple[str, str]
 
 _BACKOFF = Backoff(first=0.05, most=60.0)
 _WATCHING = Backoff(first=0.1, most=10.0)
+_TURN = 64  # keys before others have a turn
 WORKERS = 4  # keys of one controller that are under way at once: each is a round trip or two
 _EXPECTED = (404, 409)  # it is gone, or another by now: its event is on its way
 
@@ -90,7 +92,9 @@ class Work:
     async def run(self) -> None:
         """One worker, for ever."""
         clock = asyncio.get_running_loop().time
-        while True:
+        for number in count(1):
+            if number % _TURN == 0:  # most keys are in order, and looking at one waits for nothing
+                await asyncio.sleep(0)
             key = self.queue.take(clock()) if not self.waits else None
             if key is not None:
                 await self._one(key)
@@ -121,13 +125,13 @@ class Work:
     def _failed(self, key: Key, error: Exception) -> int:
         self.failed += 1
         self._in_a_row += 1
-        count = self.queue.failed(key, asyncio.get_running_loop().time())
-        expected = isinstance(error, ApiError) and error.code in _EXPECTED and count < 4
-        told = not expected and not isinstance(error, LeadershipLost) and seldom(count)
+        failures = self.queue.failed(key, asyncio.get_running_loop().time())
+        expected = isinstance(error, ApiError) and error.code in _EXPECTED and failures < 4
+        told = not expected and not isinstance(error, LeadershipLost) and seldom(failures)
         # While the API is away all keys fail, and say the same.
         level = logging.WARNING if told and seldom(self._in_a_row) else logging.DEBUG
         log.log(level, "%s: %s: %s; trying on", self.controller.name, key, error)
-        return count
+        return failures
 
 
 class Controllers:

@@ -17,12 +17,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
-from podwire.kube import Event, resources
+from podwire.kube import Event, Watches, resources
 from podwire.kube.resources import Resource
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
 from podwire.sources.objects import Named, read
@@ -31,12 +31,6 @@ from podwire.state.tables import NodeRow, PolicyRow, RemoteEndpointRow, Reported
 
 Row = TypeVar("Row")
 log = logging.getLogger(__name__)
-
-
-class Watcher(Protocol):
-    """What is needed of `podwire.kube.Client`."""
-
-    def watch(self, resource: Resource, *, field_selector: str = "") -> AsyncIterator[Event]: ...
 
 
 @dataclass
@@ -89,7 +83,7 @@ class Family(Generic[Row]):
         self.malformed.pop(name, None)
         self.table.delete(self.key_of(*name))
 
-    async def follow(self, client: Watcher) -> AsyncIterator[None]:
+    async def follow(self, client: Watches) -> AsyncIterator[None]:
         """One stream; yields when all objects there are have been told."""
         before, self._known = self._known, {}
         try:
@@ -201,7 +195,7 @@ class Sources:
             theirs,
         ]
 
-    async def follow(self, client: Watcher, family: Family[Any]) -> None:
+    async def follow(self, client: Watches, family: Family[Any]) -> None:
         """Until cancelled. A resource the API does not serve (yet) is asked for again."""
         if family.table is self.tables.remote_endpoints:
             # What this node's pods need comes first: the pods of others are a hundred thousand.

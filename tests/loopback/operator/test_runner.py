@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.loopback.kube.api import MAPS, config_map
@@ -15,7 +15,7 @@ from tests.loopback.operator.worlds import QUICK, World, run
 from podwire.base.aio import cancelling, eventually
 from podwire.base.errors import ApiError
 from podwire.kube import Event, Resource
-from podwire.operator.controllers import Controllers
+from podwire.operator.controllers import WORKERS, Controllers
 
 Object = dict[str, Any]
 
@@ -63,6 +63,43 @@ def test_a_fault_over_one_object_is_its_own_and_tried_again(way: str, tmp_path: 
             assert (work.failed, work.queue.retried, work.queue.failing) == (2, 2, 0)
 
     run(way, tmp_path, test)
+
+
+def test_of_many_keys_that_are_in_order_others_have_their_turn() -> None:
+    """What is looked at waits for nothing, so that nobody else would run before the last of 100,000."""
+    longest, turns, events = 0, 0, 3000
+
+    class Quick(Recorder):
+        async def reconcile(self, key: str) -> float | None:
+            self.looked.append(key)
+            return None
+
+    class Full:
+        async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Event]:
+            for number in range(events):
+                yield Event("ADDED", "default", f"m{number}", b"{}")
+            yield Event("SYNCED")
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        nonlocal longest, turns
+        recorder, api = Quick(), Full()
+        controllers = Controllers(cast(Any, api), [recorder], backoff=QUICK)
+
+        async def others() -> None:
+            nonlocal longest, turns
+            before = 0
+            while True:
+                await asyncio.sleep(0)
+                longest, turns = max(longest, len(recorder.looked) - before), turns + 1
+                before = len(recorder.looked)
+
+        async with cancelling("others", others()), cancelling("controllers", controllers.run()):
+            await eventually(lambda: controllers.idle, timeout=20, what="rest")
+        assert len(recorder.looked) == events
+
+    asyncio.run(main())
+    assert longest <= 64 * WORKERS and turns >= events / (64 * WORKERS)
 
 
 @pytest.mark.parametrize("needs_all", [True, False])
