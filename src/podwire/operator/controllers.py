@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from podwire.base.aio import Backoff, Supervised, boundary, seldom
 from podwire.base.errors import ApiError, PodwireError
+from podwire.base.queue import Queue
 from podwire.kube import Event, Resource, Watches
 from podwire.kube.lease import LeadershipLost
-from podwire.operator.queue import Queue
 
 log = logging.getLogger(__name__)
 Key = Hashable

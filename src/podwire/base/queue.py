@@ -74,6 +74,11 @@ class Queue(Generic[K]):
         self._working[key] = False
         return key
 
+    def put_off(self, key: K, until: float) -> None:
+        """Nobody has looked at it: it is due at the moment `until`, and what it failed stays counted."""
+        self._working[key] = False
+        self._put_back(key, until)
+
     def done(self, key: K, again: float | None = None) -> None:
         """It is in order; to be looked at again at the moment `again`, if any."""
         self._failures.pop(key, None)

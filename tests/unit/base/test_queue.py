@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.base.aio import Backoff
-from podwire.operator.queue import Queue
+from podwire.base.queue import Queue
 
 BACKOFF = Backoff(1.0, 64.0)  # give or take a fifth
 
@@ -54,6 +54,18 @@ def test_failures_wait_longer_and_longer_and_a_change_does_not() -> None:
     assert queue.take(now + 100) is None
 
 
+def test_what_is_put_off_keeps_its_failures() -> None:
+    queue = made()
+    queue.add("a")
+    queue.take(0)
+    queue.failed("a", 0.0)
+    queue.add("a")
+    assert queue.take(0) == "a"
+    queue.put_off("a", 7.0)
+    assert (queue.take(6.9), queue.take(7.0)) == (None, "a")
+    assert queue.failed("a", 7.0) == 2
+
+
 def test_the_failures_of_one_key_are_not_those_of_another() -> None:
     queue = made()
     for _ in range(8):
@@ -66,7 +78,7 @@ def test_the_failures_of_one_key_are_not_those_of_another() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["add", "take", "done", "again", "fail", "wait"]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["add", "take", "done", "again", "fail", "off", "wait"]), st.integers(0, 3)),
     max_size=80,
 )
 
@@ -96,7 +108,10 @@ def test_nothing_is_lost_and_nothing_is_in_two_hands(steps: list[tuple[str, int]
             now += 10.0**key
         elif key in hands:
             hands.remove(key)
-            if what == "fail":
+            if what == "off":
+                queue.put_off(key, now + 3.0)
+                unseen.add(key)
+            elif what == "fail":
                 queue.failed(key, now)
                 unseen.add(key)
             else:
