@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from podwire.base.config import NAME
 from podwire.cli.seconds import LIMIT
 
 
@@ -32,6 +34,17 @@ class Address(click.ParamType[Any]):
         if not 0 < number < 65536:
             self.fail(f"{value!r} is no address and port, for example 127.0.0.1:9963", param, ctx)
         return str(address), number
+
+
+class Name(click.ParamType[Any]):
+    """As Kubernetes names things."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not re.match(NAME, str(value)):
+            self.fail(f"{value!r} is no name: lower case letters, digits, - and . inside", param, ctx)
+        return value
 
 
 class Part(click.ParamType[Any]):
@@ -58,9 +71,23 @@ class Part(click.ParamType[Any]):
 @click.option(
     "--kubeconfig", type=click.Path(path_type=Path), envvar="KUBECONFIG", help="default: of the pod it is in"
 )
-@click.option("--cluster-name", default="default", show_default=True, help="the cluster's, as agents know it")
-@click.option("--identity", default=None, metavar="NAME", help="its own among operators (default: host, pid)")
-@click.option("--lease-namespace", default="kube-system", show_default=True, help="where the Lease is")
+@click.option(
+    "--cluster-name",
+    type=Name(),
+    default="default",
+    show_default=True,
+    help="the cluster's, as agents know it",
+)
+@click.option(
+    "--identity",
+    type=Name(),
+    default=None,
+    metavar="NAME",
+    help="its own among operators (default: host, pid)",
+)
+@click.option(
+    "--lease-namespace", type=Name(), default="kube-system", show_default=True, help="where the Lease is"
+)
 @click.option(
     "--lease-seconds",
     type=click.IntRange(1, 3600),
@@ -116,7 +143,7 @@ def operator(
     from podwire.base.telemetry import configure_logging
     from podwire.operator.wiring import Candidate, Settings
 
-    name = identity or f"{socket.gethostname()}-{os.getpid()}"
+    name = identity or f"{socket.gethostname().lower()}-{os.getpid()}"
     configure_logging(f"operator[{name}]")
     candidate = Candidate(
         identity=name, namespace=lease_namespace, lasts=float(lease_seconds), retry=lease_seconds * 2 / 15
