@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import product
 
 import msgspec
 
@@ -24,6 +25,7 @@ from podwire.model.event import Saying, event
 from podwire.stores.events import say
 
 EXHAUSTED = "CIDRNotAvailable"  # as kube-controller-manager calls it
+SHARED = "CIDRShared"
 LOOK = 60.0  # s between looks for room, where nothing says that there is some
 _LARGEST = 24  # bits of a pool's number of CIDRs
 
@@ -58,9 +60,13 @@ class Pool:
         step = 1 << (self.range.max_prefixlen - self.size)
         return ipaddress.ip_network((int(self.range.network_address) + number * step, self.size))
 
-    def take(self, cidr: IPNetwork) -> None:
+    def take(self, cidr: IPNetwork) -> bool:
+        """Whether it was nobody's, not even in part."""
+        free = True
         for number in self._numbers(cidr):
+            free &= number not in self._taken
             self._taken[number] += 1
+        return free
 
     def give_back(self, cidr: IPNetwork) -> None:
         for number in self._numbers(cidr):
@@ -118,30 +124,42 @@ class PodCidrs:
         self._nodes: dict[str, _Node] = {}
         self._chosen: dict[str, list[IPNetwork]] = {}  # given, and not yet seen in the Node
         self.waiting: set[str] = set()  # nodes for which there is none
+        self._sharing: set[str] = set()  # nodes with a CIDR that was another's already: it has to be told
 
     def take(self, resource: Resource, event: Event) -> Iterable[str]:
         old = self._nodes.pop(event.name, None)
         if event.kind != "DELETED":
             new = _node(event.raw)
-            for cidr in new.spec.cidrs:
-                self._take(cidr)
+            if new.spec.cidrs:
+                self._forget(event.name)
+            # All of them, and also those that an update leaves as they were: the old are given back below.
+            free = [self._take(cidr) for cidr in new.spec.cidrs]
+            if old is None or old.spec.cidrs != new.spec.cidrs:
+                self._sharing |= set() if all(free) else {event.name}
             self._nodes[event.name] = new
         freed = [] if old is None else old.spec.cidrs
         for cidr in freed:
             self._give_back(cidr)
         # What one node gave back others may wait for.
-        return (event.name, *(self.waiting if freed else ()))
+        left = self._nodes[event.name].spec.cidrs if event.name in self._nodes else []
+        return (event.name, *(self.waiting if freed != left else ()))
 
     async def reconcile(self, name: str) -> float | None:
         node = self._nodes.get(name)
-        if node is None or node.spec.cidrs:
+        if node is None:
             self._forget(name)
+            self._sharing.discard(name)
+            return None
+        if node.spec.cidrs:
+            if name in self._sharing:
+                await self._complain(node, SHARED, self._shared(node))
+                self._sharing.discard(name)
             return None
         cidrs = self._chosen.get(name) or self._choose(name)
         if not cidrs:
             if name not in self.waiting:
+                await self._complain(node, EXHAUSTED, self._exhausted())
                 self.waiting.add(name)
-                await self._complain(node)
             return LOOK
         self.waiting.discard(name)
         texts = [str(cidr) for cidr in cidrs]
@@ -169,21 +187,37 @@ class PodCidrs:
         for cidr in self._chosen.pop(name, ()):
             self._give_back(cidr)
 
-    def _take(self, cidr: IPNetwork) -> None:
-        for pool in self._families.get(cidr.version, ()):
-            pool.take(cidr)
+    def _take(self, cidr: IPNetwork) -> bool:
+        return all([pool.take(cidr) for pool in self._families.get(cidr.version, ())])
 
     def _give_back(self, cidr: IPNetwork) -> None:
         for pool in self._families.get(cidr.version, ()):
             pool.give_back(cidr)
 
-    async def _complain(self, node: _Node) -> None:
+    def _exhausted(self) -> str:
         ranges = ", ".join(str(pool.range) for pools in self._families.values() for pool in pools)
-        message = f"no pod CIDR is free in {ranges}; give the operator another pool"
+        return f"no pod CIDR is free in {ranges}; give the operator another pool"
+
+    def _shared(self, node: _Node) -> str:
+        others = [
+            other.metadata.name
+            for other in self._nodes.values()
+            if other is not node
+            and any(_overlap(*pair) for pair in product(node.spec.cidrs, other.spec.cidrs))
+        ]
+        cidrs = ", ".join(map(str, node.spec.cidrs))
+        whose = ", ".join(others[:5]) or "another node, which is gone by now"
+        return f"pod CIDR {cidrs} is also that of {whose}: pods may get one address; delete one Node"
+
+    async def _complain(self, node: _Node, reason: str, message: str) -> None:
         about = {
             "kind": "Node",
             "apiVersion": "v1",
             "metadata": {"name": node.metadata.name, "uid": node.metadata.uid},
         }
-        saying = Saying("Warning", EXHAUSTED, message, "podwire-operator")
+        saying = Saying("Warning", reason, message, "podwire-operator")
         await say(self._api, event(about, saying, moments.now()))
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)

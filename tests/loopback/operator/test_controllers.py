@@ -16,7 +16,7 @@ from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Api, Event, resources
 from podwire.operator import orphans
 from podwire.operator.identities import UnusedIdentities
-from podwire.operator.podcidrs import EXHAUSTED, PodCidrs, Pool
+from podwire.operator.podcidrs import EXHAUSTED, SHARED, PodCidrs, Pool
 from podwire.operator.policies import PolicyConditions
 from podwire.stores.identities import UNUSED, document
 
@@ -252,6 +252,31 @@ def test_nodes_get_pod_cidrs_once_and_each_another(way: str, tmp_path: Path) -> 
             await eventually(lambda: controllers.idle, timeout=20, what="rest")
         for name in names:
             assert world.changes.count(f"MODIFIED {name}") == 1
+
+    run(way, tmp_path, test)
+
+
+@both_ways
+def test_two_nodes_with_one_cidr_are_told_of(way: str, tmp_path: Path) -> None:
+    """Whoever gave it to the second: nobody can take it back, but somebody has to know."""
+
+    async def test(world: World) -> None:
+        for name, cidr in (("a", "10.1.0.0/24"), ("b", "10.1.1.0/24"), ("c", "10.1.1.128/25")):
+            await world.api.create(NODES, {"metadata": {"name": name}, "spec": {"podCIDRs": [cidr]}})
+        async with world.running(PodCidrs(world.api, [Pool("10.1.0.0/16", 24)])) as controllers:
+            (work,) = controllers.works
+            for name in ("a", "b", "c"):  # what changes nothing about it is not told again
+                await world.touched(work, NODES, name)
+            await world.api.create(NODES, {"metadata": {"name": "d"}})
+
+            async def given() -> Any:
+                return (await world.api.get(NODES, "d"))["spec"].get("podCIDRs")
+
+            assert await eventually(given, timeout=20, what="a CIDR") == ["10.1.2.0/24"]
+            await eventually(lambda: work.idle, timeout=20, what="rest")
+            (event,) = await world.api.list(resources.EVENTS, "default")
+            assert (event["reason"], event["involvedObject"]["name"], event["count"]) == (SHARED, "c", 1)
+            assert "10.1.1.128/25 is also that of b" in event["message"]
 
     run(way, tmp_path, test)
 

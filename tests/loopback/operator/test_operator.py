@@ -138,6 +138,41 @@ def test_when_the_leader_ends_the_other_goes_on_and_nothing_is_done_twice(end: s
     asyncio.run(main())
 
 
+@pytest.mark.timeout(200)
+def test_an_api_that_was_away_is_taken_up_again(tmp_path: Path) -> None:
+    """For longer than the lease: the term ends, and another one begins where the first ended."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            async with serving(tmp_path) as server:
+                port = int(server.url.rpartition(":")[2])
+                metrics = f"127.0.0.1:{free_port()}"
+                await stack.enter_async_context(operating(tmp_path, "anna", "--metrics", metrics))
+                session = await stack.enter_async_context(aiohttp.ClientSession())
+                cluster = Cluster(server)
+                cluster.ask(range(10))
+                await cluster.until_done()
+                cluster.judge(10)
+
+            async def leads() -> float:
+                return (await samples(session, f"http://{metrics}")).get("podwire_operator_leader", -1)
+
+            async def stopped() -> bool:
+                return await leads() == 0
+
+            await eventually(stopped, timeout=PATIENCE, what="the end of the term")
+            async with serving(tmp_path, port) as server:
+                again = Cluster(server)
+                again.ask(range(10, 20))
+                await again.until_done()
+                assert await leads() == 1
+                again.writes += cluster.writes
+                again.judge(20)
+                await stack.aclose()  # the operator before the server: it would wait for it
+
+    asyncio.run(main())
+
+
 async def samples(session: aiohttp.ClientSession, url: str) -> dict[str, float]:
     try:
         async with session.get(f"{url}/metrics") as answer:
