@@ -169,7 +169,8 @@ def metrics() -> str:
     rows = sorted(_declared_metrics())
     return "\n\n".join(
         [
-            f"# Metrics\n\n{BY} `podwire metrics list` prints them with their values.",
+            f"# Metrics\n\n{BY} `podwire metrics list` prints an agent's with their values; the operator's "
+            "(`podwire_operator_…`) are at `/metrics` of the address it is given.",
             table(["metric", "type", "what"], ([f"`{name}`", kind, help] for name, kind, help in rows)),
         ]
     )

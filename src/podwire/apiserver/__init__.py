@@ -5,6 +5,6 @@ file; `ApiServer` for use inside another process, ``python -m podwire.apiserver`
 """
 
 from podwire.apiserver.config import ClusterSettings, ServerConfig
-from podwire.apiserver.server import ApiServer, serve
+from podwire.apiserver.server import ApiServer
 
-__all__ = ["ApiServer", "ClusterSettings", "ServerConfig", "serve"]
+__all__ = ["ApiServer", "ClusterSettings", "ServerConfig"]

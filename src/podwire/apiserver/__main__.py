@@ -25,7 +25,7 @@ async def _serve(config: ServerConfig) -> None:
         await server.start()
         print(f"export KUBECONFIG={config.directory / 'admin.kubeconfig'}", flush=True)
         async with Supervised("apiserver") as group:
-            group.start("run the controllers", server.run())
+            group.start("keep what is its own", server.run())
             await ended.wait()
     finally:
         await server.stop()

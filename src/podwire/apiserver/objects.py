@@ -32,6 +32,7 @@ from podwire.apiserver.status import (
 )
 from podwire.apiserver.store import Store, Stored
 from podwire.apiserver.validation import Checked, check
+from podwire.base.moments import now
 
 Object = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -102,7 +103,7 @@ class Objects:
         kind.strategy.create(body, self)
         if problems := list(kind.strategy.validate(body, None)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, None, options, stamps.now(), owned)
+        managed.record(kind, body, None, options, now(), owned)
         return Written(self._put(kind, body, options), created=True, warnings=warnings)
 
     def update(
@@ -154,7 +155,7 @@ class Objects:
             meta["generation"] = before.get("generation", 0) + 1
         if problems := list(kind.strategy.validate(body, old)):
             raise invalid(kind.kind, kind.group, name, problems)
-        managed.record(kind, body, old, options, stamps.now(), owned, subresource)
+        managed.record(kind, body, old, options, now(), owned, subresource)
         return self._settle(kind, body, current, options, warnings)
 
     def _settle(

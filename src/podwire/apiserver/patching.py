@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from podwire.apiserver import content, stamps
+from podwire.apiserver import content
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import Options, Written
 from podwire.apiserver.patch import apply, fields, jsonpatch, merge, strategic
 from podwire.apiserver.patch.managed import Owner
 from podwire.apiserver.status import StatusError, bad_request
+from podwire.base import moments
 
 Object = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Target:
         if live is None and self.subresource:
             self.objects.get(kind, self.namespace, self.name)
         owner = Owner(options.manager, "Apply", self.subresource, kind.api_version)
-        merged, entries = apply.apply(kind, live, config, owner, stamps.now(), force=options.force)
+        merged, entries = apply.apply(kind, live, config, owner, moments.now(), force=options.force)
         done = Options(options.manager, options.dry_run, options.validation, options.force, entries)
         if live is None:
             merged["metadata"].pop("uid", None)

@@ -15,6 +15,7 @@ import msgspec
 
 from podwire.apiserver.schemas import of_kind, wire
 from podwire.apiserver.status import bad_request
+from podwire.base.moments import written
 
 Object = dict[str, Any]
 Table = dict[int, Any]
@@ -147,7 +148,7 @@ def _time(raw: bytes, *, micro: bool) -> str | None:
     if (seconds, nanos) == (-62135596800, 0):
         return None  # Go's zero time
     moment = _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+    return written(moment, micro=micro)
 
 
 def _fields(raw: bytes) -> Iterator[tuple[int, Any]]:

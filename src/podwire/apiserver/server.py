@@ -19,7 +19,6 @@ from podwire.apiserver import bootstrap, connections, content, discovery, openap
 from podwire.apiserver.auth import ANONYMOUS, OPEN_PATHS, Authenticator, User, unauthorized
 from podwire.apiserver.builtin import registry
 from podwire.apiserver.config import ServerConfig
-from podwire.apiserver.controllers import standard
 from podwire.apiserver.handlers import Call, Handlers, answer
 from podwire.apiserver.kubeconfig import kubeconfig
 from podwire.apiserver.objects import Objects
@@ -28,7 +27,7 @@ from podwire.apiserver.route import Route, resolve, unknown
 from podwire.apiserver.store import Store
 from podwire.apiserver.streams import PodRuntime
 from podwire.apiserver.tls import Authority, write_private
-from podwire.base.aio import Supervised, boundary
+from podwire.base.aio import boundary
 from podwire.base.door import Door
 from podwire.base.errors import ConfigError, NotPermitted, PodwireError, StorageError
 
@@ -39,7 +38,9 @@ _NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.s
 
 
 class ApiServer:
-    """One server over one directory: `start`, then `run` its controllers in a task, then `stop`."""
+    """One server over one directory: `start`, then `run` in a task, then `stop`.
+
+    What a cluster has beside its API is elsewhere (`podwire.controllermanager`, `podwire.operator`)."""
 
     def __init__(self, config: ServerConfig, runtime: PodRuntime | None = None) -> None:
         self.config = config
@@ -64,7 +65,6 @@ class ApiServer:
         self.objects = Objects(self.store, self.registry, config.cluster)
         self.handlers = Handlers(self.objects, self.authenticator)
         self.remote = Remote(self.objects, runtime)
-        self.controllers = standard(self.objects, self.authority.pem)
         self.admission = connections.admission(config.nodes)
         self._runner: web.ServerRunner | None = None
         self._door: Door | None = None
@@ -96,14 +96,8 @@ class ApiServer:
         write_private(self.config.directory / "admin.kubeconfig", admin)
 
     async def run(self) -> None:
-        """Run the controllers, and keep the API's own Service, for ever."""
-        async with Supervised("controllers") as group:
-            group.start("reconcile", self.controllers.run())
-            group.start("keep the Service kubernetes", self._keep_service())
-            await group.wait()
-
-    async def _keep_service(self) -> None:
-        """Who deleted it meant no harm, and without it no pod reaches the API."""
+        """Keep the API's own Service, for ever: who deleted it meant no harm, and without it no pod reaches
+        the API."""
         while True:
             with boundary("keeping the Service kubernetes"):
                 bootstrap.keep_service(self.objects, self._endpoints)
@@ -119,7 +113,6 @@ class ApiServer:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        self.controllers.close()
         self.store.close()
 
     def kubeconfig(self, user: str, groups: tuple[str, ...] = (), url: str | None = None) -> bytes:
@@ -308,18 +301,6 @@ class ApiServer:
             "compiler": "none",
             "platform": "linux/amd64",
         }
-
-
-async def serve(config: ServerConfig, runtime: PodRuntime | None = None) -> None:
-    """A server with its controllers, until cancelled."""
-    server = ApiServer(config, runtime)
-    try:
-        await server.start()
-        async with Supervised("apiserver") as group:
-            group.start("run the controllers", server.run())
-            await group.wait()
-    finally:
-        await server.stop()
 
 
 def _endpoints(sockets: list[socket.socket]) -> list[tuple[str, int]]:

@@ -7,20 +7,16 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from podwire.base.moments import now, written
+
 Object = dict[str, Any]
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
-
-
-def now() -> str:
-    """metav1.Time of this moment."""
-    return datetime.now(UTC).strftime(_TIME)
 
 
 def after(seconds: int) -> str:
     """metav1.Time so many seconds from now."""
-    return (datetime.now(UTC) + timedelta(seconds=min(seconds, 10**9))).strftime(_TIME)
+    return written(datetime.now(UTC) + timedelta(seconds=min(seconds, 10**9)))
 
 
 def generated(prefix: str) -> str:

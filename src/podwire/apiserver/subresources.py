@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver import patching, stamps
+from podwire.apiserver import patching
 from podwire.apiserver.auth import Authenticator, User
 from podwire.apiserver.columns import selector_text
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions, Options
 from podwire.apiserver.status import bad_request, changed_meanwhile, conflict
+from podwire.base import moments
 
 Object = dict[str, Any]
 _HOUR = 3600
@@ -94,7 +94,7 @@ def scheduled(pod: Object) -> list[Object]:
         "type": "PodScheduled",
         "status": "True",
         "lastProbeTime": None,
-        "lastTransitionTime": stamps.now(),
+        "lastTransitionTime": moments.now(),
     }
     return [mine, *others]
 
@@ -129,11 +129,11 @@ def token(objects: Objects, authenticator: Authenticator, namespace: str, name: 
     if not isinstance(audiences, list) or any(not isinstance(one, str) for one in audiences):
         raise bad_request("spec.audiences must be a list of strings")
     text, ends = authenticator.token(namespace, name, account["metadata"]["uid"], seconds, audiences)
-    until = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = moments.at(ends)
     return {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamps.now()},
+        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": moments.now()},
         "spec": {"audiences": audiences, "expirationSeconds": seconds},
         "status": {"token": text, "expirationTimestamp": until},
     }

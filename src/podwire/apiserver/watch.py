@@ -72,7 +72,8 @@ class Watcher:
         if not self._pending and not self.overrun:
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
             except TimeoutError:
                 return []
         batch = list(self._pending)

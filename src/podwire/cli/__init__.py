@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "explain": ("podwire.cli.explain", "explain", "why a flow was allowed or dropped"),
     "monitor": ("podwire.cli.monitor", "monitor", "events of a node as they come"),
     "metrics": ("podwire.cli.metrics", "metrics", "metrics of a node's agent"),
+    "operator": ("podwire.cli.operator", "operator", "what is done once for a whole cluster: controllers"),
     "tables": ("podwire.cli.tables", "tables", "the agent's tables, in walk order"),
 }
 

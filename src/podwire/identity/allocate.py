@@ -6,7 +6,8 @@ and into the endpoints' rows.
 A number is a hash of the labels, so nodes that see the same labels at the same time try to create
 the same object, and one of them is told it exists already. Only if other labels have it the next
 number is tried, among those of this cluster: what another one may give is never given here. Objects that
-nobody uses any more are the operator's to remove.
+nobody uses any more are the operator's to remove: it marks them a while before, and who uses one all the
+same takes the mark away, so that it stays.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Allocator:
         self._numbers = cluster.numbers
         self.synced = False  # have all identities of the cluster been told
         self.errors: dict[Labels, str] = {}  # label sets that wait for a number, and why
+        self._unused: set[int] = set()  # what the operator found nobody to use
+        self._held: set[int] = set()  # of those, what is used here: it has to be told
         self.attempts = Attempts()
         self._backoff = backoff
         self._endpoints = Watch(tables.endpoints, tables.identities)
@@ -81,8 +84,13 @@ class Allocator:
         if event.number not in self._numbers:
             log.warning("identity %s is ignored: it is none of cluster %s", event.number, self._cluster.name)
             return
+        self._unused.discard(event.number)
         if isinstance(event, Known):
             self.tables.identities.put(IdentityRow(event.number, event.labels, "cluster"))
+            if event.unused:
+                self._unused.add(event.number)
+                if self.tables.endpoints.by("labels", event.labels):
+                    self._held.add(event.number)
             return
         row = self.tables.identities.get(event.number)
         if row is not None and row.source == "cluster":
@@ -100,6 +108,8 @@ class Allocator:
             if not row.labels:
                 continue
             number = self.number_of(row.labels)
+            if number in self._unused:
+                self._held.add(number)
             if not number:
                 wanted[row.labels] = None
             elif number != row.identity:
@@ -152,6 +162,8 @@ class Allocator:
                         continue
                     stale.discard(event.number)
                     self.apply(event)
+                    if self._held:
+                        self._endpoints.wake()
             except PodwireError as error:
                 failures += 1
                 log.warning("following the cluster's identities: %s; trying on", error)
@@ -179,6 +191,7 @@ class Allocator:
                 wanted = self.step(self._rows(concerned))
                 self.errors = {}
                 await each(wanted, partial(self._make, store), AT_ONCE)
+                await each(tuple(self._held), partial(self._hold, store), AT_ONCE)
                 unfinished = set(self.step(self._rows(concerned)))
                 concerned = {row.id: None for row in self._rows(concerned) if row.labels in unfinished}
                 failures = failures + 1 if self.errors else 0
@@ -198,6 +211,16 @@ class Allocator:
         except Exception as error:  # other endpoints get their identities all the same
             self.errors[labels] = repr(error)
             log.exception("no identity yet for %s", ", ".join(labels))
+
+    async def _hold(self, store: IdentityStore, number: int) -> None:
+        """Have it known that `number` is used: found unused for long enough, it would be deleted."""
+        try:
+            await store.hold(number)
+            self._held.discard(number)
+        except PodwireError as error:
+            row = self.tables.identities.get(number)
+            self.errors[row.labels if row is not None else ()] = str(error)
+            log.warning("identity %d is used here, which cannot be told: %s; trying on", number, error)
 
     def concerned(self, endpoints: Batch[EndpointRow], identities: Batch[IdentityRow]) -> dict[int, None]:
         """Ids of the endpoints that changes may give another number."""

@@ -6,6 +6,7 @@ Failures are `ApiError` (the API answered with a Status) or `Unreachable` (it di
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,9 @@ import msgspec
 
 from podwire.base.errors import ApiError, Unreachable
 from podwire.kube import credentials
+from podwire.kube.api import MERGE
 from podwire.kube.credentials import Access
+from podwire.kube.lines import lines
 from podwire.kube.resources import Resource, known
 from podwire.kube.watch import Event, Page, Watch
 
@@ -25,7 +28,6 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _page = msgspec.json.Decoder(Page).decode
 
-_MERGE = "application/merge-patch+json"
 _PAGE = 500  # objects in a part of a list: of pods, about 3 MB
 
 
@@ -100,6 +102,15 @@ class Client:
                 return
             asked["continue"] = page.metadata.continue_
 
+    @asynccontextmanager
+    async def lines(
+        self, resource: Resource, namespace: str | None, query: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The events of a watch as they come, for as long as the server and the connection let it."""
+        path = resource.path(namespace)
+        async with self.open("GET", path, query=query, timeout=None) as response:
+            yield lines(response)
+
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         return await self.request("POST", resource.path(_place(resource, body, namespace)), body=body)
 
@@ -118,7 +129,7 @@ class Client:
         namespace: str | None = None,
         *,
         subresource: str = "",
-        content_type: str = _MERGE,
+        content_type: str = MERGE,
     ) -> Object:
         """Change a part; a JSON merge patch unless `content_type` says otherwise."""
         path = resource.path(namespace, name, subresource)
@@ -223,7 +234,7 @@ class Client:
         method: str,
         path: str,
         *,
-        query: dict[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
         timeout: float | None = 60.0,
@@ -260,7 +271,7 @@ class _Opened:
         client: Client,
         method: str,
         path: str,
-        query: dict[str, str],
+        query: Mapping[str, str],
         body: Any,
         content_type: str,
         timeout: float | None,

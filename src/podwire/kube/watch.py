@@ -15,26 +15,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
 
-from podwire.base.aio import Backoff
+from podwire.base.aio import Backoff, seldom
 from podwire.base.errors import ApiError, Unreachable
-
-if TYPE_CHECKING:
-    from podwire.kube.client import Client
-    from podwire.kube.resources import Resource
+from podwire.kube.resources import Resource
 
 Object = dict[str, Any]
 Key = tuple[str, str]
 log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=0.1, most=5.0)
-_SILENCE = 90.0  # seconds; bookmarks come more often, so a connection silent for longer is dead
-_LARGEST = 64 * 1024 * 1024
 _SLICE = 64  # objects told before others have a turn: some milliseconds of work for who follows
 
 
@@ -111,20 +107,39 @@ _head = msgspec.json.Decoder(Head).decode
 _told = msgspec.json.Decoder(_Told).decode
 
 
+class Lists(Protocol):
+    """What a stream is made of: lists, and what came after one. ApiError 410 where that is forgotten."""
+
+    def pages(
+        self, resource: Resource, namespace: str | None = None, query: Mapping[str, str] = {}
+    ) -> AsyncIterator[Page]:
+        """The parts of a list, one after the other."""
+        ...
+
+    def lines(
+        self, resource: Resource, namespace: str | None, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The events of a watch, in JSON. Entered, the API has answered; the lines may end at any time."""
+        ...
+
+
 class Watch:
     """The state of one stream: what was told, and how far it is."""
 
     def __init__(
-        self, client: Client, resource: Resource, namespace: str | None, query: dict[str, str]
+        self, lists: Lists, resource: Resource, namespace: str | None, query: dict[str, str]
     ) -> None:
-        self._client = client
+        self._lists = lists
         self._resource = resource
         self._namespace = namespace
         self._query = query
         self._known: dict[Key, Version] = {}  # what was told
         self._revision = ""
         self._failures = 0
+        self._told = False  # whether this watch has told anything
         self._synced = False  # who follows holds what a whole list had
+        self._nameless = 0  # objects that were left out
+        self._barren = 0  # watches in a row that told nothing, or nothing that is an event
 
     async def events(self) -> AsyncIterator[Event]:
         """For ever; ends only when it is closed. ApiError for what waiting cannot mend (401, 403, 404)."""
@@ -134,8 +149,11 @@ class Watch:
                     async for event in self._list():
                         yield event
                     self._back()
+                self._told = False
                 async for event in self._follow():
                     yield event
+                if not self._told:
+                    await self._fruitless(Unreachable("the watch ended before it told anything"))
             except ApiError as error:
                 if error.code == 410:
                     if not self._revision:  # it forgot the list itself, between two pages: not at once again
@@ -148,7 +166,8 @@ class Watch:
             except msgspec.ValidationError as error:
                 # Valid JSON that is no list or event (a proxy's answer, say): as if nobody had answered.
                 self._revision = ""
-                await self._away(Unreachable(f"what was answered is no {self._resource.kind}: {error}"))
+                problem = f"what was answered is no {self._resource.kind}: {error}"
+                await self._fruitless(Unreachable(problem))
             except (
                 *(Unreachable, aiohttp.ClientError, OSError, TimeoutError),
                 *(msgspec.DecodeError, RecursionError),
@@ -163,7 +182,8 @@ class Watch:
         """
         missing = set(self._known)
         revision = ""
-        async for page in self._client.pages(self._resource, self._namespace, self._query):
+        named = unnamed = 0
+        async for page in self._lists.pages(self._resource, self._namespace, self._query):
             if self._synced:
                 self._synced = False
                 yield Event("RESTARTED")
@@ -172,10 +192,16 @@ class Watch:
             for number, raw in enumerate(page.items or ()):
                 if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)
-                head = _head(raw)
+                head = self._named(raw)
+                if head is None:
+                    unnamed += 1
+                    continue
+                named += 1
                 missing.discard(head.key)
                 for event in self._difference(head, raw):
                     yield event
+        if unnamed and not named:  # a proxy's answer, say: nothing is gone because of that
+            raise Unreachable(f"what was answered is no list of {self._resource.plural}")
         for key in missing:
             yield self._vanished(key)
         self._revision = revision
@@ -195,6 +221,22 @@ class Watch:
         self._known[key] = version
         return [*events, Event("ADDED" if known is None else "MODIFIED", *key, raw)]
 
+    def _named(self, raw: msgspec.Raw) -> Head | None:
+        """Which object it is; None for one that has no name. Nobody could say anything of that one, so it is
+        left out: the stream is not wrong, for the others of it are told."""
+        try:
+            head = _head(raw)
+            if head.metadata.name:
+                return head
+            problem = "the name is empty"
+        except msgspec.ValidationError as error:
+            problem = str(error)
+        self._nameless += 1
+        if seldom(self._nameless):
+            what = f"{self._nameless} {self._resource.plural} without a usable name"
+            log.warning("%s were told and left out: %s", what, problem)
+        return None
+
     def _vanished(self, key: Key) -> Event:
         del self._known[key]
         return Event("DELETED", *key)
@@ -207,12 +249,14 @@ class Watch:
             "resourceVersion": self._revision,
             "timeoutSeconds": "3000",
         }
-        path = self._resource.path(self._namespace)
-        async with self._client.open("GET", path, query=query, timeout=None) as response:
+        async with self._lists.lines(self._resource, self._namespace, query) as lines:
             self._back()
-            async for line in _lines(response):
-                told = _told(line)
-                for event in self._tell(told.type, told.object):
+            async for line in lines:
+                told, before = _told(line), self._revision
+                events = self._tell(told.type, told.object)
+                if events or self._revision != before:
+                    self._told, self._barren = True, 0
+                for event in events:
                     yield event
 
     def _tell(self, kind: str, raw: msgspec.Raw) -> list[Event]:
@@ -224,12 +268,20 @@ class Watch:
         if kind == "BOOKMARK":  # names no object
             self._revision = _bookmark(raw).metadata.resourceVersion or self._revision
             return []
-        head = _head(raw)
+        head = self._named(raw)
+        if head is None:
+            return []
         self._revision = head.metadata.resourceVersion or self._revision
         if kind == "DELETED":
             known = self._known.pop(head.key, None) is not None
             return [Event("DELETED", *head.key, raw)] if known else []
         return self._difference(head, raw)
+
+    async def _fruitless(self, error: Exception) -> None:
+        """That the API was reached, and lists well, says nothing here: it may go on like this."""
+        self._barren += 1
+        self._failures = max(self._failures, self._barren - 1)
+        await self._away(error)
 
     async def _away(self, error: Exception) -> None:
         self._failures += 1
@@ -248,27 +300,3 @@ class _Bookmark(msgspec.Struct, frozen=True):
 
 
 _bookmark = msgspec.json.Decoder(_Bookmark).decode
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Whole lines as they come, so much at a time that other tasks have a turn."""
-    rest: list[bytes] = []  # of a line that has not ended: joined once, when it has
-    length = 0
-    while True:
-        chunk = await asyncio.wait_for(response.content.readany(), _SILENCE)
-        if not chunk:
-            return
-        first, *lines = chunk.split(b"\n")
-        rest.append(first)
-        length += len(first)
-        if length > _LARGEST:
-            raise Unreachable("the Kubernetes API sent an event of more than 64 MiB")
-        if not lines:
-            continue
-        *whole, last = [b"".join(rest), *lines]
-        rest, length = [last], len(last)
-        for number, line in enumerate(whole):
-            if number % _SLICE == _SLICE - 1:
-                await asyncio.sleep(0)
-            if line.strip():
-                yield line

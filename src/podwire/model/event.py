@@ -57,3 +57,12 @@ def event(about: Mapping[str, Any], saying: Saying, moment: str, same: Iterable[
         "lastTimestamp": moment,
         "count": 1,
     }
+
+
+def again(before: Mapping[str, Any], said: Mapping[str, Any]) -> Object:
+    """What changes of the Event `before` when `said`, of the same name, is said: it is counted."""
+    return {
+        "count": int(before.get("count") or 1) + 1,
+        "lastTimestamp": said["lastTimestamp"],
+        "message": said["message"],
+    }

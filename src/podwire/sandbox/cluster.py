@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.podstate import ready
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
+from podwire.controllermanager.events import record
+from podwire.controllermanager.podstate import ready
 
 Object = dict[str, Any]
-
-
-def now() -> str:
-    """RFC 3339, to the second, as Kubernetes writes times."""
-    return stamp(time.time())
-
-
-def stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Cluster:

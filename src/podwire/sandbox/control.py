@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from podwire import controllermanager
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.config import ClusterSettings
+from podwire.apiserver.local import Local
 from podwire.base.aio import Supervised, boundary
 from podwire.base.errors import PodwireError
 from podwire.base.files import replace_whole
-from podwire.kube import Client
-from podwire.operator.policies import PolicyConditions
+from podwire.operator.controllers import Controllers
+from podwire.operator.wiring import Settings, made
 from podwire.policy.parse import parse
 from podwire.sandbox import manifests, nodes, succession
 from podwire.sandbox.cluster import Cluster
@@ -89,8 +91,9 @@ class Control:
                 self.progress.tell(say=f"the API server listens at {server.url}")
                 for node in self.plan.nodes:
                     nodes.register(cluster, self.plan, node)
-                group.start("run the controllers", server.run())
-                group.start("judge policies", self._judge_policies())
+                group.start("serve the API", server.run())
+                group.start("emulate the controller manager", controllermanager.run(server))
+                group.start("operate", self._operate(server))
                 record = Record(self.places.record)
                 for node in self.plan.nodes:
                     runtime.runners.append(NodeRunner(self.plan, self.places, record, cluster, node))
@@ -108,10 +111,11 @@ class Control:
             finally:
                 await server.stop()
 
-    async def _judge_policies(self) -> None:
-        """The operator's part, through the API as in any cluster."""
-        async with Client.from_kubeconfig(self.places.kubeconfig, agent="podwire-operator") as client:
-            await PolicyConditions(client, partial(parse, cluster=self.plan.name)).run()
+    async def _operate(self, server: ApiServer) -> None:
+        """The operator's part, as in any cluster; there is one control process, so nobody is elected."""
+        api = Local(server.objects, "podwire-operator")
+        controllers = made(api, partial(parse, cluster=self.plan.name), Settings())
+        await Controllers(api, controllers).run()
 
     def _config(self) -> ServerConfig:
         return ServerConfig(

@@ -10,16 +10,16 @@ import asyncio
 import logging
 import os
 import platform
-from datetime import UTC, datetime
 from typing import Any
 
 import podwire
-from podwire.apiserver.controllers.podstate import condition
 from podwire.base.aio import boundary
 from podwire.base.clock import Attention
 from podwire.base.errors import PodwireError
+from podwire.base.moments import now
 from podwire.client.agent import AsyncAgentClient
-from podwire.sandbox.cluster import Cluster, now
+from podwire.controllermanager.podstate import condition
+from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan
 
@@ -135,7 +135,7 @@ def _ready(well: bool, why: str) -> Object:
 
 
 def _renew(cluster: Cluster, node: Node) -> None:
-    moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = now(micro=True)
     spec = {"holderIdentity": node.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": moment}
     body = {"metadata": {"name": node.name, "namespace": "kube-node-lease"}, "spec": spec}
     cluster.ensure("leases.coordination.k8s.io", "kube-node-lease", body)

@@ -11,57 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 
+from podwire import kube
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
+from podwire.base.moments import now
 from podwire.kube import resources
 from podwire.kube.resources import Resource
 from podwire.model.cluster import OWN
 from podwire.sources import reports
 from podwire.state.table import Batch, Watch
 from podwire.state.views import ReadTables
+from podwire.stores.events import say
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 WARNED_FOR = 300.0  # s; a pod that is restricted again within them has been warned
-GONE = (403, 404)  # the namespace ends, or has
-
-STRATEGIC = "application/strategic-merge-patch+json"  # of a list of conditions, the one that is named
 
 
-class Api(Protocol):
+class Api(kube.Writes, Protocol):
     """What is needed of `podwire.kube.Client`. `away` says why it cannot be reached; empty = it can."""
 
     away: str
-
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
-
-    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
-
-    async def patch(
-        self,
-        resource: Resource,
-        name: str,
-        patch: Any,
-        namespace: str | None = None,
-        *,
-        subresource: str = "",
-        content_type: str = ...,
-    ) -> Object: ...
-
-    async def delete(
-        self,
-        resource: Resource,
-        name: str,
-        namespace: str | None = None,
-        *,
-        only: Mapping[str, str] = ...,
-    ) -> None: ...
 
 
 class Reporter:
@@ -155,11 +130,11 @@ class Reporter:
 
     def _note_restricted(self, restricted: Batch[Any]) -> None:
         """An endpoint is denied what the kernel does not know: its pod gets an event as that begins."""
-        now = asyncio.get_running_loop().time()
-        self._warned = {key: when for key, when in self._warned.items() if now - when < WARNED_FOR}
+        moment = asyncio.get_running_loop().time()
+        self._warned = {key: when for key, when in self._warned.items() if moment - when < WARNED_FOR}
         for change in restricted:
             if change.old is None and change.new is not None and change.key not in self._warned:
-                self._warned[change.key] = now
+                self._warned[change.key] = moment
                 self.due["event", change.key] = partial(self._write_event, change.key)
 
     async def _write(self) -> None:
@@ -253,28 +228,7 @@ class Reporter:
         row, restricted = self.tables.endpoints.get(number), self.tables.endpoint_failures.get(number)
         if row is None or restricted is None:
             return  # over before it could be told
-        event = reports.restriction_event(row, restricted, self.node_name, _now())
-        try:
-            await self._make_event(event)
-        except ApiError as error:
-            if error.code not in GONE:
-                raise
-
-    async def _make_event(self, event: Object) -> None:
-        """What was said before is counted, as all events are."""
-        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
-        try:
-            await self.api.create(resources.EVENTS, event, namespace)
-        except ApiError as error:
-            if error.code != 409:
-                raise
-            found = await self.api.get(resources.EVENTS, name, namespace)
-            again = {
-                "count": int(found.get("count") or 1) + 1,
-                "lastTimestamp": event["lastTimestamp"],
-                "message": event["message"],
-            }
-            await self.api.patch(resources.EVENTS, name, again, namespace)
+        await say(self.api, reports.restriction_event(row, restricted, self.node_name, now()))
 
     async def _make_endpoint(self, body: Object) -> None:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
@@ -313,13 +267,13 @@ class Reporter:
             self._enforced = await self._enforced_there(wanted)
         if self._enforced["status"] == wanted["status"] == "True" or self._enforced == wanted:
             return
-        now = _now()
-        times = {"lastHeartbeatTime": now}
+        moment = now()
+        times = {"lastHeartbeatTime": moment}
         if self._enforced["status"] != wanted["status"]:
-            times["lastTransitionTime"] = now
+            times["lastTransitionTime"] = moment
         patch = {"status": {"conditions": [wanted | times]}}
         await self.api.patch(
-            resources.NODES, self.node_name, patch, subresource="status", content_type=STRATEGIC
+            resources.NODES, self.node_name, patch, subresource="status", content_type=kube.STRATEGIC
         )
         self._enforced = wanted
 
@@ -340,7 +294,3 @@ class Reporter:
         """Of this node; empty while it is not known."""
         row = self.tables.nodes.get((OWN, self.node_name))
         return row.addresses[0] if row is not None and row.addresses else ""
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

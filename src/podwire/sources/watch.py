@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from podwire.base.aio import Backoff
 from podwire.base.attempts import Attempts
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
-from podwire.kube import Event, resources
+from podwire.kube import Event, Watches, resources
 from podwire.kube.resources import Resource
 from podwire.model.cluster import DEFAULT, OWN, Cluster
 from podwire.sources import endpoints, namespaces, nodes, pods, policies, services, slices
@@ -72,12 +72,6 @@ class Written(ReadTables, Protocol):
 
     @property
     def reported_endpoints(self) -> Table[ReportedEndpointRow]: ...
-
-
-class Watcher(Protocol):
-    """What is needed of `podwire.kube.Client`."""
-
-    def watch(self, resource: Resource, *, field_selector: str = "") -> AsyncIterator[Event]: ...
 
 
 @dataclass
@@ -134,7 +128,7 @@ class Family(Generic[Row]):
         """All there is of this resource is in."""
         self.table.mark_ready(watched(self.resource.plural))
 
-    async def follow(self, client: Watcher) -> AsyncIterator[None]:
+    async def follow(self, client: Watches) -> AsyncIterator[None]:
         """One stream; yields when all objects there are have been told."""
         before, self._known = self._known, {}
         try:
@@ -258,7 +252,7 @@ class Sources:
             theirs,
         ]
 
-    async def follow(self, client: Watcher, family: Family[Any]) -> None:
+    async def follow(self, client: Watches, family: Family[Any]) -> None:
         """Until cancelled. A resource the API does not serve (yet) is asked for again."""
         if family.table is self.tables.remote_endpoints:
             # What this node's pods need comes first: the pods of others are a hundred thousand.

@@ -15,21 +15,22 @@ import msgspec
 from podwire import kube
 from podwire.base.aio import Channel
 from podwire.base.errors import ApiError, Unreachable
-from podwire.kube import Client
 from podwire.kube.resources import CILIUM_IDENTITIES
 from podwire.model.cluster import DEFAULT
 from podwire.model.labels import NAMESPACE, Labels, canonical, label, split
 
 NOT_OF_PODS = ("cidr", "reserved")  # sources of labels that an object of the API cannot give
 CREATE_TRIES = 5
+UNUSED = "podwire.io/unused-since"  # annotation: the operator found nobody that uses it
 log = logging.getLogger(__name__)
 
 
 class Known(msgspec.Struct, frozen=True):
-    """`number` stands for `labels`."""
+    """`number` stands for `labels`. `unused`: the operator found nobody that uses it, and will delete it."""
 
     number: int
     labels: Labels
+    unused: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -55,15 +56,24 @@ class IdentityStore(Protocol):
         """
         ...
 
+    async def hold(self, number: int) -> None:
+        """Somebody uses `number`, whatever the operator found. One that is gone already stays so."""
+        ...
+
     def watch(self) -> AsyncIterator[Event]:
         """All identities, `Synced`, then what changes, for ever."""
         ...
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    annotations: dict[str, str] | None = None
 
 
 class CiliumIdentity(msgspec.Struct, frozen=True):
     """What of the object is read; its name is the number."""
 
     labels: dict[str, str] = msgspec.field(name="security-labels")
+    metadata: _Metadata = _Metadata()
 
 
 _decode = msgspec.json.Decoder(CiliumIdentity).decode
@@ -72,7 +82,7 @@ _decode = msgspec.json.Decoder(CiliumIdentity).decode
 class KubeIdentities:
     """CiliumIdentity objects of the Kubernetes API. `numbers` are those this cluster may give."""
 
-    def __init__(self, client: Client, numbers: range = DEFAULT.numbers) -> None:
+    def __init__(self, client: kube.Api, numbers: range = DEFAULT.numbers) -> None:
         self._client = client
         self._numbers = numbers
 
@@ -94,6 +104,14 @@ class KubeIdentities:
             known = read(str(number), msgspec.json.encode(existing), self._numbers)
             return () if known is None else known.labels
         raise Unreachable(f"identity {number} is there and is not, each time it is asked for")
+
+    async def hold(self, number: int) -> None:
+        try:
+            patch = {"metadata": {"annotations": {UNUSED: None}}}
+            await self._client.patch(CILIUM_IDENTITIES, str(number), patch)
+        except ApiError as error:
+            if error.code != 404:
+                raise
 
     async def watch(self) -> AsyncIterator[Event]:
         async for event in self._client.watch(CILIUM_IDENTITIES):
@@ -130,17 +148,17 @@ def read(name: str, raw: bytes | msgspec.Raw, numbers: range = DEFAULT.numbers) 
     """An object as an identity; None, and a line in the log, if it is not a usable one."""
     number = number_of(name, numbers)
     try:
-        texts = _decode(raw).labels if number else None
+        decoded = _decode(raw) if number else None
     except msgspec.ValidationError:
-        texts = None
-    if texts is None:
+        decoded = None
+    if decoded is None:
         log.warning("CiliumIdentity %s is ignored: it is no number of a cluster's identity with labels", name)
         return None
-    found = [label(*split(f"{key}=")[:2], value) for key, value in texts.items()]
+    found = [label(*split(f"{key}=")[:2], value) for key, value in decoded.labels.items()]
     if claims := [one for one in found if split(one)[0] in NOT_OF_PODS]:
         log.warning("CiliumIdentity %s is ignored: no pod has the label %s", name, claims[0])
         return None
-    return Known(number, canonical(found))
+    return Known(number, canonical(found), UNUSED in (decoded.metadata.annotations or {}))
 
 
 def _read_or_name(event: kube.Event, numbers: range) -> Known | None:
@@ -168,6 +186,9 @@ class MemoryIdentities:
 
     async def create(self, number: int, labels: Labels) -> Labels | None:
         return self.take(number, labels)
+
+    async def hold(self, number: int) -> None:
+        """Nobody marks or deletes here what is not used."""
 
     def remove(self, number: int) -> None:
         if self.known.pop(number, None) is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from podwire import controllermanager
 from podwire.apiserver import ApiServer, ClusterSettings, ServerConfig
 from podwire.base.aio import Supervised
 
@@ -73,7 +74,7 @@ class Cluster:
             await server.start()
             here.join(server)
             async with Supervised("test") as group:
-                group.start("controllers", server.run())
+                group.start("controllers", controllermanager.run(server))
                 self._started.set_result(server)
                 await self._stop.wait()
         except BaseException as error:

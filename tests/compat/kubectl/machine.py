@@ -22,10 +22,10 @@ from typing import Any
 
 from podwire.apiserver import ApiServer
 from podwire.apiserver.options import DeleteOptions
-from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
 from podwire.apiserver.streams import STDERR, STDOUT
 from podwire.base.errors import NotFound, Unreachable
+from podwire.base.moments import now
 
 Object = dict[str, Any]
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from podwire import controllermanager
 from podwire.apiserver import ApiServer, ServerConfig
 from podwire.apiserver.store import Change
 from podwire.base.aio import cancelling, eventually
@@ -153,7 +154,7 @@ async def scenario(program: Path, place: str, directory: Path) -> None:
         }
         objects.create(objects.kind("nodes"), "", node)
         async with (
-            cancelling("controllers", server.run()),
+            cancelling("controllers", controllermanager.run(server)),
             proxying(program, place, server, directory) as proxy,
         ):
             await follow(server, proxy)

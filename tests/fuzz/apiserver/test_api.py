@@ -15,9 +15,9 @@ import aiohttp
 import msgspec
 
 from podwire.apiserver import ApiServer, ServerConfig
-from podwire.apiserver.controllers.loop import Controllers
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.protobuf import MEDIA_TYPE
+from podwire.controllermanager import standard
 from podwire.kube.credentials import Access
 
 CASES = int(os.environ.get("PODWIRE_FUZZ_CASES", "2500"))
@@ -187,6 +187,7 @@ async def storm(directory: Path) -> dict[int, int]:
     chance, codes = Chance(SEED), {}
     server = ApiServer(ServerConfig(directory=directory))
     await server.start()
+    controllers = standard(server.objects, server.authority.pem)
     try:
         credentials = server.authority.client("fuzz", ())
         access = Access(server.url, server.authority.pem, credentials.certificate, credentials.key)
@@ -208,11 +209,11 @@ async def storm(directory: Path) -> dict[int, int]:
                 # 503: nothing runs pods here, which exec and its like are told.
                 shown = f"case {case} of seed {SEED}: {method} {path} {headers} {data[:300]!r}"
                 assert answer.status < 500 or answer.status == 503, f"{answer.status}: {shown}"
-                controllers: Controllers = server.controllers
                 controllers.settle(float(case), 50)
             async with session.get(server.url + "/api/v1/pods") as answer:
                 assert answer.status == 200
     finally:
+        controllers.close()
         await server.stop()
     return codes
 

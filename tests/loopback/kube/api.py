@@ -58,9 +58,16 @@ async def answering(*texts: str) -> AsyncIterator[str]:
         asked += 1
         return web.Response(text=texts[min(asked, len(texts)) - 1])
 
+    async with responding(answer) as address:
+        yield address
+
+
+@asynccontextmanager
+async def responding(answer: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """The address of a server that answers each GET as `answer` does."""
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

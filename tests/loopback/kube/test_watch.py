@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tests.loopback.kube.api import MAPS, Object, answering, config_map, serving, with_client
+from tests.loopback.kube.api import MAPS, Object, answering, config_map, responding, serving, with_client
 
 from podwire.apiserver import ApiServer, ServerConfig
-from podwire.base.aio import cancelling, eventually
+from podwire.base.aio import Backoff, cancelling, eventually
 from podwire.base.errors import ApiError
 from podwire.kube import Client, Event
 from podwire.kube import resources as known
+from podwire.kube import watch as watching
 from podwire.kube.credentials import Access
 from podwire.kube.resources import Resource
 
@@ -126,6 +128,58 @@ def test_a_list_that_expires_between_two_pages_is_listed_again() -> None:
             ]
             await stream.aclose()  # type: ignore[attr-defined]
         assert "continue" not in asked[2] and "continue" not in asked[5]
+
+    asyncio.run(main())
+
+
+NAMELESS = ({"metadata": {"uid": "u"}}, {"metadata": {"name": 7}}, {"metadata": {"name": ""}}, {"spec": {}})
+
+
+def test_objects_without_a_name_are_left_out_and_the_others_told() -> None:
+    """One object that is none must not have all others listed again for ever."""
+    whole = page(5, {"a": "u1"})
+    lines = [{"type": "ADDED", "object": one} for one in NAMELESS]
+    lines.append({"type": "ADDED", "object": {"metadata": {"name": "b", "resourceVersion": "8"}}})
+    listed = json.dumps({**whole, "items": [*NAMELESS, *whole["items"]]})
+    answers = (listed, "".join(f"{json.dumps(line)}\n" for line in lines))
+
+    async def main() -> None:
+        async with answering(*answers) as server, Client(Access(server=server)) as client:
+            stream = client.watch(MAPS)
+            told = [await asyncio.wait_for(anext(stream), 20) for _ in range(3)]
+            assert [(one.kind, one.name) for one in told] == [("ADDED", "a"), ("SYNCED", ""), ("ADDED", "b")]
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", ['{"type": "ADDED"}\n', ""], ids=["no event", "nothing"])
+def test_who_answers_no_events_is_asked_more_and_more_seldom(
+    monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """A list that is one says nothing of the watch that follows it."""
+    whole, waits = page(5, {}), []
+
+    class Noted(Backoff):
+        def after(self, failures: int) -> float:
+            waits.append(failures)
+            return 0.001
+
+    async def respond(request: web.Request) -> web.Response:
+        return web.Response(text=answer) if "watch" in request.query else web.json_response(whole)
+
+    async def follow(stream: AsyncIterator[Event]) -> None:
+        async for _ in stream:
+            pass
+
+    async def main() -> None:
+        monkeypatch.setattr(watching, "_BACKOFF", Noted(0.1, 1.0))
+        async with responding(respond) as server, Client(Access(server=server)) as client:
+            stream = client.watch(MAPS)
+            async with cancelling("follow", follow(stream)):
+                await eventually(lambda: len(waits) >= 3, timeout=20, what="waits")
+            await stream.aclose()  # type: ignore[attr-defined]
+        assert waits[:3] == [1, 2, 3]
 
     asyncio.run(main())
 

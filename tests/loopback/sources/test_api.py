@@ -16,6 +16,7 @@ from podwire.base.aio import Backoff, Supervised, eventually
 from podwire.base.errors import ApiError, InvalidObject
 from podwire.kube import Client, resources
 from podwire.model.rule import Origin, Rule
+from podwire.operator.controllers import Controllers
 from podwire.operator.policies import PolicyConditions
 from podwire.sources.report import Reporter
 from podwire.sources.watch import Sources
@@ -77,8 +78,8 @@ class World:
                 for family in sources.families:
                     group.start(f"watch {family.resource.plural}", sources.follow(self.client, family))
                 group.start("report", self.reporter.run())
-                self.conditions = PolicyConditions(self.client, parse, backoff=QUICK)
-                group.start("operate", self.conditions.run())
+                self.conditions = PolicyConditions(self.client, parse)
+                group.start("operate", Controllers(self.client, [self.conditions], backoff=QUICK).run())
                 await eventually(lambda: not sources.waiting(), timeout=10, what="the first lists")
                 yield self
         finally:

@@ -9,11 +9,11 @@ import pytest
 
 from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
-from podwire.apiserver.controllers import Controllers, standard
 from podwire.apiserver.kinds import Kind
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.patching import Target
 from podwire.apiserver.store import Store
+from podwire.controllermanager import Controllers, standard
 
 Object = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import Controllers
-from podwire.apiserver.controllers.loop import Controller, Key
 from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.store import Change
+from podwire.controllermanager import Controllers
+from podwire.controllermanager.loop import Controller, Key
 
 Object = dict[str, Any]
 

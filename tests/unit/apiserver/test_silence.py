@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from podwire.apiserver.controllers import Controller, Controllers
+from podwire.controllermanager import Controller, Controllers
 
 Object = dict[str, Any]
 

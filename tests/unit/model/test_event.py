@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podwire.apiserver.metadata import name_problem
-from podwire.model.event import MESSAGE_MOST, Saying, event
+from podwire.model.event import MESSAGE_MOST, Saying, again, event
 
 SAID = Saying("Warning", "Failed", "no room", "tester", "n1")
 
@@ -44,3 +44,10 @@ def test_a_long_message_is_cut() -> None:
     made = event(about(), said, "t")
     assert len(made["message"]) == MESSAGE_MOST
     assert made["source"] == {"component": "tester"}
+
+
+def test_said_again_it_is_counted() -> None:
+    first, second = event(about(), SAID, "t1"), event(about(), SAID, "t2")
+    counted = first | again(first, second)
+    assert (counted["count"], counted["firstTimestamp"], counted["lastTimestamp"]) == (2, "t1", "t2")
+    assert again({}, first)["count"] == 2  # of an Event without a count there was one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from podwire.base.aio import Backoff, cancelling, eventually
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Event, resources
+from podwire.operator.controllers import Controllers
 from podwire.operator.policies import KINDS, PolicyConditions, valid
 
 CNP = resources.CILIUM_NETWORK_POLICIES
@@ -33,8 +34,10 @@ def policy(name: str, spec: str = "good", conditions: Any = None, version: str =
     return Event("MODIFIED", "prod", name, msgspec.json.encode(body))
 
 
-class Api:
-    """Tells `events` of CiliumNetworkPolicies; answers each patch with the next of `answers`, then well."""
+class Scripted:
+    """Tells `events` of CiliumNetworkPolicies; answers each patch with the next of `answers`, then well.
+
+    CiliumClusterwideNetworkPolicies it does not serve, which is no reason not to judge the others."""
 
     def __init__(self, *events: Event, answers: tuple[Exception, ...] = ()) -> None:
         self.events = events
@@ -42,7 +45,14 @@ class Api:
         self.asked: list[str] = []
         self.written: list[tuple[str, dict[str, Any]]] = []
 
-    async def watch(self, resource: Any) -> AsyncIterator[Event]:
+    async def watch(
+        self,
+        resource: Any,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> AsyncIterator[Event]:
         if resource is not CNP:
             raise ApiError(404, "NotFound", "not served")
         for event in self.events:
@@ -61,12 +71,12 @@ class Api:
         return {}
 
 
-def run(api: Api, count: int) -> PolicyConditions:
+def run(api: Any, count: int) -> PolicyConditions:
     """Until so many patches were asked for and nothing is due."""
-    conditions = PolicyConditions(api, parse, backoff=QUICK)
+    conditions = PolicyConditions(api, parse)
 
     async def main() -> None:
-        async with cancelling("judge", conditions.run()):
+        async with cancelling("judge", Controllers(api, [conditions], backoff=QUICK).run()):
             await eventually(
                 lambda: len(api.asked) >= count and not conditions.due, timeout=10, what="the conditions"
             )
@@ -76,7 +86,7 @@ def run(api: Api, count: int) -> PolicyConditions:
 
 
 def test_each_policy_is_told_what_it_is_on_the_version_that_was_read() -> None:
-    api = Api(policy("a"), policy("b", "refused", version="7"))
+    api = Scripted(policy("a"), policy("b", "refused", version="7"))
     run(api, 2)
     written = dict(api.written)
     assert written["b"]["metadata"] == {"resourceVersion": "7"}
@@ -86,7 +96,7 @@ def test_each_policy_is_told_what_it_is_on_the_version_that_was_read() -> None:
 
 
 def test_a_policy_that_says_so_already_is_not_written() -> None:
-    api = Api(policy("right", conditions=[valid("") | {"lastTransitionTime": "then"}]), policy("last"))
+    api = Scripted(policy("right", conditions=[valid("") | {"lastTransitionTime": "then"}]), policy("last"))
     run(api, 1)
     assert api.asked == ["last"]
 
@@ -95,14 +105,14 @@ def test_conditions_of_earlier_versions_go_and_times_stay() -> None:
     old = {"type": "podwire.io/Enforced.gone", "status": "False"}
     other = {"type": "example.com/Seen", "status": "True"}
     right = valid("") | {"lastTransitionTime": "then"}
-    api = Api(policy("a", conditions=[old, other, right]))
+    api = Scripted(policy("a", conditions=[old, other, right]))
     run(api, 1)
     assert api.written[0][1]["status"]["conditions"] == [other, right]
 
 
 @pytest.mark.parametrize("spoiled", ["no list", [5], {"type": "Valid"}, [{"type": 7}]])
 def test_a_status_that_is_none_and_a_fault_of_ours_end_nothing(spoiled: Any) -> None:
-    api = Api(policy("spoiled", conditions=spoiled), policy("faulty", "faulty"), policy("last"))
+    api = Scripted(policy("spoiled", conditions=spoiled), policy("faulty", "faulty"), policy("last"))
     run(api, 1)
     assert "last" in api.asked and "faulty" not in api.asked
 
@@ -118,13 +128,13 @@ def test_a_status_that_is_none_and_a_fault_of_ours_end_nothing(spoiled: Any) -> 
     ids=["gone", "changed", "failing", "away"],
 )
 def test_what_fails_is_tried_again_where_that_helps(answer: Exception, times: int) -> None:
-    api = Api(policy("a"), answers=(answer,))
+    api = Scripted(policy("a"), answers=(answer,))
     run(api, times)
     assert api.asked == ["a"] * times
 
 
 def test_a_policy_that_goes_has_nothing_due() -> None:
-    conditions = PolicyConditions(Api(), parse)
+    conditions = PolicyConditions(cast(Any, Scripted()), parse)
     conditions.take(CNP, policy("a"))
     assert len(conditions.due) == 1
     conditions.take(CNP, Event("DELETED", "prod", "a"))

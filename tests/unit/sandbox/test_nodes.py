@@ -17,10 +17,10 @@ import pytest
 
 from podwire.apiserver import ClusterSettings, bootstrap
 from podwire.apiserver.builtin import registry
-from podwire.apiserver.controllers import standard
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Store
 from podwire.base.aio import Backoff, cancelling, eventually
+from podwire.controllermanager import standard
 from podwire.sandbox import control, nodes, plan
 from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.dns import pod as dns_pod

@@ -17,7 +17,7 @@ from podwire.state.tables import NodeRow, RemoteEndpointRow, ReportedEndpointRow
 
 
 class Streams:
-    """A Watcher whose streams are written by the test: one list of events (or an error) a stream."""
+    """An API whose streams are written by the test: one list of events (or an error) a stream."""
 
     def __init__(self, *streams: list[Event | Exception]) -> None:
         self.streams = list(streams)

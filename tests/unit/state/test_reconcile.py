@@ -146,7 +146,7 @@ def test_it_runs_beside_the_table() -> None:
             table.put(Row("a", {"x": 1, "y": 2}))
             await eventually(lambda: store.content.get("y") == 2, timeout=5, what="the first write")
             assert "left" in store.content
-            table.mark_all_ready()
+            table.mark_ready()
             await eventually(lambda: "left" not in store.content, timeout=5, what="the leftovers to go")
             assert reconciler.errors()
             store.refuse.clear()

@@ -78,7 +78,7 @@ def test_ready_is_told_once_and_wakes() -> None:
     async def mark(*tables: Table[Row]) -> None:
         for rows in tables:
             await asyncio.sleep(0)
-            rows.mark_all_ready()
+            rows.mark_ready()
         await asyncio.Event().wait()
 
     asyncio.run(scenario())

@@ -75,7 +75,7 @@ def test_nobody_else_can_say_so(writer: str) -> None:
 def test_a_table_without_declared_writers_has_one() -> None:
     table: Table[str] = Table("rows", lambda row: row)
     assert not table.ready
-    table.mark_all_ready()
+    table.mark_ready()
     assert table.ready
 
 
@@ -183,7 +183,7 @@ def test_each_resource_that_is_followed_writes_the_table_that_is_declared() -> N
         if writer.startswith(watched(""))
     }
     for family in sources.families:
-        family.mark_all_ready()
+        family.mark_ready()
     assert all(table.ready for table in tables if table.writers.names[0].startswith(watched("")))
 
 

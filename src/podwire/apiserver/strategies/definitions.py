@@ -12,8 +12,8 @@ import msgspec
 from podwire.apiserver import crd, jsonpath
 from podwire.apiserver.kinds import Cluster, Strategy
 from podwire.apiserver.metadata import is_label, is_subdomain
-from podwire.apiserver.stamps import now
 from podwire.apiserver.status import FieldError, forbidden_field, invalid, required
+from podwire.base.moments import now
 
 Object = dict[str, Any]
 _VERSION = re.compile(r"^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from podwire.base import moments
 from podwire.base.aio import Supervised, boundary
-from podwire.sandbox.cluster import stamp
 from podwire.sandbox.runner import probes, spec, status, volumes
 from podwire.sandbox.runner.place import Place, Run, Setup
 from podwire.sandbox.runner.process import Process, ProcessError, ended
@@ -83,7 +83,7 @@ class ContainerWorker:
         self.run = run
         self.view.id, self.view.restarts = self._id(run.number), run.number
         if run.keeper.alive:
-            self.view.state = status.running(stamp(run.began))
+            self.view.state = status.running(moments.at(run.began))
             known = (self.pod.body.get("status") or {}).get("containerStatuses") or []
             before: Object = next((one for one in known if one["name"] == self.name), {})
             self.view.started = bool(before.get("started")) or not self.spec.get("startupProbe")
@@ -157,7 +157,7 @@ class ContainerWorker:
             self._wait("RunContainerError", str(error))
             return None
         self.view.id, self.view.restarts = self._id(number), number
-        self.view.state = status.running(stamp(self.run.began))
+        self.view.state = status.running(moments.at(self.run.began))
         self.view.started = not self.spec.get("startupProbe")
         self.view.ready = self.view.started and not self.spec.get("readinessProbe")
         self.pod.place.saved.restarts[self.name] = number
@@ -219,7 +219,7 @@ class ContainerWorker:
             code, reason, message = self._could_not_start(run, code)
         self._quick_ends = 0 if when - run.began > STEADY else self._quick_ends + 1
         self.view.state = status.terminated(
-            code, number, reason, message, stamp(run.began), stamp(when), self.view.id
+            code, number, reason, message, moments.at(run.began), moments.at(when), self.view.id
         )
         self.view.ready = self.view.started = False
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from podwire.base.aio import Supervised
 from podwire.base.errors import NotFound, PodwireError
+from podwire.base.moments import now
 from podwire.client.agent import AsyncAgentClient
-from podwire.sandbox.cluster import Cluster, now
+from podwire.sandbox.cluster import Cluster
 from podwire.sandbox.places import Places
 from podwire.sandbox.plan import Node, Plan
 from podwire.sandbox.record import Record

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import podstate
-from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.metadata import owner_reference
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change, Stored
+from podwire.controllermanager import podstate
+from podwire.controllermanager.loop import Controller, place
 
 Object = dict[str, Any]
 Ports = tuple[tuple[str, str, int, str], ...]  # name, protocol, number, application protocol

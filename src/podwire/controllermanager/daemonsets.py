@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import owned, placement, podstate
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.loop import Controller, owned_by, place
 from podwire.apiserver.metadata import controller_of, owner_reference
 from podwire.apiserver.store import Change
 from podwire.apiserver.strategies.workloads import share
+from podwire.controllermanager import owned, placement, podstate
+from podwire.controllermanager.events import record
+from podwire.controllermanager.loop import Controller, owned_by, place
 
 Object = dict[str, Any]
 _RESOURCE = "daemonsets.apps"

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver.controllers import owned, podstate
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.loop import Controller, owned_by, place
 from podwire.apiserver.metadata import controller_of, owner_reference
-from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
 from podwire.apiserver.strategies.workloads import share
+from podwire.base.moments import now
+from podwire.controllermanager import owned, podstate
+from podwire.controllermanager.events import record
+from podwire.controllermanager.loop import Controller, owned_by, place
 
 Object = dict[str, Any]
 _RESOURCE = "deployments.apps"

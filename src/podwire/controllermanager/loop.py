@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections.abc import Hashable, Iterable
-from itertools import count
 from typing import Any
 
 from podwire.apiserver.objects import Objects
@@ -15,10 +13,12 @@ from podwire.apiserver.store import Change
 from podwire.base.aio import Backoff, boundary
 from podwire.base.clock import Attention
 from podwire.base.errors import ApiError, StorageError
+from podwire.base.queue import Queue
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Key = Hashable
+Item = tuple[int, Key]  # number of a controller, and one of its keys
 
 _BACKOFF = Backoff(first=0.05, most=5.0)
 _TURN = 64  # reconciliations before the loop serves clients again
@@ -60,12 +60,8 @@ class Controllers:
     def __init__(self, objects: Objects, controllers: Iterable[Controller]) -> None:
         self.controllers = list(controllers)
         self._store = objects.store
-        self._dirty: dict[tuple[int, Key], None] = {}
-        self._later: list[tuple[float, int, tuple[int, Key]]] = []
-        self._order = count()
-        self._failures: dict[tuple[int, Key], int] = {}
-        self._free: dict[tuple[int, Key], float] = {}
-        self._waiting: set[tuple[int, Key]] = set()
+        self._queue: Queue[Item] = Queue(_BACKOFF)
+        self._free: dict[Item, float] = {}
         self._wake: asyncio.Event | None = None
         self._attention = Attention(_GAP)
         self._store.listeners.append(self._hear)
@@ -73,10 +69,10 @@ class Controllers:
             controller.attention = self._attention
             with boundary(f"{controller.name}: looking at what there is"):
                 for key in controller.start():
-                    self._dirty[index, key] = None
+                    self._queue.add((index, key))
 
     def close(self) -> None:
-        """Hear no more changes."""
+        """Hear no more changes; before the store is closed."""
         if self._hear in self._store.listeners:
             self._store.listeners.remove(self._hear)
 
@@ -86,73 +82,55 @@ class Controllers:
         loop = asyncio.get_running_loop()
         while True:
             self.settle(loop.time(), _TURN, rest=True)
-            if self._dirty:
+            if len(self._queue):
                 await asyncio.sleep(0)
                 continue
             self._wake.clear()
-            left = self._later[0][0] - loop.time() if self._later else None
             try:
-                await asyncio.wait_for(self._wake.wait(), left if left is None else max(left, 0.0))
+                async with asyncio.timeout_at(self._queue.next()):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
     def settle(self, now: float, most: int = 100_000, *, rest: bool = False) -> None:
         """Reconcile what is dirty or due at `now`, at most so many keys; with `rest` not large ones."""
         self._attention.look(now)
-        while self._later and self._later[0][0] <= now:
-            item = heapq.heappop(self._later)[2]
-            self._waiting.discard(item)
-            self._dirty[item] = None
         for _ in range(most):
-            if not self._dirty:
+            item = self._queue.take(now)
+            if item is None:
                 return
-            item = next(iter(self._dirty))
-            del self._dirty[item]
-            if not rest or not self._rests(item, now):
+            free = self._free.get(item, 0.0)
+            if rest and free > now:
+                self._queue.put_off(item, free)
+            else:
                 self._one(item, now)
 
-    def _rests(self, item: tuple[int, Key], now: float) -> bool:
-        """Whether the turn of `item` comes later, since it took long last time."""
-        free = self._free.get(item, 0.0)
-        if free > now and item not in self._waiting:
-            self._waiting.add(item)
-            heapq.heappush(self._later, (free, next(self._order), item))
-        return free > now
-
-    def _one(self, item: tuple[int, Key], now: float) -> None:
+    def _one(self, item: Item, now: float) -> None:
         index, key = item
         controller = self.controllers[index]
         began = time.perf_counter()
         try:
             again = controller.reconcile(key)
-            self._failures.pop(item, None)
         except (ApiError, StorageError) as error:
-            again = self._failed(item)
-            level = logging.WARNING if self._failures[item] == 5 else logging.DEBUG
+            level = logging.WARNING if self._queue.failed(item, now) == 5 else logging.DEBUG
             log.log(level, "%s: %s: %s", controller.name, key, error)
         except Exception:  # the boundary of one key: the others, and the API, go on; it is tried again
-            again = self._failed(item)
-            if self._failures[item] == 1:
+            if self._queue.failed(item, now) == 1:
                 log.exception("%s: %s failed", controller.name, key)
+        else:
+            self._queue.done(item, None if again is None else now + again)
         cost = time.perf_counter() - began
         if cost > _CHEAP:
             self._free[item] = now + cost * _REST
         else:
             self._free.pop(item, None)
-        if again is not None:
-            heapq.heappush(self._later, (now + again, next(self._order), item))
-
-    def _failed(self, item: tuple[int, Key]) -> float:
-        """Count a failure; seconds until the next try."""
-        self._failures[item] = self._failures.get(item, 0) + 1
-        return _BACKOFF.after(self._failures[item])
 
     def _hear(self, change: Change) -> None:
         for index, controller in enumerate(self.controllers):
             if not controller.watches or change.resource in controller.watches:
                 with boundary(f"{controller.name}: a change of {change.resource} {change.stored.name}"):
                     for key in controller.keys(change):
-                        self._dirty[index, key] = None
+                        self._queue.add((index, key))
         if self._wake is not None:
             self._wake.set()
 

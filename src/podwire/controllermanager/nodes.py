@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import placement, podstate
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions
-from podwire.apiserver.stamps import now
 from podwire.apiserver.store import Change
+from podwire.base.moments import now
+from podwire.controllermanager import placement, podstate
+from podwire.controllermanager.events import record
+from podwire.controllermanager.loop import Controller, place
 
 Object = dict[str, Any]
 _LEASES = "leases.coordination.k8s.io"

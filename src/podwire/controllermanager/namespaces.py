@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver.controllers.loop import Controller
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change
+from podwire.controllermanager.loop import Controller
 
 Object = dict[str, Any]
 _EVENTS_LIVE = 3600.0

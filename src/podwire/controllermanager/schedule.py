@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver import stamps, subresources
-from podwire.apiserver.controllers import placement, podstate
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.loop import Controller, place
+from podwire.apiserver import subresources
 from podwire.apiserver.metadata import controller_of
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.store import Change
+from podwire.base import moments
+from podwire.controllermanager import placement, podstate
+from podwire.controllermanager.events import record
+from podwire.controllermanager.loop import Controller, place
 
 Object = dict[str, Any]
 _NAME = "default-scheduler"
@@ -101,7 +102,7 @@ class Scheduler(Controller):
                 "False",
                 "Unschedulable",
                 message,
-                stamps.now(),
+                moments.now(),
             )
 
         self.objects.change(self.objects.kind("pods"), *place(pod), say, subresource="status")

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from podwire.apiserver.controllers.loop import Controller
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.options import DeleteOptions
 from podwire.apiserver.store import Change, Stored
+from podwire.controllermanager.loop import Controller
 
 Object = dict[str, Any]
 Place = tuple[str, str, str]

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from podwire.apiserver.controllers.podstate import active
 from podwire.apiserver.metadata import controller_of, owner_reference
 from podwire.apiserver.objects import Objects
 from podwire.apiserver.selectors import match
+from podwire.controllermanager.podstate import active
 
 Object = dict[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from podwire.apiserver.controllers import podstate
 from podwire.apiserver.selectors import match
+from podwire.controllermanager import podstate
 
 Object = dict[str, Any]
 _ALLOW_UNSCHEDULABLE = "node.kubernetes.io/unschedulable"

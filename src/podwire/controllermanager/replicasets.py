@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from podwire.apiserver.controllers import owned, podstate
-from podwire.apiserver.controllers.events import record
-from podwire.apiserver.controllers.loop import Controller, owned_by, place
 from podwire.apiserver.selectors import match
-from podwire.apiserver.stamps import now
 from podwire.apiserver.status import StatusError
 from podwire.apiserver.store import Change
+from podwire.base.moments import now
+from podwire.controllermanager import owned, podstate
+from podwire.controllermanager.events import record
+from podwire.controllermanager.loop import Controller, owned_by, place
 
 Object = dict[str, Any]
 _RESOURCE = "replicasets.apps"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from podwire.apiserver.controllers.loop import Controller, place
 from podwire.apiserver.metadata import owner_reference
 from podwire.apiserver.store import Change
+from podwire.controllermanager.loop import Controller, place
 
 Object = dict[str, Any]
 _SLICES = "endpointslices.discovery.k8s.io"

@@ -1,12 +1,15 @@
-"""Events: what controllers say about objects. The same thing said again is counted, not repeated."""
+"""Events: what controllers say about objects. The same thing said again is counted, not repeated.
+
+`podwire.stores.events` does the same where the API is asked and not held.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from podwire.apiserver.objects import Objects
-from podwire.apiserver.stamps import now
-from podwire.model.event import Saying, event
+from podwire.base.moments import now
+from podwire.model.event import Saying, again, event
 
 Object = dict[str, Any]
 
@@ -24,9 +27,4 @@ def record(
     if objects.find("events", namespace, name) is None:
         objects.create(events, namespace, first)
         return
-
-    def again(said: Object) -> None:
-        said["count"] = said.get("count", 1) + 1
-        said["lastTimestamp"] = first["lastTimestamp"]
-
-    objects.change(events, namespace, name, again)
+    objects.change(events, namespace, name, lambda before: before | again(before, first))

@@ -1,0 +1,36 @@
+"""Options of `podwire operator`: what is refused names the option, the value and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from podwire.cli.operator import operator
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--pool", "10.0.0.0/8", "8 to 32"),
+        ("--pool", "10.0.0.0/8,7", "8 to 32"),
+        ("--pool", "10.0.0.0/8,-24", "8 to 32"),
+        ("--pool", "fd00::/48,129", "48 to 128"),
+        ("--pool", "10.0.0.1/8,24", "has host bits set"),
+        ("--pool", "everything,24", "10.0.0.0/8,24"),
+        ("--metrics", "9963", "127.0.0.1:9963"),
+        ("--metrics", "localhost:9963", "127.0.0.1:9963"),
+        ("--metrics", "127.0.0.1:0", "127.0.0.1:9963"),
+        ("--metrics", "[::1]:70000", "127.0.0.1:9963"),
+        ("--lease-seconds", "0", "1<=x<=3600"),
+        ("--identity-grace", "nan", "number of seconds"),
+        ("--identity-grace", "0", "0<x"),
+        ("--orphan-grace", "-1", "0<x"),
+        ("--identity", "", "name"),
+        ("--cluster-name", "", "name"),
+        ("--lease-namespace", "Kube System", "name"),
+    ],
+)
+def test_values_that_are_none_are_refused(option: str, value: str, says: str) -> None:
+    result = CliRunner().invoke(operator, [option, value])
+    assert result.exit_code == 2
+    assert option in result.output and says in " ".join(result.output.split())
