@@ -21,6 +21,14 @@ DUMPS: dict[str, str] = {
     "ipcache": "who is behind an address, as the kernel holds it",
 }
 
+# By dump: the filters that its query may have (agent.dumps.wanted); rows that do not match are never made.
+FILTERS: dict[str, tuple[str, ...]] = {
+    "lb": ("pod", "address", "port", "protocol"),
+    "ct": ("endpoint", "pod", "address", "port", "protocol"),
+    "policy": ("endpoint", "pod", "port", "protocol"),
+    "ipcache": ("pod", "address"),
+}
+
 OK, WARNING, FAILURE, DISABLED = "Ok", "Warning", "Failure", "Disabled"  # states of a component
 
 
@@ -109,8 +117,9 @@ class Node(Protocol):
         """Task → how what it does again and again has come out so far."""
         ...
 
-    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """The rows of one of DUMPS, read from the kernel now."""
+    def bpf_dump(self, name: str, query: Mapping[str, str]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """The rows of one of DUMPS, read from the kernel now, some after others. InvalidObject, before
+        the first of them, for a query that is not as FILTERS says."""
         ...
 
     def metrics(self) -> Metrics:

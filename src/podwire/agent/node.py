@@ -88,9 +88,15 @@ class Node:
     def controllers(self) -> Mapping[str, Attempts]:
         return self._stages.controllers()
 
-    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    async def bpf_dump(
+        self, name: str, query: Mapping[str, str]
+    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         """In a thread: maps may be large, and who attaches a pod must not wait for who looks at one."""
-        return await unbroken(partial(dumps.DUMPS[name], self._stages.kernel.programs.maps, self.tables))
+        wanted = dumps.read(name, query)
+        steps = dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables, wanted)
+        while (rows := await unbroken(partial(next, steps, None))) is not None:
+            if rows:
+                yield rows
 
     def metrics(self) -> Metrics:
         return self._stages.metrics
