@@ -78,9 +78,9 @@ def content(answer: Head, body: bytes) -> Any:
         try:
             return json.loads(body)
         except ValueError as error:
-            if length is None:  # a list whose end nobody announced
-                raise _ended() from error
-            raise Unreachable("the agent's answer is no JSON") from error
+            # Of a list nobody announces the length: one that ended in the middle is no JSON either.
+            hint = "the agent may have ended in the middle of it: ask again" if length is None else None
+            raise Unreachable("the agent's answer is no JSON", hint=hint) from error
     return body.decode(errors="replace")
 
 

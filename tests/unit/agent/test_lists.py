@@ -67,7 +67,7 @@ def test_a_list_that_fails_on_the_way_is_never_taken_for_whole(serve: Serve) -> 
     async def test(client: AsyncAgentClient, node: Any) -> None:
         for ask in (client.get(LB), asyncio.to_thread(_rows, client, LB), client.get("/v1/map/lb")):
             node.more = failing()
-            with pytest.raises(Unreachable, match="in the middle"):
+            with pytest.raises(Unreachable, match=r"in the middle|no JSON"):
                 await ask
         assert node.dumping == 0
 
