@@ -63,6 +63,10 @@ class Facts(msgspec.Struct, frozen=True):
 
     attach_mode: str  # tcx | tc (filters): how programs are on their devices
     socket_services: bool  # the socket programs are on the cgroup
+    pod_device: str  # kind of a pod's device as the kernel says; before there is one, of what is made
+    segments: tuple[
+        int, int, int, int
+    ]  # of the node's device: GSO, GRO, both for IPv4 at most; 0 = not known
     maps: Mapping[str, int]  # name → entries at most; maps grow
     route_mtu: int
     ring_bytes: int

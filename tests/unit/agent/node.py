@@ -59,6 +59,8 @@ class MemoryNode:
         self.known = Facts(
             attach_mode="tcx",
             socket_services=True,
+            pod_device="veth",
+            segments=(65536, 65536, 65536, 65536),
             maps={"podwire_ipcache": 65536},
             route_mtu=1450,
             ring_bytes=4 << 20,

@@ -214,8 +214,6 @@ def service(tables: Tables, row: FrontendRow) -> Shape:
                 "protocol": protocol_name(one.protocol),
                 "nodeName": one.node,
                 "state": one.state,
-                "preferred": False,
-                "weight": 100,
             }
             for number in row.backends
             if (one := tables.backends.get(number)) is not None
@@ -225,9 +223,6 @@ def service(tables: Tables, row: FrontendRow) -> Shape:
             "name": row.service,
             "namespace": row.namespace,
             "cluster": "",
-            "trafficPolicy": "Cluster",
-            "extTrafficPolicy": "Cluster",
-            "intTrafficPolicy": "Cluster",
             "natPolicy": "Nat66" if ":" in row.address else "Nat44",
         },
     }
