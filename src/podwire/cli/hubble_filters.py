@@ -44,6 +44,7 @@ TRACE_POINTS = {
     13: "to-crypto",
 }
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 TCP_FLAGS = ("SYN", "FIN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
 
 
@@ -263,6 +264,11 @@ class _Pair:
             return
         side = next((side for side in ("from-", "to-") if flag.startswith(side)), "")
         noun = flag.removeprefix(side)
+        if noun == "namespace" and not NAMESPACE.fullmatch(value):
+            raise UsageError(
+                f"invalid --{flag} value: {value[:60]!r}",
+                hint="a namespace has lower-case letters, digits and hyphens, at most 63",
+            )
         if noun in ("namespace", "all-namespaces"):
             self._namespaces[side].append(value if noun == "namespace" else "")
             return
