@@ -4,10 +4,11 @@
 
 Sections: paths (latency and throughput against plain kernel paths and kube-proxy's rules),
 packets (ns per packet by test run), asked (connections that ask policy again), sockets (connect() to a
-random one of many Services), flows (events per second), naming (names while tables change), control
-(sandbox-up, memory, status, policy), changes (one among very many selectors, policies, peers), services
-(5,000 × 10 endpoints), start (an agent's, among 100,000 pods). A section that cannot be measured says why
-and makes the exit code 1; a target that is not met is a result, not an error.
+random one of many Services), flows (events per second), relay (in front of fifty nodes), dumps (of 65,536
+and a million connections), naming (names while tables change), control (sandbox-up, memory, status,
+policy), changes (one among very many selectors, policies, peers), services (5,000 × 10 endpoints), start
+(an agent's, among 100,000 pods). A section that cannot be measured says why and makes the exit code 1; a
+target that is not met is a result, not an error.
 
 Everything made is removed on every way out; what kill -9 leaves dies with its holder process.
 """

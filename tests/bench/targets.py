@@ -255,6 +255,8 @@ TARGETS: tuple[Target, ...] = (
         20,
         "ms",
     ),
+    Target("dumps", "1M connections listed, the loop held, p99", "dumps: 1000000: loop held, p99", 20, "ms"),
+    Target("dumps", "the same, memory of the agent at most", "dumps: 1000000: memory at most", 40, "MiB"),
     Target("naming", "the same, longest step at start", "naming: services: start, longest step", 20, "ms"),
     Target(
         "naming",

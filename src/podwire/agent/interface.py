@@ -22,6 +22,14 @@ DUMPS: dict[str, str] = {
     "ipcache": "who is behind an address, as the kernel holds it",
 }
 
+# By dump: the filters that its query may have (agent.dumps.wanted); rows that do not match are never made.
+FILTERS: dict[str, tuple[str, ...]] = {
+    "lb": ("pod", "address", "port", "protocol"),
+    "ct": ("endpoint", "pod", "address", "port", "protocol"),
+    "policy": ("endpoint", "pod", "port", "protocol"),
+    "ipcache": ("pod", "address"),
+}
+
 OK, WARNING, FAILURE, DISABLED = "Ok", "Warning", "Failure", "Disabled"  # states of a component
 
 
@@ -56,6 +64,10 @@ class Facts(msgspec.Struct, frozen=True):
 
     attach_mode: str  # tcx | tc (filters): how programs are on their devices
     socket_services: bool  # the socket programs are on the cgroup
+    pod_device: str  # kind of a pod's device as the kernel says; before there is one, of what is made
+    segments: tuple[
+        int, int, int, int
+    ]  # of the node's device: GSO, GRO, both for IPv4 at most; 0 = not known
     maps: Mapping[str, int]  # name → entries at most; maps grow
     route_mtu: int
     ring_bytes: int
@@ -112,8 +124,9 @@ class Node(Protocol):
         """Task → how what it does again and again has come out so far."""
         ...
 
-    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """The rows of one of DUMPS, read from the kernel now."""
+    def bpf_dump(self, name: str, query: Mapping[str, str]) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """The rows of one of DUMPS, read from the kernel now, some after others. InvalidObject, before
+        the first of them, for a query that is not as FILTERS says."""
         ...
 
     def metrics(self) -> Metrics:

@@ -17,6 +17,7 @@ from podwire.base.attempts import Attempts
 from podwire.base.errors import MapFull, NotFound, PodwireError
 from podwire.base.telemetry import Metrics
 from podwire.datapath.catalogue import CATALOGUE
+from podwire.datapath.endpoints import KIND
 from podwire.datapath.hooks import Where
 from podwire.hubble.message import Messages
 from podwire.kube.resources import Resource
@@ -58,10 +59,13 @@ class Node:
     def facts(self) -> Facts:
         stages, kernel = self._stages, self._stages.kernel
         found, ring = stages.pipeline.statistics(), stages.ring.statistics()
+        devices = self.tables.devices
         capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
         return Facts(
             attach_mode=kernel.programs.attach_mode(),
             socket_services=kernel.programs.is_on(Where.CGROUP),
+            pod_device=self._pod_device(),
+            segments=next((row.segments for row in devices if row.name == self.config.device), (0, 0, 0, 0)),
             maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
             route_mtu=kernel.plumbing.route_mtu,
             ring_bytes=ring.size,
@@ -73,6 +77,13 @@ class Node:
             unknown=ring.foreign,
             watched=tuple(_told(family.resource) for family in stages.sources.families),
         )
+
+    def _pod_device(self) -> str:
+        for row in self.tables.endpoints:
+            device = self.tables.devices.get(row.ifindex)
+            if device is not None and device.kind:
+                return device.kind
+        return KIND
 
     def status(self) -> Mapping[str, Component]:
         return {
@@ -88,9 +99,15 @@ class Node:
     def controllers(self) -> Mapping[str, Attempts]:
         return self._stages.controllers()
 
-    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
+    async def bpf_dump(
+        self, name: str, query: Mapping[str, str]
+    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         """In a thread: maps may be large, and who attaches a pod must not wait for who looks at one."""
-        return await unbroken(partial(dumps.DUMPS[name], self._stages.kernel.programs.maps, self.tables))
+        wanted = dumps.read(name, query)
+        steps = dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables, wanted)
+        while (rows := await unbroken(partial(next, steps, None))) is not None:
+            if rows:
+                yield rows
 
     def metrics(self) -> Metrics:
         return self._stages.metrics

@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import termios
+from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 from podwire.base.door import Admission, Door, affordable
 
 CONNECTIONS = 4096  # at once, of all clients
+SILENT = 64  # of one client that have not asked for anything yet
 HANDSHAKE = 10.0  # s for the TLS handshake
 HEAD = 10.0  # s from the first byte of a request (of the first one: from the handshake) to its whole head
 _GRACE = 0.5  # s more
@@ -34,18 +36,46 @@ def admission(favoured: tuple[str, ...]) -> Admission:
     return Admission("connections to the API server", affordable(CONNECTIONS), favoured)
 
 
-def door(sockets: list[socket.socket], tls: ssl.SSLContext, server: Server, places: Admission) -> Door:
+def silence() -> Admission:
+    """Places for connections that have not asked for anything yet. Each costs some 300 KB (asyncio's buffers
+    for TLS are there from the start), and its client nothing: so one may have few."""
+    most = affordable(CONNECTIONS)
+    return Admission("silent connections to the API server", most, share=max(1, SILENT * most // CONNECTIONS))
+
+
+def door(
+    sockets: list[socket.socket], tls: ssl.SSLContext, server: Server, places: Admission, silent: Admission
+) -> Door:
     """Accepts for `server`, and does the handshake."""
 
-    async def welcome(connection: socket.socket, _: str) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            server,
-            connection,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE,
-        )
+    async def welcome(connection: socket.socket, client: str) -> None:
+        spoken = silent.enter(_whose(client))
+        if spoken is None:
+            connection.close()
+            return
+
+        def made() -> RequestHandler:
+            protocol = server()
+            protocol.spoken = spoken
+            return protocol
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                made,
+                connection,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE,
+            )
+        except BaseException:
+            spoken()
+            raise
 
     return Door(sockets, places, welcome)
+
+
+def _whose(client: str) -> str:
+    """All of 127.0.0.0/8 is one client: whoever is on this machine may take any of those addresses."""
+    return "127.0.0.1" if client.startswith("127.") else client
 
 
 class Server(web.Server):
@@ -54,7 +84,7 @@ class Server(web.Server):
     def __init__(self, handler: Any) -> None:
         super().__init__(handler, handler_cancellation=True)
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> Connection:
         # Bodies as they came: a megabyte may unpack to gigabytes, and here that would hold up everybody.
         return Connection(
             self,
@@ -68,11 +98,12 @@ class Server(web.Server):
 class Connection(RequestHandler):
     """Between its requests it may be idle for a while; a head that has begun must become whole."""
 
-    __slots__ = ("_answering", "_late", "_reading")
+    __slots__ = ("_answering", "_late", "_reading", "spoken")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._answering = False
+        self.spoken: Callable[[], None] = lambda: None  # called when it asks for something, or ends
         self._late: asyncio.TimerHandle | None = None  # to end it where no head comes
         self._reading: asyncio.TimerHandle | None = None  # to end it where an answer is not read
 
@@ -83,6 +114,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._disarm()
         self._forgive()
+        self.spoken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -93,6 +125,7 @@ class Connection(RequestHandler):
     def begin(self) -> None:
         """The head of a request is whole; an answer may take as long as it does."""
         self._answering = True
+        self.spoken()
         self._disarm()
         if not self._unsent():
             self._forgive()

@@ -66,6 +66,7 @@ class ApiServer:
         self.handlers = Handlers(self.objects, self.authenticator)
         self.remote = Remote(self.objects, runtime)
         self.admission = connections.admission(config.nodes)
+        self.silent = connections.silence()
         self._runner: web.ServerRunner | None = None
         self._door: Door | None = None
         self._address = ""
@@ -87,7 +88,7 @@ class ApiServer:
         server = connections.Server(self._answer)
         self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        self._door = connections.door(sockets, context, server, self.admission)
+        self._door = connections.door(sockets, context, server, self.admission, self.silent)
         await self._door.__aenter__()
         host, port = sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

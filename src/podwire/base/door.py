@@ -40,9 +40,12 @@ class Admission:
     last quarter of all places is theirs alone: others, however many, leave it free.
     """
 
-    def __init__(self, what: str, most: int, favoured: Iterable[str] = ()) -> None:
+    def __init__(
+        self, what: str, most: int, favoured: Iterable[str] = (), *, share: int | None = None
+    ) -> None:
+        """With `share` one address may have so many, favoured or not."""
         self.what, self.most = what, most
-        self.share, self.favoured_share = max(1, most // 16), max(1, most // 4)
+        self.share, self.favoured_share = share or max(1, most // 16), share or max(1, most // 4)
         self.reserve = most // 4
         self.refused = 0
         self._favoured = frozenset(favoured)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from errno import E2BIG, EINVAL, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP
+from itertools import islice
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from podwire.base import addresses
@@ -226,8 +227,34 @@ class Map(Descriptor, Generic[K, V]):
 
     def snapshot(self) -> tuple[bytes, bytes]:
         """All keys and all values, each as one block of bytes."""
-        batches = list(self._batches())
+        batches = list(self.blocks())
         return b"".join(keys for keys, _ in batches), b"".join(values for _, values in batches)
+
+    def blocks(self) -> Iterator[tuple[bytes, bytes]]:
+        """The same block by block: who looks at a large map need not have all of it in memory."""
+        room = min(BATCH, max(self.capacity, 1))
+        cursor = bytearray(max(self.key_size, 8))
+        first = True
+        while True:
+            keys, values = bytearray(room * self.key_size), bytearray(room * self._stride)
+            error, count = library.map_lookup_batch(
+                self.fileno(), cursor, first, keys, values, room, delete=False
+            )
+            if error == ENOSPC:  # one bucket of the hash holds more than that
+                room *= 2
+                continue
+            if error in NO_BATCH and first:
+                walked = self._walk()
+                while some := list(islice(walked, BATCH)):
+                    yield b"".join(key for key, _ in some), b"".join(value for _, value in some)
+                return
+            if error and error != ENOENT:
+                self._fail(error, "read")
+            if count:
+                yield bytes(keys[: count * self.key_size]), bytes(values[: count * self._stride])
+            if error == ENOENT:
+                return
+            first = False
 
     # Inside
 
@@ -278,36 +305,12 @@ class Map(Descriptor, Generic[K, V]):
         return deleted + sum(library.map_delete(self.fileno(), key) for key in keys)
 
     def _raw_items(self) -> Iterator[tuple[bytes, bytes]]:
-        for keys, values in self._batches():
+        for keys, values in self.blocks():
             for index in range(len(keys) // self.key_size):
                 yield (
                     keys[index * self.key_size : (index + 1) * self.key_size],
                     values[index * self._stride : (index + 1) * self._stride],
                 )
-
-    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
-        """Blocks of keys and values until the map ends."""
-        room = min(BATCH, max(self.capacity, 1))
-        cursor = bytearray(max(self.key_size, 8))
-        first = True
-        while True:
-            keys, values = bytearray(room * self.key_size), bytearray(room * self._stride)
-            error, count = library.map_lookup_batch(
-                self.fileno(), cursor, first, keys, values, room, delete=False
-            )
-            if error == ENOSPC:  # one bucket of the hash holds more than that
-                room *= 2
-                continue
-            if error in NO_BATCH and first:
-                yield from self._walk()
-                return
-            if error and error != ENOENT:
-                self._fail(error, "read")
-            if count:
-                yield bytes(keys[: count * self.key_size]), bytes(values[: count * self._stride])
-            if error == ENOENT:
-                return
-            first = False
 
     def _walk(self) -> Iterator[tuple[bytes, bytes]]:
         """Without batches: key after key. A key deleted meanwhile begins again at the first."""

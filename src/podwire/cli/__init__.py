@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import itertools
 import os
+import re
 import sys
 
 import click
@@ -33,6 +35,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "operator": ("podwire.cli.operator", "operator", "what is done once for a whole cluster: controllers"),
     "tables": ("podwire.cli.tables", "tables", "the agent's tables, in walk order"),
 }
+
+
+_WORD = re.compile(r"\S{400,}")  # longer than a path or a name is
 
 
 class Lazy(click.Group):
@@ -72,7 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(shortened(said.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except PodwireError as error:
         _tell(error, verbose="-v" in arguments or "--verbose" in arguments)
@@ -110,5 +117,10 @@ def _tell(error: PodwireError, *, verbose: bool) -> None:
     while verbose and cause is not None:
         lines.append(f"  because: {type(cause).__name__}: {cause}")
         cause = cause.__cause__
-    for line in "\n".join(lines).splitlines():
+    for line in shortened("\n".join(lines)).splitlines():
         warn(line)
+
+
+def shortened(text: str) -> str:
+    """No word of what is told, such as a refused value, fills the screen."""
+    return _WORD.sub(lambda word: f"{word[0][:60]}…", text)

@@ -35,7 +35,13 @@ def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(socket_path: str | None, sandbox: str | None, node: str | None, **options: Any) -> Any:
         # What is written on the command line wins over what the environment says.
-        given = {name for name in ("socket_path", "sandbox", "node") if _on_command_line(name)}
+        given = {name for name in ("socket_path", "sandbox", "node") if on_command_line(name)}
+        for name, value in (("socket_path", socket_path), ("sandbox", sandbox), ("node", node)):
+            if name in given and not value:
+                option = "--socket" if name == "socket_path" else f"--{name}"
+                raise UsageError(
+                    f"{option}: an empty name names nothing", hint="leave it out, or give a name"
+                )
         if "socket_path" in given:
             sandbox, node = (sandbox if "sandbox" in given else None), (node if "node" in given else None)
         elif given:
@@ -45,7 +51,8 @@ def with_agent(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _on_command_line(name: str) -> bool:
+def on_command_line(name: str) -> bool:
+    """Whether the option was written, not taken from the environment or a default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
@@ -93,6 +100,15 @@ def siblings(agent: AgentClient) -> list[AgentClient]:
     if nodes.name != "nodes" or own.parent.name != agent.node:
         return []
     return [AgentClient(nodes / node / own.name, node=node) for node in _nodes(nodes) if node != agent.node]
+
+
+def relay_of(sandbox: str, *, sandboxes: Path = SANDBOXES) -> str:
+    """The address of the Hubble server of a sandbox; NotFound if there is no such."""
+    places = _sandboxes(sandboxes)
+    if sandbox not in places:
+        known = ", ".join(places) or "none"
+        raise NotFound(f"there is no sandbox {sandbox[:60]}", hint=f"sandboxes here: {known}")
+    return f"unix://{sandboxes / sandbox / 'hubble.sock'}"
 
 
 def _sandboxes(place: Path) -> dict[str, list[str]]:

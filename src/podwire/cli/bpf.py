@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import UsageError
 from podwire.cli import output as printing
 from podwire.cli.agents import with_agent
+from podwire.cli.values import ENDPOINT, POD, PREFIX, PROTOCOL, SCOPE
 from podwire.client.agent import AgentClient
 
 Row = Mapping[str, Any]
@@ -56,23 +56,36 @@ IPCACHE = {
 }
 
 
+# filter (agent.interface.FILTERS) → what it means, the same for each list that has it
+FILTERS: dict[str, tuple[Any, str]] = {
+    "pod": (POD, "only what is of this pod ([NAMESPACE/]NAME)"),
+    "address": (PREFIX, "only what has this address, or one of this block (10.0.0.0/8)"),
+    "port": (click.IntRange(0, 65535), "only what has this port"),
+    "protocol": (PROTOCOL, "only this protocol (TCP, UDP … or its number)"),
+}
+
+
 @click.group()
 def bpf() -> None:
     """What the kernel's maps hold."""
 
 
-def _list(name: str, columns: Mapping[str, str], help: str) -> None:
-    """``podwire bpf NAME list``"""
+def _filters(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that the agent applies before it makes a row."""
 
-    @bpf.group(name=name, help=help)
-    def group() -> None: ...
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            kind, help = FILTERS[name]
+            command = click.option(f"--{name}", type=kind, help=help)(command)
+        return command
 
-    @group.command(name="list", help=help)
-    @printing.format_option
-    @with_agent
-    def list_(agent: AgentClient, output: str) -> None:
-        rows = agent.get(f"/podwire/v1/bpf/{name}")
-        printing.show(output, rows, list(columns), map(_columns(columns), rows))
+    return decorate
+
+
+def _show(agent: AgentClient, name: str, columns: Mapping[str, str], output: str, **wanted: Any) -> None:
+    query = {key: str(value) for key, value in wanted.items() if value is not None}
+    found = agent.rows(f"/podwire/v1/bpf/{name}", **query)
+    printing.show_items(output, found, list(columns), _columns(columns))
 
 
 def _columns(columns: Mapping[str, str]) -> Callable[[Row], list[Any]]:
@@ -86,8 +99,32 @@ def _one_line(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_list("lb", LB, "Service addresses and their backends.")
-_list("ipcache", IPCACHE, "Who is behind an address.")
+@bpf.group()
+def lb() -> None:
+    """Service addresses and their backends."""
+
+
+@lb.command(name="list")
+@_filters("pod", "address", "port", "protocol")
+@printing.format_option
+@with_agent
+def lb_list(agent: AgentClient, output: str, **wanted: Any) -> None:
+    """Service addresses and their backends; an address or a port is looked for in both."""
+    _show(agent, "lb", LB, output, **wanted)
+
+
+@bpf.group()
+def ipcache() -> None:
+    """Who is behind an address."""
+
+
+@ipcache.command(name="list")
+@_filters("pod", "address")
+@printing.format_option
+@with_agent
+def ipcache_list(agent: AgentClient, output: str, **wanted: Any) -> None:
+    """Who is behind an address; with --address the prefixes that hold it."""
+    _show(agent, "ipcache", IPCACHE, output, **wanted)
 
 
 @bpf.group()
@@ -96,16 +133,13 @@ def ct() -> None:
 
 
 @ct.command(name="list")
-@click.argument("scope", default="global", metavar="[global|ENDPOINT]")
+@click.argument("scope", default="global", type=SCOPE, metavar="[global|ENDPOINT]")
+@_filters("pod", "address", "port", "protocol")
 @printing.format_option
 @with_agent
-def ct_list(agent: AgentClient, scope: str, output: str) -> None:
-    """Connections of all endpoints, or of one (its number)."""
-    rows = agent.get("/podwire/v1/bpf/ct")
-    if scope != "global":
-        pod = _pod_of(agent, scope)
-        rows = [row for row in rows if row.get("endpoint") == pod]
-    printing.show(output, rows, list(CT), map(_columns(CT), rows))
+def ct_list(agent: AgentClient, scope: str, output: str, **wanted: Any) -> None:
+    """Connections of all endpoints, or of one (its number); --address and --port are of either end."""
+    _show(agent, "ct", CT, output, endpoint=None if scope == "global" else scope, **wanted)
 
 
 @bpf.group()
@@ -114,23 +148,10 @@ def policy() -> None:
 
 
 @policy.command(name="list")
-@click.argument("endpoint", required=False, metavar="[ENDPOINT]")
+@click.argument("endpoint", required=False, type=ENDPOINT, metavar="[ENDPOINT]")
+@_filters("pod", "port", "protocol")
 @printing.format_option
 @with_agent
-def policy_list(agent: AgentClient, endpoint: str | None, output: str) -> None:
+def policy_list(agent: AgentClient, endpoint: str | None, output: str, **wanted: Any) -> None:
     """Policy entries of all endpoints, or of one (its number), and the rule behind each (BECAUSE)."""
-    rows = agent.get("/podwire/v1/bpf/policy")
-    if endpoint is not None:
-        _pod_of(agent, endpoint)
-        rows = [row for row in rows if int(endpoint) in row.get("endpoints", ())]
-    printing.show(output, rows, list(POLICY), map(_columns(POLICY), rows))
-
-
-def _pod_of(agent: AgentClient, number: str) -> str:
-    """``namespace/name`` of an endpoint's pod; NotFound if there is none."""
-    if not (number.isascii() and number.isdigit()):
-        raise UsageError(
-            f"an endpoint is a number, not {number!r}", hint="`podwire endpoint list` shows them"
-        )
-    name: str = agent.get(f"/v1/endpoint/{number}")["status"]["external-identifiers"]["pod-name"]
-    return name
+    _show(agent, "policy", POLICY, output, endpoint=endpoint, **wanted)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from podwire.base.errors import PodwireError
+from podwire.base.errors import InvalidObject, PodwireError
+from podwire.cli import output as printing
 from podwire.model.flow import ALL, DEFAULT_LAST
 
 # name, short form, help; a flag that takes no value has a help that begins with *.
@@ -75,7 +76,9 @@ FILTERS = (
     ("encrypted", "", "*only encrypted"),
     ("unencrypted", "", "*only not encrypted"),
 )
-COUNT = click.IntRange(0, ALL)  # of flows: what the request can say
+COUNT = click.IntRange(1, ALL)  # of flows: what the request can say
+STATUS_FORMS = click.Choice(["compact", "dict", "json", "jsonpb", "tab", "table"], case_sensitive=False)
+LIST_FORMS = click.Choice(["table", "tab", "wide", "json", "jsonpb"], case_sensitive=False)
 FILTER_NAMES = {name.replace("-", "_"): name for name, _, _ in FILTERS}
 
 
@@ -123,9 +126,14 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--server",
                 envvar="HUBBLE_SERVER",
-                default="localhost:4245",
-                show_default=True,
-                help="host:port, tls://host:port or unix:///path",
+                default=None,
+                help="host:port, tls://host:port or unix:///path  [default: localhost:4245]",
+            ),
+            click.option(
+                "--sandbox",
+                envvar="PODWIRE_SANDBOX",
+                metavar="NAME",
+                help="the server of a sandbox; where both are set, --server and HUBBLE_SERVER win",
             ),
             click.option("--tls", is_flag=True, envvar="HUBBLE_TLS", help="use TLS (also: tls://host:port)"),
             click.option(
@@ -170,8 +178,8 @@ def hubble() -> None:
 @click.option("--denylist", multiple=True, envvar="HUBBLE_DENYLIST", help="the same, to leave out")
 @click.option("-f", "--follow", is_flag=True, help="go on with what comes")
 @click.option("--all", "everything", is_flag=True, help="all flows stored")
-@click.option("--last", type=COUNT, default=0, help=f"the last N flows (default {DEFAULT_LAST})")
-@click.option("--first", type=COUNT, default=0, help="the first N flows stored")
+@click.option("--last", type=COUNT, default=None, help=f"the last N flows (default {DEFAULT_LAST})")
+@click.option("--first", type=COUNT, default=None, help="the first N flows stored")
 @click.option("--since", default="", help="since a time (5m, 2026-11-23T16:00:00Z)")
 @click.option("--until", default="", help="until a time")
 @click.option(
@@ -211,18 +219,23 @@ def observe(context: click.Context, /, **options: Any) -> None:
         sys.stdout.write(requests.raw_filters(request))
         return
     printer = requests.printer(options)
+    from podwire.cli import hubble_refusals as refusals
     from podwire.client.hubble import Hubble
 
     with Hubble(requests.connection(options)) as server:
         try:
             for response in server.flows(request):
                 printer.write(response)
+        except InvalidObject as error:
+            raise refusals.told(error, context.meta["filters"], options) from error
         finally:
             printer.close()
 
 
 @hubble.command()
-@click.option("-o", "--output", default="compact", show_default=True, help="compact, dict, json or table")
+@click.option(
+    "-o", "--output", type=STATUS_FORMS, default="compact", show_default=True, help="how to print it"
+)
 @_server_options
 def status(**options: Any) -> None:
     """How the server is."""
@@ -234,7 +247,7 @@ def status(**options: Any) -> None:
         health = server.healthy()
         if options["output"] == "compact":
             word = "Ok" if health == "SERVING" else f"Unavailable: {health}"
-            click.echo(f"Healthcheck (via {options['server']}): {word}")
+            click.echo(f"Healthcheck (via {printing.safe(server.address)}): {word}")
         if health != "SERVING":
             raise PodwireError("not healthy")
         sys.stdout.write(hubble_status.status(server.status(), options["output"]))
@@ -246,7 +259,7 @@ def list_() -> None:
 
 
 @list_.command()
-@click.option("-o", "--output", default="table", show_default=True, help="table, wide or json")
+@click.option("-o", "--output", type=LIST_FORMS, default="table", show_default=True, help="how to print it")
 @_server_options
 def nodes(**options: Any) -> None:
     """Nodes whose flows the server has."""
@@ -259,7 +272,7 @@ def nodes(**options: Any) -> None:
 
 
 @list_.command()
-@click.option("-o", "--output", default="table", show_default=True, help="table, wide or json")
+@click.option("-o", "--output", type=LIST_FORMS, default="table", show_default=True, help="how to print it")
 @_server_options
 def namespaces(**options: Any) -> None:
     """Namespaces that had flows in the last hour."""

@@ -6,6 +6,7 @@ there; both carry all other flags. ``--not`` turns the next flag into a filter o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from podwire.api import flow_pb2
 from podwire.base.errors import UsageError
 from podwire.model import identity
 
+LONGEST = 4096  # characters of a value: no name, address or pattern has more
 Values = Callable[[str], list[Any]]
 
 EVENT_TYPES = {
@@ -41,10 +43,18 @@ TRACE_POINTS = {
     12: "from-crypto",
     13: "to-crypto",
 }
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 TCP_FLAGS = ("SYN", "FIN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
 
 
 def _text(value: str) -> list[Any]:
+    return [value]
+
+
+def _uuid(value: str) -> list[Any]:
+    if not UUID.fullmatch(value):
+        raise UsageError(f"invalid --uuid value: {value[:60]!r}", hint="`-o json` shows the UUIDs of flows")
     return [value]
 
 
@@ -142,7 +152,7 @@ SIDED: dict[str, tuple[str, Values]] = {
     "cluster": ("cluster_name", _text),
 }
 PLAIN: dict[str, tuple[str, Values]] = {
-    "uuid": ("uuid", _text),
+    "uuid": ("uuid", _uuid),
     "snat-ip": ("source_ip_xlated", _text),
     "ipv4": ("ip_version", _constant(flow_pb2.IPv4)),
     "ipv6": ("ip_version", _constant(flow_pb2.IPv6)),
@@ -237,9 +247,10 @@ class _Pair:
         self._namespaces: dict[str, list[str]] = {"": [], "from-": [], "to-": []}
 
     def add(self, flag: str, value: str) -> None:
-        if not value.isprintable():
+        if not value.isprintable() or not value or len(value) > LONGEST:
             raise UsageError(
-                f"invalid --{flag} value: {value[:60]!r}", hint="it must be text that can be printed"
+                f"invalid --{flag} value: {value[:60]!r}",
+                hint=f"it must be text that can be printed, of 1 to {LONGEST} characters",
             )
         self._given.add(flag)
         for group in CONFLICTS:
@@ -253,6 +264,11 @@ class _Pair:
             return
         side = next((side for side in ("from-", "to-") if flag.startswith(side)), "")
         noun = flag.removeprefix(side)
+        if noun == "namespace" and not NAMESPACE.fullmatch(value):
+            raise UsageError(
+                f"invalid --{flag} value: {value[:60]!r}",
+                hint="a namespace has lower-case letters, digits and hyphens, at most 63",
+            )
         if noun in ("namespace", "all-namespaces"):
             self._namespaces[side].append(value if noun == "namespace" else "")
             return
@@ -274,6 +290,23 @@ class _Pair:
         _qualify(self._left, "source", self._namespaces[""])
         _qualify(self._right, "destination", self._namespaces[""])
         return [self._left] if self._left == self._right else [self._left, self._right]
+
+
+def flags_of(field: str) -> list[str]:
+    """The flags whose values go into a field of FlowFilter."""
+    found = [flag for flag, (into, _) in PLAIN.items() if into == field]
+    for noun, (into, _) in SIDED.items():
+        for side, ends in (
+            ("", ("source", "destination")),
+            ("from-", ("source",)),
+            ("to-", ("destination",)),
+        ):
+            if field in [f"{end}_{into}" for end in ends]:
+                found.append(side + noun)
+    for noun in ("namespace", "all-namespaces"):  # they qualify pods and services
+        if field.endswith(("_pod", "_service")):
+            found += [side + noun for side in ("", "from-", "to-")]
+    return found
 
 
 def _extend(wanted: Any, field: str, convert: Values, flag: str, value: str) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 from podwire.api import flow_pb2, observer_pb2
 from podwire.base.errors import UsageError
+from podwire.cli.agents import on_command_line, relay_of
 from podwire.cli.hubble_filters import FilterFlags
 from podwire.cli.hubble_print import FORMS, Printer
 from podwire.cli.hubble_text import TIME_FORMATS, Style, as_json
-from podwire.client.hubble import Connection
+from podwire.client.target import Connection
 from podwire.model.flow import ALL, DEFAULT_LAST, PRINTED_FIELDS
 
 FILTER = """for example '{"source_pod":["prod/web"]}'; --print-raw-filters shows the filters of flags"""
+DEFAULT_SERVER = "localhost:4245"
 LONGEST = 365 * 24 * 3600.0  # s: beyond it gRPC's clock and the kernel's have no time
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -50,11 +52,19 @@ def flows_request(filters: list[tuple[str, str]], options: dict[str, Any]) -> An
         if options[one] and options[other]:
             names = {"everything": "all"}
             raise UsageError(f"cannot set both --{names.get(one, one)} and --{names.get(other, other)}")
-    request = observer_pb2.GetFlowsRequest(number=first or last, first=bool(first), follow=follow)
+    if follow and options["until"]:
+        raise UsageError("cannot set both --until and --follow", hint="who follows has no end")
+    request = observer_pb2.GetFlowsRequest(number=first or last or 0, first=bool(first), follow=follow)
     if options["since"]:
         _set_moment(request.since, "since", options["since"])
-    if options["until"] and not follow:
+    if options["until"]:
         _set_moment(request.until, "until", options["until"])
+        since = request.since.ToNanoseconds() if options["since"] else None
+        if since is not None and since > request.until.ToNanoseconds():
+            raise UsageError(
+                f"--until {options['until'][:60]} is before --since {options['since'][:60]}",
+                hint="no flow can be between them",
+            )
     if not (request.HasField("since") or request.HasField("until") or first):
         if options["everything"]:
             request.number = ALL
@@ -137,7 +147,8 @@ def printer(options: dict[str, Any]) -> Printer:
     time_format = by_name.get(options["time_format"].lower())
     if time_format is None:
         raise UsageError(
-            f"unknown time format {options['time_format']!r}", hint=f"one of {', '.join(TIME_FORMATS)}"
+            f"--time-format: unknown time format {options['time_format']!r}",
+            hint=f"one of {', '.join(TIME_FORMATS)}",
         )
     style = Style(
         time_format=time_format,
@@ -153,13 +164,15 @@ def printer(options: dict[str, Any]) -> Printer:
 def _form(options: dict[str, Any]) -> str:
     form: str = options["output"].lower()
     if form not in FORMS:
-        raise UsageError(f"invalid output format: {options['output']}", hint=f"one of {', '.join(FORMS)}")
+        raise UsageError(
+            f"--output: invalid output format: {options['output']}", hint=f"one of {', '.join(FORMS)}"
+        )
     return form
 
 
 def connection(options: dict[str, Any]) -> Connection:
     return Connection(
-        server=options["server"],
+        server=_server(options),
         tls=options["tls"],
         ca_files=options["tls_ca_cert_files"],
         certificate=options["tls_client_cert_file"],
@@ -170,8 +183,20 @@ def connection(options: dict[str, Any]) -> Connection:
     )
 
 
+def _server(options: dict[str, Any]) -> str:
+    """What is written wins over what the environment says, and there HUBBLE_SERVER over PODWIRE_SANDBOX."""
+    written, server, sandbox = on_command_line, options["server"], options["sandbox"]
+    if written("server") and written("sandbox"):
+        raise UsageError("--server and --sandbox name two servers", hint="give one of them")
+    if sandbox is not None and (written("sandbox") or not server):
+        return relay_of(sandbox)
+    return DEFAULT_SERVER if server is None else str(server)
+
+
 def _seconds(flag: str, text: str) -> float:
     found = duration(text)
+    if not found and found is not None:
+        raise UsageError(f"--{flag} {text[:60]}: no time at all is too short", hint="for example 500ms or 5s")
     if found is None:
         raise UsageError(f"--{flag}: {text[:60]!r} is not a duration", hint="for example 500ms, 5s or 1m30s")
     if found > LONGEST:

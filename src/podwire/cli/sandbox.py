@@ -14,8 +14,14 @@ import click
 from podwire.base.errors import ConfigError, InvalidObject, PodwireError
 from podwire.cli.seconds import LIMIT
 
+# Every command that takes the name of a sandbox that is there.
 _name = click.option(
-    "--name", "-n", "name", default=None, metavar="NAME", help="the sandbox (default: default)"
+    "--name",
+    envvar="PODWIRE_SANDBOX",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="the sandbox",
 )
 
 
@@ -25,7 +31,9 @@ def sandbox() -> None:
 
 
 @sandbox.command()
-@click.option("--name", default=None, help="its name (default: the lab's, or default)")
+@click.option(
+    "--name", envvar="PODWIRE_SANDBOX", default=None, help="its name (default: the lab's, or default)"
+)
 @click.option("--nodes", type=click.IntRange(1), default=None, help="how many nodes (default: 2)")
 @click.option("--ip-family", type=click.Choice(["ipv4", "ipv6", "dual"]), default=None, help="default: ipv4")
 @click.option("--routing", type=click.Choice(["native", "tunnel"]), default=None, help="default: native")
@@ -100,7 +108,7 @@ def _say(text: str) -> None:
 
 
 @sandbox.command()
-@click.option("--name", default="default", show_default=True, help="the sandbox")
+@_name
 def down(name: str) -> None:
     """Remove a sandbox and everything it made, also one that a crash left."""
     from podwire.sandbox.up import down as take_down
@@ -142,7 +150,7 @@ def list_command(output: str) -> None:
 
 
 @sandbox.command()
-@click.option("--name", envvar="PODWIRE_SANDBOX", default="default", show_default=True, help="the sandbox")
+@_name
 def env(name: str) -> None:
     """Print exports of KUBECONFIG and HUBBLE_SERVER, for eval."""
     from podwire.sandbox.view import environment
@@ -152,7 +160,7 @@ def env(name: str) -> None:
 
 
 @sandbox.command("exec", context_settings={"ignore_unknown_options": True})
-@click.option("--name", default="default", show_default=True, help="the sandbox")
+@_name
 @click.option("-n", "--namespace", default="default", show_default=True, help="the pod's namespace")
 @click.option("-c", "--container", default=None, help="the container (default: the first)")
 @click.argument("pod")
@@ -168,7 +176,7 @@ def exec_command(
 
 
 @sandbox.command("node", context_settings={"ignore_unknown_options": True})
-@click.option("--name", default="default", show_default=True, help="the sandbox")
+@_name
 @click.argument("node")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def node_command(name: str, node: str, command: tuple[str, ...]) -> None:
@@ -180,7 +188,7 @@ def node_command(name: str, node: str, command: tuple[str, ...]) -> None:
 
 
 @sandbox.command("restart-agent")
-@click.option("--name", default="default", show_default=True, help="the sandbox")
+@_name
 @click.argument("node")
 def restart_agent(name: str, node: str) -> None:
     """Restart the agent of a node; its datapath goes on meanwhile."""

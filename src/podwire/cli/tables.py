@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from typing import Any
 
 import click
@@ -23,9 +25,12 @@ def tables(agent: AgentClient, name: str | None, output: str) -> None:
         rows = [(one["name"], one["rows"], one["ready"], one["revision"], one["help"]) for one in found]
         printing.show(output, found, ["TABLE", "ROWS", "READY", "REVISION", "WHAT"], rows)
         return
-    found = agent.get(f"/podwire/v1/tables/{part(name)}")
-    columns = list(dict.fromkeys(key for row in found for key in row))
-    printing.show(output, found, [key.upper() for key in columns], [_cells(row, columns) for row in found])
+    found = agent.rows(f"/podwire/v1/tables/{part(name)}")
+    first = next(found, None)
+    # All rows of a table are of one kind; one that is empty has no columns.
+    columns = list(json.loads(first)) if first is not None else []
+    items = found if first is None else itertools.chain([first], found)
+    printing.show_items(output, items, [key.upper() for key in columns], lambda row: _cells(row, columns))
 
 
 def _cells(row: dict[str, Any], columns: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ Requests are HTTP/1.0, so an answer ends where the connection does, and streams 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -69,7 +69,7 @@ def content(answer: Head, body: bytes) -> Any:
     """The value of a good answer: JSON, or text where it is text; else the error it stands for."""
     length = answer.headers.get("content-length")
     if length is not None and length.isdigit() and len(body) != int(length):
-        raise Unreachable("the agent ended in the middle of its answer", hint="ask again")
+        raise _ended()
     if answer.status >= 400:
         raise failure(answer, body)
     if not body:
@@ -78,8 +78,27 @@ def content(answer: Head, body: bytes) -> Any:
         try:
             return json.loads(body)
         except ValueError as error:
-            raise Unreachable("the agent's answer is no JSON") from error
+            # Of a list nobody announces the length: one that ended in the middle is no JSON either.
+            hint = "the agent may have ended in the middle of it: ask again" if length is None else None
+            raise Unreachable("the agent's answer is no JSON", hint=hint) from error
     return body.decode(errors="replace")
+
+
+def items(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Those of a JSON list that has each on a line of its own. Unreachable if the list is not closed."""
+    for line in lines:
+        match line:
+            case b"[\n":
+                pass
+            case b"]\n":
+                return
+            case _ if line.endswith(b"\n"):
+                yield line.removesuffix(b"\n").removesuffix(b",")
+    raise _ended()
+
+
+def _ended() -> Unreachable:
+    return Unreachable("the agent ended in the middle of its answer", hint="ask again; its log may say why")
 
 
 def failure(answer: Head, body: bytes) -> PodwireError:

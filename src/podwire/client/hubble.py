@@ -5,30 +5,22 @@ Addresses are as `hubble` takes them: host:port, tls://host:port, unix:///path.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+# Why a connection fails is a sentence of ours; gRPC's own lines beside it are for who asks for them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import grpc
-import msgspec
 
 from podwire.api import health_pb2, observer_pb2
-from podwire.base.errors import InvalidObject, NotFound, NotSupported, PodwireError, Unreachable, UsageError
+from podwire.base.errors import InvalidObject, NotFound, NotSupported, PodwireError, Unreachable
+from podwire.client.target import Connection, identity, target, why_not
+
+__all__ = ["Connection", "Hubble"]
 
 SERVICE = "hubble.server.Observer"
-
-
-class Connection(msgspec.Struct, frozen=True):
-    """How to reach the server. Times in seconds; `timeout` is for dialing, `request` for one answer."""
-
-    server: str
-    tls: bool = False
-    ca_files: tuple[str, ...] = ()
-    certificate: str = ""
-    key: str = ""
-    server_name: str = ""
-    timeout: float = 5.0
-    request: float = 12.0
 
 
 class Hubble:
@@ -36,22 +28,37 @@ class Hubble:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.target, secure = _target(connection)
+        self._target = target(connection)
+        self._identity = identity(connection) if self._target.secure else None
         options = [("grpc.max_receive_message_length", 1 << 26)]
         if connection.server_name:
             options.append(("grpc.ssl_target_name_override", connection.server_name))  # type: ignore[arg-type]
-        if secure:
-            self._channel = grpc.secure_channel(self.target, _credentials(connection), options)
+        if self._identity is not None:
+            known = self._identity
+            credentials = grpc.ssl_channel_credentials(known.roots, known.key, known.certificate)
+            self._channel = grpc.secure_channel(self._target.name, credentials, options)
         else:
-            self._channel = grpc.insecure_channel(self.target, options)
+            self._channel = grpc.insecure_channel(self._target.name, options)
+
+    @property
+    def address(self) -> str:
+        """As it was given."""
+        return self._connection.server
 
     def __enter__(self) -> Hubble:
+        ready = grpc.channel_ready_future(self._channel)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=self._connection.timeout)
-        except grpc.FutureTimeoutError as error:
+            ready.result(timeout=self._connection.timeout)
+        except BaseException as error:
+            # Its thread looks at the channel until it is told not to, and fails on one that is closed.
+            ready.cancel()
             self._channel.close()
+            if not isinstance(error, grpc.FutureTimeoutError):
+                raise
+            name, dialing = self._connection.server_name, min(1.0, self._connection.timeout)
             raise Unreachable(
-                f"no Hubble server answers at {self._connection.server}",
+                f"no Hubble server answers at {self._connection.server}: "
+                + why_not(self._target, self._identity, name, dialing),
                 hint="is the sandbox up? `podwire sandbox env` prints HUBBLE_SERVER; or give --server",
             ) from error
         return self
@@ -109,27 +116,6 @@ class Hubble:
             return call(request, timeout=self._connection.request)
         except grpc.RpcError as error:
             raise _error(error) from error
-
-
-def _target(connection: Connection) -> tuple[str, bool]:
-    """gRPC's name of the server, and whether to use TLS."""
-    server = connection.server
-    if server.startswith("tls://"):
-        return server.removeprefix("tls://"), True
-    secure = connection.tls or bool(connection.certificate)
-    return server, secure
-
-
-def _credentials(connection: Connection) -> Any:
-    if bool(connection.certificate) != bool(connection.key):
-        raise UsageError("--tls-client-cert-file and --tls-client-key-file belong together")
-    try:
-        roots = b"\n".join(Path(path).read_bytes() for path in connection.ca_files) or None
-        certificate = Path(connection.certificate).read_bytes() if connection.certificate else None
-        key = Path(connection.key).read_bytes() if connection.key else None
-    except OSError as error:
-        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
-    return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
 def _error(error: Any) -> PodwireError:

@@ -1,4 +1,4 @@
-"""Connections: sweep what has expired, count who uses how much, forget a pod's, show them.
+"""Connections: sweep what has expired, count who uses how much, forget a pod's.
 
 Two maps that the programs write: a table in which nothing is forgotten before it expires, so sweeping
 is what makes room in it, and an overflow that forgets the oldest by itself. What each share has in the
@@ -10,18 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Self
-
-import msgspec
 
 from podwire.abi import enums, structs
 from podwire.base import addresses
 from podwire.base.aio import unbroken
 from podwire.bpf.map import Map
 from podwire.datapath.maps import Maps
-from podwire.model.rule import Direction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,28 +31,6 @@ log = logging.getLogger(__name__)
 INTERVAL = 60.0  # s between sweeps
 BUSY_INTERVAL = 10.0  # while more than an eighth of the table is in use: nothing but a sweep makes room in it
 GRACE = 10  # s: an entry may have come back to life between being read and being removed
-
-
-class Connection(msgspec.Struct, frozen=True):
-    """One entry, seen from its endpoint. Times in s of CLOCK_BOOTTIME, counters since it was opened."""
-
-    local: str
-    local_port: int
-    remote: str
-    remote_port: int
-    protocol: int
-    scope: str  # flow | service
-    direction: str  # ingress | egress: who opened it
-    expires_in: int  # s; negative = expired
-    identity: int
-    rule: int
-    backend: int
-    rev_nat: int
-    packets_sent: int
-    bytes_sent: int
-    packets_received: int
-    bytes_received: int
-    flags: tuple[str, ...]
 
 
 def now() -> int:
@@ -106,12 +81,6 @@ class Conntrack:
         """Share → entries in the table, as the programs count them."""
         used = self._counts(self._made) - self._counts(self._gone)
         return {int(share): int(used[share]) for share in used.nonzero()[0] if share > enums.CtShare.AFAR}
-
-    def dump(self, at: int) -> Iterator[Connection]:
-        """Every connection, expired ones that were not swept yet as well."""
-        for table in (self.table, self.overflow):
-            for key, entry in table.items():
-                yield _connection(key, entry, at)
 
     def _settle(self, gone: Numbers) -> None:
         changed = (gone != self._counts(self._gone)).nonzero()[0].tolist()
@@ -164,38 +133,6 @@ def _forget(table: Table, local: set[bytes]) -> int:
 def _key(keys: bytes, index: int) -> bytes:
     # From the bytes and not from an array: numpy leaves padding behind when it copies structs.
     return keys[index * structs.CtKey.SIZE : (index + 1) * structs.CtKey.SIZE]
-
-
-def _connection(key: structs.CtKey, entry: structs.CtEntry, at: int) -> Connection:
-    memory = bool(entry.flags & enums.CtFlags.MEMORY)
-    if memory:  # what stands behind the flags is a backend, and no counters
-        backend = structs.CtMemory.unpack(entry.pack()[: structs.CtMemory.SIZE]).backend
-        entry = structs.CtEntry(
-            expires=entry.expires,
-            rev_nat=entry.rev_nat,
-            direction=entry.direction,
-            flags=entry.flags,
-            backend=backend,
-        )
-    return Connection(
-        local=addresses.unpack(key.local),
-        local_port=key.local_port,
-        remote=addresses.unpack(key.remote),
-        remote_port=key.remote_port,
-        protocol=key.protocol,
-        scope="service" if memory else "flow",
-        direction=Direction(entry.direction).word if entry.direction else "",
-        expires_in=entry.expires - at,
-        identity=entry.identity,
-        rule=entry.rule,
-        backend=entry.backend,
-        rev_nat=entry.rev_nat,
-        packets_sent=entry.packets_sent,
-        bytes_sent=entry.bytes_sent,
-        packets_received=entry.packets_received,
-        bytes_received=entry.bytes_received,
-        flags=tuple(str(one.name).lower() for one in enums.CtFlags(entry.flags)),
-    )
 
 
 async def run(connections: Conntrack, *, interval: float = INTERVAL) -> None:

@@ -60,6 +60,9 @@ def new_mac() -> bytes:
     return bytes([raw[0] & 0xFC | 0x02]) + raw[1:]
 
 
+KIND = "veth"  # what `attach` makes
+
+
 class Plumbing:
     """Attaches and detaches pods of the node whose namespace the calling thread is in.
 

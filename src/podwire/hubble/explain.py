@@ -1,6 +1,7 @@
 """Why was this flow allowed or dropped? The policy, the rule's place in it, and near misses.
 
-What decided was named when the flow was stored. For a packet that nothing allowed, the rules that
+What decided was named when the flow was stored, and is told as what was so then; a policy that is gone
+since is said to be. For a packet that nothing allowed, the rules that
 select the endpoint now are asked one by one why they did not allow it (`hubble.misses`).
 """
 
@@ -15,9 +16,9 @@ from podwire.api import flow_pb2
 from podwire.hubble.flows import Flows
 from podwire.hubble.message import Messages
 from podwire.hubble.misses import Miss, asked, near_misses
-from podwire.model import protocol
+from podwire.model import implied, protocol
 from podwire.model.flow import Decision, Verdict
-from podwire.model.rule import Direction
+from podwire.model.rule import Direction, Origin
 
 MOST_MISSES = 20
 _REASONS = frozenset(map(int, DropReason))
@@ -28,8 +29,8 @@ _PEER_UNKNOWN = "Denied because a map is full: the kernel may not know this peer
 def explain_row(flows: Flows, number: int) -> dict[str, Any]:
     """An explanation as JSON-ready data; KeyError if the row is overwritten.
 
-    Keys: uuid, verdict, direction, reason, rule (its number in the kernel), decision (policies, clause,
-    default_deny), near_misses (policy, clause, lacks, why), misses_left_out, text.
+    Keys: uuid, verdict, direction, reason, rule (its number in the kernel), decision (policies with whether
+    they are gone, clause, default_deny), near_misses (policy, clause, lacks, why), misses_left_out, text.
     """
     message = Messages(flows).flow(number)
     row = next(flows.store.rows(np.array([number])))
@@ -50,7 +51,12 @@ def explain_row(flows: Flows, number: int) -> dict[str, Any]:
         if decision is None
         else {
             "policies": [
-                {"kind": origin.kind, "namespace": origin.namespace, "name": origin.name}
+                {
+                    "kind": origin.kind,
+                    "namespace": origin.namespace,
+                    "name": origin.name,
+                    "gone": not _there(flows, origin),
+                }
                 for origin in decision.origins
             ],
             "clause": decision.clause,
@@ -65,6 +71,14 @@ def explain_row(flows: Flows, number: int) -> dict[str, Any]:
     }
     found["text"] = explain(found)
     return found
+
+
+def _there(flows: Flows, origin: Origin) -> bool:
+    """Whether the policy is still there; another may have its name now. What no object says never goes."""
+    if origin.kind == implied.KIND:
+        return True
+    row = flows.tables.policies.get((origin.kind, origin.namespace, origin.name))
+    return row is not None and origin.uid in ("", row.uid)
 
 
 def explain(found: dict[str, Any]) -> str:
@@ -88,12 +102,15 @@ def because(found: dict[str, Any]) -> str:
         return _undecided(found)
     named = ", ".join(
         f"{policy['kind']} {policy['namespace'] + '/' if policy['namespace'] else ''}{policy['name']}"
+        f"{' (gone since)' * policy['gone']}"
         for policy in decision["policies"]
     )
     way = decision["direction"]
     audited = " Policy is only audited here, so the packet went on." if found["verdict"] == "AUDIT" else ""
     if decision["default_deny"]:
-        return f"Default deny for {way}: selected by {named or 'a policy'}, and nothing allows this.{audited}"
+        return (
+            f"Default deny for {way}: selected by {named or 'a policy'}, and nothing allowed this.{audited}"
+        )
     rule = f"for {way} by {named}, {decision['clause']}"
     if audited:
         return f"Denied {rule}.{audited}"

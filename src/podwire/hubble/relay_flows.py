@@ -22,12 +22,13 @@ from contextlib import suppress
 from typing import Any
 
 from podwire.api import observer_pb2
-from podwire.base.aio import Backoff, Channel, Supervised, cancelling
+from podwire.base.aio import Backoff, Channel, Closed, Supervised, cancelling
 from podwire.hubble.relay_nodes import Away, Node, Nodes, State
 from podwire.model.flow import ALL
 
-# How long the next stored flow of a node may take.
-PATIENCE = 5.0
+# How long the next stored flow of a node may take, and all waits for one node in one answer: who sends
+# one flow every few seconds would hold up the others for hours, and never be late with any.
+PATIENCE, PATIENCE_IN_ALL = 5.0, 10.0
 # Messages read ahead per node.
 AHEAD = 64
 # Up to so many newest flows are kept as messages; for more, their times are asked for first.
@@ -125,18 +126,25 @@ class Answer:
         so that several that hang are found to at the same time.
         """
         async with Supervised("relay") as group:
-            ahead: list[Channel[Any]] = []
+            ahead = []
             for node in nodes:
-                ahead.append(Channel(AHEAD))
-                group.once(f"read {node.name}", self._read(node, request, ahead[-1]))
+                made = _Ahead(node)
+                made.task = group.once(f"read {node.name}", self._read(node, request, made.channel))
+                ahead.append(made)
             heap: list[tuple[int, int, Any]] = []
             for index in range(len(nodes)):
-                await self._advance(index, nodes[index], ahead[index], heap)
+                await self._advance(index, ahead[index], heap)
+            merged = 0
             while heap:
                 _, index, response = heapq.heappop(heap)
                 if not await take(response):
                     return
-                await self._advance(index, nodes[index], ahead[index], heap)
+                merged += 1
+                if (
+                    not merged % AHEAD
+                ):  # neither `take` nor what was read ahead need make us wait for anything
+                    await asyncio.sleep(0)
+                await self._advance(index, ahead[index], heap)
 
     async def _read(self, node: Node, request: Any, ahead: Channel[Any]) -> None:
         try:
@@ -147,13 +155,11 @@ class Answer:
             await ahead.send(node_status(error.state, [node.name], str(error)))
         ahead.close()
 
-    async def _advance(
-        self, index: int, node: Node, ahead: Channel[Any], heap: list[tuple[int, int, Any]]
-    ) -> None:
+    async def _advance(self, index: int, ahead: _Ahead, heap: list[tuple[int, int, Any]]) -> None:
         """The next flow of a node onto the heap; what is no flow is told at once."""
-        async for response in ahead:
+        while (response := await ahead.next()) is not None:
             if response.HasField("flow"):
-                self._last[node] = when(response)
+                self._last[ahead.node] = when(response)
                 heapq.heappush(heap, (when(response), index, response))
                 return
             await self._write(response)
@@ -232,6 +238,37 @@ class Answer:
             reading.result()
             return "the node ended its answer"
         return str(reading.exception())
+
+
+class _Ahead:
+    """What was read ahead of one node, and how long it may still be waited for."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.channel: Channel[Any] = Channel(AHEAD)
+        self.task: asyncio.Task[None] | None = None  # that reads
+        self._left = PATIENCE_IN_ALL
+
+    async def next(self) -> Any:
+        """None when there is no more; once it took too long in all, that is told and is the end."""
+        if self.channel.statistics().length:
+            return await self.channel.receive()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._left):
+                return await self.channel.receive()
+        except Closed:
+            return None
+        except TimeoutError:
+            if self.task is not None:
+                self.task.cancel()
+            self.channel.close()
+            return node_status(
+                State.ERROR, [self.node.name], "it answers too slowly: its flows are not whole"
+            )
+        finally:
+            self._left = max(0.0, self._left - (loop.time() - began))
 
 
 class _Held:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import EVERYTHING, Selector, exists
 
+KIND = "reserved"  # of their origins, where others have the kind of an object
+
 # A node always reaches its own pods, and no rule denies it: the kubelet's probes come from there
 # (Cilium's allow-localhost, and what Kubernetes asks of NetworkPolicy). The datapath does not even ask
 # policy about what the node itself sends. The name is what Cilium shows.
 LOCALHOST = Rule(
-    origin=Origin("reserved", "", "allow-localhost-ingress"),
+    origin=Origin(KIND, "", "allow-localhost-ingress"),
     index=0,
     subject=EVERYTHING,
     clauses=(
@@ -30,7 +32,7 @@ LOCALHOST = Rule(
 
 # What enable-policy=always adds: endpoints that no rule selects are restricted as well.
 ALWAYS = Rule(
-    origin=Origin("reserved", "", "enable-policy-always"),
+    origin=Origin(KIND, "", "enable-policy-always"),
     index=0,
     subject=EVERYTHING,
     clauses=(),

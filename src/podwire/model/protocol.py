@@ -27,3 +27,13 @@ def name(number: int) -> str:
 def or_any(number: int) -> str:
     """The same, where 0 stands for each of them."""
     return name(number) if number else "ANY"
+
+
+def number(text: str) -> int | None:
+    """Of a name in any case, or of a number as text; None if it is neither."""
+    if text.isascii() and text.isdigit() and len(text) <= 3:
+        return int(text) if int(text) < 256 else None
+    return _NUMBERS.get(text.upper())
+
+
+_NUMBERS = {name.upper(): number for number, name in NAMES.items()}

@@ -34,6 +34,9 @@ class Link(msgspec.Struct, frozen=True):
     peer: int
     port: int = 0  # UDP, of a VXLAN device
     table: int = 0  # where a VRF device has the routes of those below it
+    # Bytes of a packet that is cut late, or put together early, at most: GSO and GRO, both again for IPv4.
+    # 0 = this kernel does not say.
+    segments: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 class Stack:
@@ -205,6 +208,12 @@ def link_of(body: bytes) -> Link:
         peer=_number(values.get(5)),
         port=int.from_bytes(data.get(15, b""), "big") if kind == "vxlan" else 0,
         table=_number(data.get(1)) if kind == "vrf" else 0,
+        segments=(
+            _number(values.get(41)),
+            _number(values.get(58)),
+            _number(values.get(63)),
+            _number(values.get(64)),
+        ),
     )
 
 

@@ -176,7 +176,8 @@ class Network:
         before = self.tables.devices.get(link.ifindex)
         lost = not link.carrier and (whole or (before is not None and (before.carrier or before.lost)))
         self._without_device.discard(link.ifindex)
-        self.tables.devices.put(DeviceRow(link.ifindex, link.name, link.up, link.carrier, lost))
+        row = DeviceRow(link.ifindex, link.name, link.up, link.carrier, lost, link.kind, link.segments)
+        self.tables.devices.put(row)
 
     def _gone(self, row: DeviceRow) -> None:
         """Its row stays, without a carrier, while an endpoint has it."""

@@ -125,6 +125,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
     up: bool
     carrier: bool
     lost: bool
+    kind: str = ""  # veth, vxlan, …; empty for hardware
+    segments: tuple[int, int, int, int] = (0, 0, 0, 0)  # GSO, GRO, and both for IPv4 at most; 0 = not known
 
 
 class RemoteEndpointRow(msgspec.Struct, frozen=True, gc=False):

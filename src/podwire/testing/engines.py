@@ -116,7 +116,7 @@ class Kernel:
 
     def dump(self, name: str) -> str | None:
         """A map as `podwire bpf` shows it, without numbers that are hashes."""
-        from podwire.agent.dumps import DUMPS
+        from podwire.agent.dumps import DUMPS, Wanted
         from podwire.datapath.catalogue import CATALOGUE
         from podwire.testing.show import columns
 
@@ -126,7 +126,8 @@ class Kernel:
                 one: stack.enter_context(table.typed(CATALOGUE[one].key, CATALOGUE[one].value))
                 for one, table in self.world.maps.items()
             }
-            found = DUMPS[name](maps, self.node.tables)  # type: ignore[arg-type]
+            blocks = DUMPS[name](maps, self.node.tables, Wanted())  # type: ignore[arg-type]
+            found = [row for block in blocks for row in block]
         shown = [name for name in (found[0] if found else {}) if name not in HIDDEN]
         lines = [[name.upper() for name in shown]]
         lines += sorted([_text(row[name]) for name in shown] for row in found)

@@ -61,8 +61,9 @@ class Clients:
 
 
 @contextlib.asynccontextmanager
-async def serving(directory: Path, most: int = 64) -> AsyncIterator[Clients]:
+async def serving(directory: Path, most: int = 64, silent: int = 64) -> AsyncIterator[Clients]:
     server = ApiServer(ServerConfig(directory=directory))
+    server.silent = Admission("silent connections", most, share=silent)
     server.admission = Admission("connections to the API server", most)
     await server.start()
     try:
@@ -272,3 +273,30 @@ def test_who_does_not_read_an_answer_loses_it(tmp_path: Path, monkeypatch: pytes
             await eventually(lambda: server.admission.taken == 0, timeout=within(10), what="nobody")
 
     run(work)
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["idle after the handshake", "no handshake"])
+def test_silent_connections_of_one_client_are_few(tmp_path: Path, tls: bool) -> None:
+    """All of loopback is one client; who has asked for something is silent no more."""
+
+    async def work() -> None:
+        async with serving(tmp_path, most=1024, silent=8) as clients:
+            silent = clients.server.silent
+            for _ in range(20):
+                assert await answered(await clients.connect("127.0.0.2"))
+            assert silent.taken == silent.refused == 0
+            for number in range(8):
+                await clients.connect(f"127.0.0.{2 + number}", tls=tls)
+            await eventually(lambda: silent.taken == 8, timeout=within(10), what="all to be silent")
+            with contextlib.suppress(OSError):
+                reader, _ = await clients.connect("127.0.9.9", tls=tls)
+                assert await closed(reader)
+            assert silent.refused == 1 and clients.server.admission.refused == 0
+        await eventually(lambda: silent.taken == 0, timeout=within(10), what="all to be given back")
+
+    run(work)
+
+
+def test_what_is_silent_costs_few_places_by_default() -> None:
+    silent, places = connections.silence(), connections.admission(())
+    assert silent.share == silent.favoured_share <= places.share // 4

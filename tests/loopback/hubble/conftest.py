@@ -28,11 +28,11 @@ SECOND = 1_000_000_000
 class Agent:
     """One node: a store that the test fills, and the shipped server of it."""
 
-    def __init__(self, name: str, run_dir: Path) -> None:
+    def __init__(self, name: str, run_dir: Path, capacity: int = 1 << 14) -> None:
         self.name = name
         self.socket = run_dir / f"{name}.sock"
         self.ring = flows.MemoryRing()
-        config = AgentConfig(node_name=name, run_dir=str(run_dir), hubble_flow_capacity=1 << 14)
+        config = AgentConfig(node_name=name, run_dir=str(run_dir), hubble_flow_capacity=capacity)
         self.pipeline = Pipeline(self.ring, self.ring.statistics, flows.tables(), config, name)
         self.pipeline._boot_to_wall = 0  # the times of flows are those that the test says
 
@@ -54,26 +54,34 @@ class Agent:
             yield
 
     @asynccontextmanager
-    async def hanging(self, after: int = 0) -> AsyncIterator[asyncio.Event]:
-        """Instead of the server one that takes every question and says no more than `after` flows. What
-        it yields says whether it was asked for flows."""
+    async def hanging(
+        self, after: int = 0, *, well: bool = False, every: float = 0
+    ) -> AsyncIterator[asyncio.Event]:
+        """Instead of the server one that takes every question and says no more than `after` flows, one
+        `every` so many seconds. What it yields says whether it was asked for flows. With `well` it says
+        that it is."""
         asked = asyncio.Event()
+        forever: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def flows(_: Any, context: Any) -> Any:
             asked.set()
             for number in range(after):
+                await asyncio.wait((forever,), timeout=every)
                 yield response(self.name, number + 1)
-            await asyncio.Event().wait()
+            await forever
 
         async def never(_: Any, context: Any) -> Any:
-            await asyncio.Event().wait()
+            await forever
+
+        async def status(_: Any, context: Any) -> Any:
+            return observer_pb2.ServerStatusResponse() if well else await forever
 
         handlers = rpc.service(
             "observer.Observer",
             {
                 "GetFlows": rpc.stream(flows, observer_pb2.GetFlowsRequest),
                 "GetNamespaces": rpc.unary(never, observer_pb2.GetNamespacesRequest),
-                "ServerStatus": rpc.unary(never, observer_pb2.ServerStatusRequest),
+                "ServerStatus": rpc.unary(status, observer_pb2.ServerStatusRequest),
             },
         )
         address = Address(socket=str(self.socket))

@@ -27,7 +27,7 @@ from podwire.model.cluster import OWN
 from podwire.net import messages, namespaces
 from podwire.net.messages import Veth
 from podwire.net.stack import Stack
-from podwire.state.tables import NodeRow, PolicyRow
+from podwire.state.tables import DeviceRow, NodeRow, PolicyRow
 
 pytestmark = pytest.mark.kernel
 ME = NodeRow("n1", ("192.0.2.1",), ("10.0.1.0/24",), {}, True, ("10.0.1.254",))
@@ -70,7 +70,7 @@ def stages(netns: str, pins: str, tmp_path: Path) -> Iterator[Callable[[], Stage
         namespaces.run(netns, kernel.programs.remove)
 
 
-def test_facts_are_those_of_the_kernel(stages: Callable[[], Stages], pins: str) -> None:
+def test_facts_are_those_of_the_kernel(stages: Callable[[], Stages], pins: str, netns: str) -> None:
     async def run() -> None:
         of = stages()
         node = Node(of)
@@ -85,6 +85,12 @@ def test_facts_are_those_of_the_kernel(stages: Callable[[], Stages], pins: str) 
         assert facts.ring_bytes == of.ring.statistics().size
         assert (facts.flows, facts.flows_seen, facts.unknown) == (0, 0, 0)
         assert {"core/v1::Pod", "cilium.io/v2::CiliumEndpoint"} <= set(facts.watched)
+        # What the kernel tells of devices is said: of the node's own, and of a pod's.
+        assert (facts.pod_device, facts.segments) == ("veth", (0, 0, 0, 0)), "nothing was told yet"
+        with Stack(netns) as stack:
+            link = stack.existing("eth0")
+        of.tables.devices.put(DeviceRow(link.ifindex, "eth0", True, True, False, link.kind, link.segments))
+        assert node.facts().segments == link.segments and link.segments[0] >= 65536
         # Taken off its hooks, a program is not said to be there.
         for name in [name for name in attached if name.startswith(("network", "overlay"))]:
             os.unlink(os.path.join(pins, "n1", "links", name))
@@ -137,11 +143,11 @@ def test_maps_are_read_beside_the_loop(stages: Callable[[], Stages], monkeypatch
 
         def noting(real: Any, *arguments: Any) -> Any:
             threads.append(threading.get_ident())
-            return real(*arguments)
+            yield from real(*arguments)
 
         for name, real in list(dumps.DUMPS.items()):
             monkeypatch.setitem(dumps.DUMPS, name, partial(noting, real))
-            assert await node.bpf_dump(name) == []
+            assert [rows async for rows in node.bpf_dump(name, {})] == []
         assert len(threads) == len(DUMPS) and threading.get_ident() not in threads
 
     asyncio.run(run())

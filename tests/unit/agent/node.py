@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from podwire.agent.dumps import read
 from podwire.agent.interface import Addresses, EndpointRequest, Facts
 from podwire.base.aio import Channel
 from podwire.base.attempts import Attempts
@@ -52,9 +53,14 @@ class MemoryNode:
         }
         self.events: Channel[Mapping[str, Any]] = Channel(100)
         self.subscribers = 0
+        self.dumping = 0
+        self.asked: list[dict[str, str]] = []
+        self.more: Iterable[Sequence[Mapping[str, Any]]] = ()
         self.known = Facts(
             attach_mode="tcx",
             socket_services=True,
+            pod_device="veth",
+            segments=(65536, 65536, 65536, 65536),
             maps={"podwire_ipcache": 65536},
             route_mtu=1450,
             ring_bytes=4 << 20,
@@ -110,8 +116,18 @@ class MemoryNode:
     def controllers(self) -> Mapping[str, Attempts]:
         return self.attempts
 
-    async def bpf_dump(self, name: str) -> Sequence[Mapping[str, Any]]:
-        return DUMPED[name]
+    async def bpf_dump(
+        self, name: str, query: Mapping[str, str]
+    ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        read(name, query).endpoints(self.tables)
+        self.asked.append(dict(query))
+        self.dumping += 1
+        try:
+            yield DUMPED[name]
+            for block in self.more:
+                yield block
+        finally:
+            self.dumping -= 1
 
     def metrics(self) -> Metrics:
         found = Metrics()

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from tests.unit.agent.conftest import Serve
 
+from podwire.agent.server import features
+from podwire.base.config import AgentConfig
 from podwire.client.agent import AsyncAgentClient
 from podwire.state.tables import EndpointFailureRow
 
@@ -15,6 +17,8 @@ from podwire.state.tables import EndpointFailureRow
 SAID: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "attach_mode": ("tc", lambda health: health["attach-mode"]),
     "socket_services": (False, lambda health: health["kube-proxy-replacement"]["features"]["socketLB"]),
+    "pod_device": ("netkit", lambda health: health["datapath-mode"]),
+    "segments": ((196608, 196608, 65536, 65536), lambda health: health["ipv6-big-tcp"]["enabled"]),
     "maps": ({"podwire_ipcache": 131072}, lambda health: health["bpf-maps"]["maps"]),
     "ring_bytes": (8 << 20, lambda health: health["nodeMonitor"]["npages"]),
     "flows": (4, lambda health: health["hubble"]["observer"]["current-flows"]),
@@ -38,6 +42,94 @@ def test_health_changes_when_the_node_does(serve: Serve) -> None:
             assert said(after) != said(before), fact
         node.known = msgspec.structs.replace(known, route_mtu=1400)
         assert (await client.get("/v1/config"))["status"]["routeMTU"] == 1400
+
+    serve(test)
+
+
+def test_what_plugins_are_told_is_the_kernels_word(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        async def told(**facts: Any) -> dict[str, Any]:
+            node.known = msgspec.structs.replace(node.known, **facts)
+            answer: dict[str, Any] = (await client.get("/v1/config"))["status"]
+            return answer
+
+        before = await told()
+        assert [before[name] for name in features.SIZES] == [65536] * 4
+        after = await told(pod_device="netkit", segments=(1, 2, 3, 0))
+        assert after["datapathMode"] == "netkit" != before["datapathMode"]
+        assert [after.get(name) for name in features.SIZES] == [1, 2, 3, None], (
+            "what is not known is left out"
+        )
+        assert before["ipam-mode"] == "kubernetes"
+        local = next(row for row in node.tables.nodes if row.local)
+        node.tables.nodes.put(msgspec.structs.replace(local, pod_cidrs=()))
+        assert (await told())["ipam-mode"] == ""
+
+    serve(test)
+
+
+def test_programs_that_are_gone_forward_nothing(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        async def said() -> list[str]:
+            health = await client.get("/v1/healthz")
+            return [health["host-routing"]["mode"], health["routing"]["intra-host-routing-mode"]]
+
+        assert await said() == ["BPF", "BPF"]
+        node.known = msgspec.structs.replace(node.known, attach_mode="none")
+        assert await said() == ["Legacy", "Legacy"]
+
+    serve(test)
+
+
+class Wider(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A configuration with the options that podwire does not have yet."""
+
+    enable_ipv4_masquerade: bool = True
+    enable_bpf_masquerade: bool = True
+    enable_bandwidth_manager: bool = True
+    enable_host_firewall: bool = True
+    enable_wireguard: bool = True
+    enable_srv6: bool = True
+    enable_node_port: bool = True
+    enable_host_port: bool = True
+    enable_external_ips: bool = True
+
+
+def test_a_feature_is_on_when_its_option_is() -> None:
+    """And off where there is no such option: nothing is said to be on or off for good."""
+    off, on = AgentConfig(node_name="n1"), Wider(node_name="n1")
+    for said in (features.optional, features.services):
+        assert said(off) != said(on)
+    assert features.optional(off)["encryption"]["mode"] == features.optional(off)["host-firewall"]["mode"]
+    assert features.optional(on)["encryption"]["mode"] == "Wireguard"
+    assert features.optional(on)["masquerading"]["enabledProtocols"] == {"ipv4": True, "ipv6": False}
+    assert features.optional(on)["host-firewall"] == {"mode": "Enabled", "devices": ["eth0"]}
+    for name in ("bandwidth-manager", "srv6"):
+        assert (features.optional(off)[name]["enabled"], features.optional(on)[name]["enabled"]) == (
+            False,
+            True,
+        )
+    for name in ("nodePort", "hostPort", "externalIPs"):
+        assert (features.services(off)[name]["enabled"], features.services(on)[name]["enabled"]) == (
+            False,
+            True,
+        )
+
+
+def test_kube_proxy_is_replaced_only_when_nothing_is_left_to_it(serve: Serve) -> None:
+    async def test(client: AsyncAgentClient, node: Any) -> None:
+        async def said() -> Any:
+            return (await client.get("/v1/healthz"))["kube-proxy-replacement"]
+
+        assert (await said())["mode"] == "False", "NodePort is not served"
+        config = node.config
+        node.config = Wider(node_name="n1", run_dir=config.run_dir)
+        assert (await said())["mode"] == "True"
+        node.config = Wider(node_name="n1", run_dir=config.run_dir, enable_external_ips=False)
+        assert (await said())["mode"] == "False"
+        node.known = msgspec.structs.replace(node.known, maps={"podwire_conntrack": 1})
+        features_ = (await said())["features"]
+        assert features_["sessionAffinity"]["enabled"] and not features_["gracefulTermination"]["enabled"]
 
     serve(test)
 

@@ -207,3 +207,64 @@ def test_status_imports_nothing_heavy(node: Any) -> None:
         check=True,
     )
     assert ran.stderr.strip() == "[]"
+
+
+# --- lists from the kernel ------------------------------------------------------------------------
+
+
+def test_filters_go_to_the_agent(podwire: Podwire, node: Any) -> None:
+    podwire("bpf", "ct", "list", "5", "--pod", "prod/web-1", "--address", "10.0.0.0/8", "--protocol", "Tcp")
+    podwire("bpf", "policy", "list", "--port", "80")
+    assert node.asked == [
+        {"endpoint": "5", "pod": "prod/web-1", "address": "10.0.0.0/8", "protocol": "Tcp"},
+        {"port": "80"},
+    ]
+
+
+def test_json_is_a_list_with_a_row_a_line(podwire: Podwire, node: Any) -> None:
+    node.more = [[{"frontend": "a\x7f\u202eb", "slot": number} for number in range(1, 3000)]]
+    output = podwire("bpf", "lb", "list", "-o", "json").output
+    first, *rows, last = output.splitlines()
+    assert (first, last, len(rows)) == ("[", "]", 3000)
+    assert json.loads(output)[-1] == {"frontend": "a\x7f\u202eb", "slot": 2999}
+    assert output.isascii() and "\x7f" not in output
+    node.more = []
+    assert podwire("bpf", "ct", "list", "-o", "json").output == "[]\n"
+
+
+def test_a_long_table_is_aligned_by_pages(podwire: Podwire, node: Any) -> None:
+    """Columns grow with what comes later and never shrink."""
+    wide = {"frontend": "x" * 60, "service": "s"}
+    node.more = [
+        [{"frontend": "y", "service": "s"}] * 1500,
+        [wide],
+        [{"frontend": "z", "service": "s"}] * 1500,
+    ]
+    lines = podwire("bpf", "lb", "list").output.splitlines()
+    assert len(lines) == 2 + 1500 + 1 + 1500
+    narrow, last = lines[2], lines[-1]
+    assert narrow.split() == ["y", "s"] and last.split() == ["z", "s"]
+    assert last.index("s") - narrow.index("s") == 60 - len("10.96.0.1:80/TCP")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "allowed"),
+    [
+        (("ct", "list", "--port", "-1"), "--port", "0<=x<=65535"),
+        (("ct", "list", "--port", "http"), "--port", "http"),
+        (("ct", "list", "--address", "10.0.0.0/33"), "--address", "10.0.0.0/33"),
+        (("ct", "list", "--address", ""), "--address", "10.0.0.1"),
+        (("lb", "list", "--protocol", "quic" * 100), "--protocol", "SCTP"),
+        (("lb", "list", "--pod", "a/b/c"), "--pod", "NAMESPACE"),
+        (("ct", "list", "nan"), "global", "its number"),
+        (("policy", "list", "-5"), "-5", "such option"),
+        (("policy", "list", "65536"), "ENDPOINT", "65535"),
+    ],
+)
+def test_a_wrong_filter_is_named_with_what_would_do(
+    podwire: Podwire, arguments: tuple[str, ...], named: str, allowed: str
+) -> None:
+    error = podwire("bpf", *arguments).exception
+    assert isinstance(error, click.ClickException)
+    assert named in error.format_message() and allowed in error.format_message()
+    assert len(error.format_message()) < 300

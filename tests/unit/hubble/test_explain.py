@@ -12,6 +12,7 @@ from podwire.abi.enums import DROP_TEXT, DropReason
 from podwire.hubble.explain import because
 from podwire.hubble.message import Messages
 from podwire.hubble.pipeline import Pipeline
+from podwire.model import implied
 from podwire.model.rule import Clause, Direction, Effect, Origin, Ports, Rule
 from podwire.model.selector import Selector, equals, inside
 from podwire.state.tables import ContainerPort, IdentityRow, PolicyRow, RuleRow
@@ -24,18 +25,21 @@ def explained(pipeline: Pipeline, row: int) -> dict[str, Any]:
     return found
 
 
-def policy(peers: tuple[Selector, ...] | None, ports: tuple[Ports, ...] | None) -> PolicyRow:
+def policy(
+    peers: tuple[Selector, ...] | None, ports: tuple[Ports, ...] | None, uid: str = "uid-policy"
+) -> PolicyRow:
     origin = Origin("CiliumNetworkPolicy", "prod", "backend")
     clause = Clause(Direction.INGRESS, Effect.ALLOW, 0, peers, ports, "spec.ingress[0]")
     subject = Selector((equals("any", "app", "backend"),))
     rule = Rule(origin, 0, subject, (clause,), True, False)
-    return PolicyRow("CiliumNetworkPolicy", "prod", "backend", "u", 1, (rule,))
+    return PolicyRow("CiliumNetworkPolicy", "prod", "backend", uid, 1, (rule,))
 
 
 def test_allowed(sampled: Pipeline) -> None:
+    sampled.flows.tables.policies.put(policy(None, None))
     found = explained(sampled, 2)
     assert found["decision"] == {
-        "policies": [{"kind": "CiliumNetworkPolicy", "namespace": "prod", "name": "backend"}],
+        "policies": [{"kind": "CiliumNetworkPolicy", "namespace": "prod", "name": "backend", "gone": False}],
         "clause": "spec.ingress[0]",
         "direction": "ingress",
         "default_deny": False,
@@ -43,7 +47,39 @@ def test_allowed(sampled: Pipeline) -> None:
     assert "Allowed for ingress by CiliumNetworkPolicy prod/backend, spec.ingress[0]." in found["text"]
 
 
+def test_a_policy_that_is_gone_is_not_told_as_if_it_were_there(sampled: Pipeline) -> None:
+    """Also one that came again under the same name: it is another."""
+    table = sampled.flows.tables.policies
+    name = "CiliumNetworkPolicy prod/backend"
+
+    def texts() -> list[str]:
+        return [explained(sampled, row)["text"] for row in (2, 6, 7)]
+
+    for there, gone in (
+        (policy(None, None), ""),
+        (policy(None, None, uid="another"), " (gone since)"),
+        (None, " (gone since)"),
+    ):
+        table.replace([there] if there else [])
+        assert f"Allowed for ingress by {name}{gone}, spec.ingress[0]." in texts()[0]
+        assert f"Default deny for ingress: selected by {name}{gone}, and nothing allowed this." in texts()[1]
+        assert f"Denied for egress by {name}{gone}, spec.egressDeny[0]." in texts()[2]
+    decision = explained(sampled, 2)["decision"]
+    assert [one["gone"] for one in decision["policies"]] == [True]
+
+
+def test_what_no_object_says_is_never_gone(make: Make) -> None:
+    pipeline, ring = make()
+    for number, rule in ((401, implied.LOCALHOST), (402, implied.ALWAYS)):
+        pipeline.flows.tables.rules.put(
+            RuleRow(number, Direction.INGRESS, (rule.origin,), "ingress[0]", False)
+        )
+        found = explained(pipeline, denied(pipeline, ring, rule=number))
+        assert [one["gone"] for one in found["decision"]["policies"]] == [False]
+
+
 def test_denied(sampled: Pipeline) -> None:
+    sampled.flows.tables.policies.put(policy(None, None))
     found = explained(sampled, 7)
     assert found["verdict"] == "DROPPED"
     assert "Denied for egress by CiliumNetworkPolicy prod/backend, spec.egressDeny[0]." in found["text"]
@@ -54,7 +90,7 @@ def test_default_deny_names_who_selects_and_why_nobody_allowed(sampled: Pipeline
     sampled.flows.tables.policies.put(policy(peers, ports))
     found = explained(sampled, 6)
     assert found["decision"]["default_deny"]
-    assert "nothing allows" in found["text"]
+    assert "nothing allowed" in found["text"]
     assert found["near_misses"] == [
         {
             "policy": "prod/backend",
@@ -194,6 +230,7 @@ def test_a_services_address_and_port_are_not_the_pods(make: Make) -> None:
 
 def test_what_was_allowed_and_dropped_for_another_reason_was_not_denied(make: Make) -> None:
     pipeline, ring = make()
+    pipeline.flows.tables.policies.put(policy(None, None))
     for reason, verdict in ((221, 2), (133, 2), (181, 2)):
         ring.emit(flows.event(kind=1, reason=reason, rule=flows.ALLOWED, point=verdict))
     ring.emit(flows.event(kind=5, point=1, reason=181, rule=flows.ALLOWED))  # audited

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.patience import within
 
 from podwire.apiserver.metadata import is_resolvable
-from podwire.base.aio import Supervised, cancelling, eventually
+from podwire.base.aio import cancelling, eventually
 from podwire.sandbox.dns import server
+from podwire.sandbox.dns.datagrams import Datagrams, Shares
 from podwire.sandbox.dns.server import Answerer
 from podwire.sandbox.dns.zone import SLICES, Zone, pointed_at
 
@@ -216,19 +217,19 @@ def test_a_query_that_fails_is_answered_and_so_is_the_next() -> None:
     async def scenario() -> list[int]:
         loop, codes = asyncio.get_running_loop(), []
         answerer = Answerer(Zone(faulty, every), ())
-        async with Supervised("DNS") as group:
-            transport, _ = await loop.create_datagram_endpoint(
-                lambda: server._Datagrams(answerer, group), local_addr=("127.0.0.1", 0)
-            )
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.setblocking(False)
-                client.connect(transport.get_extra_info("sockname"))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as place:
+            place.bind(("127.0.0.1", 0))
+            serving = Datagrams(place, answerer.datagram, Shares()).serve()
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            client.setblocking(False)
+            client.connect(place.getsockname())
+            async with cancelling("DNS", serving):
                 for name in ("bad", "web", "bad", "web"):
                     query = dns.message.make_query(f"{name}.prod.svc.cluster.local", "A")
                     await loop.sock_sendall(client, query.to_wire())
                     wire = await asyncio.wait_for(loop.sock_recv(client, 512), 5)
                     codes.append(int(dns.message.from_wire(wire).rcode()))
-            transport.close()
+            client.close()
         return codes
 
     assert asyncio.run(scenario()) == [dns.rcode.SERVFAIL, dns.rcode.NOERROR] * 2

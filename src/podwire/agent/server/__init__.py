@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 
 from podwire.agent.interface import Node
-from podwire.agent.server import calls, own
+from podwire.agent.server import calls, lists, own
 from podwire.agent.server.routes import NODE, Answer
 from podwire.base.errors import (
     ApiError,
@@ -42,6 +42,12 @@ from podwire.base.errors import (
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# What sends its answer bit by bit.
+STREAMED: list[tuple[str, Handler]] = [
+    ("/v1/map/{name}", calls.one_map),
+    ("/podwire/v1/bpf/{name}", own.dump),
+    (own.MONITOR, own.monitor),
+]
 STATUS: list[tuple[type[PodwireError], int]] = [
     (NotFound, 404),
     (Conflict, 409),
@@ -78,19 +84,19 @@ def application(node: Node) -> web.Application:
     """The routes over one node."""
     app = web.Application(middlewares=[errors, only_root], client_max_size=1 << 20)
     app[NODE] = node
-    app[own.STREAMS] = set()
-    app.on_shutdown.append(own.end_streams)
+    app[lists.STREAMS] = set()
+    app.on_shutdown.append(lists.end_streams)
     app.add_routes(
         [web.route(method, at, _answering(work)) for method, at, work in calls.ROUTES + own.ROUTES]
     )
-    app.add_routes([web.get(own.MONITOR, own.monitor)])
+    app.add_routes([web.get(at, work) for at, work in STREAMED])
     return app
 
 
 def all_routes() -> list[tuple[str, str, Callable[..., object]]]:
     """(method, path, handler) of everything the socket answers, for the reference documentation."""
     plain = [(method, at, work) for method, at, work in calls.ROUTES + own.ROUTES]
-    return [*plain, ("GET", own.MONITOR, own.monitor)]
+    return [*plain, *(("GET", at, work) for at, work in STREAMED)]
 
 
 def bind(path: Path) -> socket.socket:
@@ -127,19 +133,16 @@ def _answers(path: Path) -> bool:
 def _answering(work: Callable[[Node, web.Request], Awaitable[Answer]]) -> Handler:
     """Make a handler of what returns a value."""
 
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.Request) -> web.StreamResponse:
         answer = await work(request.app[NODE], request)
+        if isinstance(answer.value, Iterator):
+            return await lists.send(request, lists.sliced(answer.value), lists.AS_THEY_ARE)
         if isinstance(answer.value, str) and answer.plain:
             return web.Response(status=answer.status, text=answer.value)
-        body = b"" if answer.value is None else msgspec.json.encode(answer.value, enc_hook=_encode)
+        body = b"" if answer.value is None else msgspec.json.encode(answer.value, enc_hook=str)
         return web.Response(status=answer.status, body=body, content_type="application/json")
 
     return handler
-
-
-def _encode(value: object) -> object:
-    """Values JSON has no form for, as text."""
-    return str(value)
 
 
 @web.middleware

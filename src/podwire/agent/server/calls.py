@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
 from podwire.agent.interface import DUMPS, EndpointRequest, Node
-from podwire.agent.server import health, shapes
-from podwire.agent.server.routes import Answer, Route, body, number
+from podwire.agent.server import health, lists, shapes
+from podwire.agent.server.routes import NODE, Answer, Route, body, number
 from podwire.base.errors import InvalidObject, NotFound
 from podwire.state.tables import EndpointRow
 
@@ -272,7 +273,7 @@ async def identity(node: Node, request: web.Request) -> Answer:
 
 async def ips(node: Node, _: web.Request) -> Answer:
     """Who is behind which address or prefix."""
-    return Answer([shapes.ip(row) for row in node.tables.ipcache])
+    return Answer(map(shapes.ip, node.tables.ipcache))
 
 
 async def services(node: Node, _: web.Request) -> Answer:
@@ -313,7 +314,7 @@ async def policy(node: Node, _: web.Request) -> Answer:
 
 async def selectors(node: Node, _: web.Request) -> Answer:
     """Selectors in use and the identities they select."""
-    return Answer([shapes.selector(row) for row in node.tables.selections])
+    return Answer(map(shapes.selector, lists.rows(node.tables.selections)))
 
 
 async def maps(node: Node, _: web.Request) -> Answer:
@@ -321,16 +322,16 @@ async def maps(node: Node, _: web.Request) -> Answer:
     return Answer({"maps": [{"path": f"{node.config.bpf_dir}/{name}", "cache": []} for name in DUMPS]})
 
 
-async def one_map(node: Node, request: web.Request) -> Answer:
+async def one_map(request: web.Request) -> web.StreamResponse:
     """What one of them holds."""
-    name = request.match_info["name"]
-    if name not in DUMPS:
-        raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
-    cache = []
-    for row in await node.bpf_dump(name):
-        key, *_ = row.values()
-        cache.append({"key": str(key), "value": msgspec.json.encode(row).decode(), "desired-action": "sync"})
-    return Answer({"path": f"{node.config.bpf_dir}/{name}", "cache": cache})
+    node, name = request.app[NODE], request.match_info["name"]
+    head = b'{"path":' + msgspec.json.encode(f"{node.config.bpf_dir}/{name}") + b',"cache":['
+    return await lists.send(request, lists.dumped(request), lists.Form(_cached, head, b"]}"))
+
+
+def _cached(row: Mapping[str, Any]) -> Any:
+    key, *_ = row.values()
+    return {"key": str(key), "value": msgspec.json.encode(row).decode(), "desired-action": "sync"}
 
 
 async def metrics(node: Node, _: web.Request) -> Answer:
@@ -362,6 +363,5 @@ ROUTES: list[Route] = [
     ("GET", "/v1/policy", policy),
     ("GET", "/v1/policy/selectors", selectors),
     ("GET", "/v1/map", maps),
-    ("GET", "/v1/map/{name}", one_map),
     ("GET", "/v1/metrics", metrics),
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import podwire
 from podwire.agent.interface import DISABLED, FAILURE, OK, WARNING, Facts, Node
-from podwire.agent.server import shapes
+from podwire.agent.server import features, shapes
 from podwire.base.attempts import Attempts
 from podwire.datapath.catalogue import CATALOGUE
 from podwire.model.identity import of_cluster
@@ -77,67 +77,22 @@ def _features(node: Node, facts: Facts) -> Shape:
     """What is on and off. Off is said, too."""
     config = node.config
     families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
-    off: Shape = {"enabled": False}
-    # Reading it anew for each answer costs a row; the device may have got another address.
-    device = {
-        "name": config.device,
-        "ip": [ip for row in node.tables.nodes if row.local for ip in row.addresses],
-    }
+    programs = "BPF" if facts.attach_mode != "none" else "Legacy"  # who hands packets to pods
     return {
-        "kube-proxy-replacement": {
-            "mode": "True",
-            "devices": [config.device],
-            "deviceList": [device],
-            "directRoutingDevice": config.device,
-            "features": {
-                "socketLB": {"enabled": facts.socket_services},
-                "socketLBTracing": off,
-                "bpfSocketLBHostnsOnly": False,
-                "annotations": [],
-                "nodePort": {
-                    "enabled": False,
-                    "mode": "SNAT",
-                    "algorithm": "Random",
-                    "acceleration": "Disabled",
-                    "portMin": 0,
-                    "portMax": 0,
-                    "lutSize": 0,
-                },
-                "hostPort": off,
-                "externalIPs": off,
-                "sessionAffinity": {"enabled": True},
-                "gracefulTermination": {"enabled": True},
-                "nat46X64": {"enabled": False, "gateway": {"enabled": False, "prefixes": []}, "service": off},
-            },
-        },
-        "masquerading": {
-            "enabled": False,
-            "mode": "BPF",
-            "enabledProtocols": {"ipv4": False, "ipv6": False},
-            "ip-masq-agent": False,
-            "snat-exclusion-cidr": "",
-            "snat-exclusion-cidr-v4": "",
-            "snat-exclusion-cidr-v6": "",
-        },
-        "bandwidth-manager": {"enabled": False, "congestionControl": "cubic", "devices": []},
-        "host-routing": {"mode": "BPF"},
-        "host-firewall": {"mode": "Disabled", "devices": []},
-        "cni-chaining": {"mode": "none"},
+        "kube-proxy-replacement": _services(node, facts),
+        **features.optional(config),
+        "host-routing": {"mode": programs},
         "cni-file": {"state": DISABLED, "msg": "not managed by the agent"},
         "clock-source": {"mode": "ktime", "hertz": os.sysconf("SC_CLK_TCK")},
-        "encryption": {"mode": "Disabled", "msg": "", "ipsec": None, "wireguard": None},
-        "srv6": {"enabled": False, "srv6EncapMode": "SRH"},
-        "ipv4-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
-        "ipv6-big-tcp": {"enabled": False, "maxGRO": 65536, "maxGSO": 65536},
-        "datapath-mode": "veth",
+        **features.big_tcp(facts.segments),
+        "datapath-mode": facts.pod_device,
         "attach-mode": facts.attach_mode,
         "routing": {
             "inter-host-routing-mode": "Tunnel" if config.routing_mode == "tunnel" else "Native",
-            "intra-host-routing-mode": "BPF",
+            "intra-host-routing-mode": programs,
             "tunnel-protocol": "vxlan" if config.routing_mode == "tunnel" else "",
         },
         "bpf-maps": {
-            "dynamic-size-ratio": 0,
             "maps": [
                 {"name": text, "size": facts.maps[name]} for name, text in MAPS.items() if name in facts.maps
             ],
@@ -147,26 +102,51 @@ def _features(node: Node, facts: Facts) -> Shape:
     }
 
 
+def _services(node: Node, facts: Facts) -> Shape:
+    """KubeProxyReplacement: whole (True) only if nothing that kube-proxy serves is left to it."""
+    config = node.config
+    ours = features.services(config)
+    # Reading it anew for each answer costs a row; the device may have got another address.
+    device = {
+        "name": config.device,
+        "ip": [ip for row in node.tables.nodes if row.local for ip in row.addresses],
+    }
+    whole = all(ours[name]["enabled"] for name in ("nodePort", "hostPort", "externalIPs"))
+    return {
+        "mode": str(whole),
+        "devices": [config.device],
+        "deviceList": [device],
+        "directRoutingDevice": config.device,
+        "features": {
+            "socketLB": {"enabled": facts.socket_services},
+            "annotations": [],
+            # A client's backend is remembered among the connections; who terminates is a backend's flag.
+            "sessionAffinity": {"enabled": "podwire_conntrack" in facts.maps},
+            "gracefulTermination": {"enabled": "podwire_backends" in facts.maps},
+            **ours,
+        },
+    }
+
+
 def config(node: Node) -> Shape:
     """/v1/config: what CNI plugins ask first."""
     options, facts = node.config.as_mapping(), node.facts()
     realized: Shape = {"options": {}, "policy-enforcement": node.config.enable_policy}
+    masquerading = features.optional(node.config)["masquerading"]
+    local = next((row for row in node.tables.nodes if row.local), None)
     return {
         "spec": realized,
         "status": {
             "addressing": addressing(node),
-            "datapathMode": "veth",
+            "datapathMode": facts.pod_device,
             "deviceMTU": node.mtu(),
             "routeMTU": facts.route_mtu,
             "enable-route-mtu-for-cni-chaining": False,
-            "ipam-mode": "kubernetes",
-            "GROMaxSize": 65536,
-            "GSOMaxSize": 65536,
-            "GROIPv4MaxSize": 65536,
-            "GSOIPv4MaxSize": 65536,
-            "ipLocalReservedPorts": "",
-            "masquerade": False,
-            "masqueradeProtocols": {"ipv4": False, "ipv6": False},
+            # Blocks are the Node object's own; a node without has none, and no mode of giving out addresses.
+            "ipam-mode": "kubernetes" if local is not None and local.pod_cidrs else "",
+            **features.segment_sizes(facts.segments),
+            "masquerade": masquerading["enabled"],
+            "masqueradeProtocols": masquerading["enabledProtocols"],
             "daemonConfigurationMap": {key: value for key, value in options.items() if "key" not in key},
             "realized": realized,
             "immutable": {},
@@ -203,8 +183,8 @@ def debuginfo(node: Node) -> Shape:
         "cilium-version": f"{podwire.__version__} podwire",
         "kernel-version": kernel.release,
         "cilium-status": healthz(node),
-        "endpoint-list": shapes.endpoints(node.tables, node.tables.endpoints),
-        "service-list": shapes.services(node.tables),
+        "endpoint-list": list(shapes.endpoints(node.tables, node.tables.endpoints)),
+        "service-list": list(shapes.services(node.tables)),
         "policy": {"revision": 1 + node.tables.policies.revision, "policy": ""},
         "subsystem": {},
         "environment-variables": [],

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from podwire.agent.interface import DUMPS, Node
+from podwire.agent.interface import Node
+from podwire.agent.server import lists
 from podwire.agent.server.routes import NODE, Answer, Route
 from podwire.base.aio import paced
 from podwire.base.errors import NotFound
 
 MONITOR = "/podwire/v1/monitor"
-STREAMS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("streams", set)
 HEARTBEAT = 5.0  # s between empty lines on a quiet stream, so that a client that left is noticed
 
 
@@ -41,15 +40,13 @@ async def table(node: Node, request: web.Request) -> Answer:
     name = request.match_info["name"]
     if name not in node.tables.names():
         raise NotFound(f"there is no table {name[:60]}", hint=f"there are {', '.join(node.tables.names())}")
-    return Answer([_row(row) for row in node.tables.named(name)])
+    return Answer(map(_row, lists.rows(node.tables.named(name))))
 
 
-async def dump(node: Node, request: web.Request) -> Answer:
-    """What a map of the kernel holds: lb, ct, policy or ipcache."""
-    name = request.match_info["name"]
-    if name not in DUMPS:
-        raise NotFound(f"there is no map {name[:60]}", hint=f"there are {', '.join(DUMPS)}")
-    return Answer(list(await node.bpf_dump(name)))
+async def dump(request: web.Request) -> web.StreamResponse:
+    """What a map of the kernel holds: lb, ct, policy or ipcache; `pod`, `address`, `port`, `protocol`,
+    `endpoint` filter it."""
+    return await lists.send(request, lists.dumped(request), lists.AS_THEY_ARE)
 
 
 async def explain(node: Node, request: web.Request) -> Answer:
@@ -64,11 +61,7 @@ async def metrics(node: Node, _: web.Request) -> Answer:
 
 async def monitor(request: web.Request) -> web.StreamResponse:
     """Events as JSON lines until the client leaves."""
-    task = asyncio.current_task()
-    assert task is not None  # a handler always runs in one
-    streams = request.app[STREAMS]
-    streams.add(task)
-    task.add_done_callback(streams.discard)
+    lists.open_ended(request)
     answer = web.StreamResponse(headers={"Content-Type": "application/json-lines"})
     async with request.app[NODE].subscribe_events() as events:
         await answer.prepare(request)
@@ -78,12 +71,6 @@ async def monitor(request: web.Request) -> web.StreamResponse:
         except ConnectionError:
             pass  # the client left
     return answer
-
-
-async def end_streams(app: web.Application) -> None:
-    """Streams have no end of their own: without this, stopping the agent would wait for them."""
-    for task in app[STREAMS]:
-        task.cancel()
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
@@ -101,7 +88,6 @@ def _row(row: Any) -> Any:
 ROUTES: list[Route] = [
     ("GET", "/podwire/v1/tables", tables),
     ("GET", "/podwire/v1/tables/{name}", table),
-    ("GET", "/podwire/v1/bpf/{name}", dump),
     ("GET", "/podwire/v1/explain/{uuid}", explain),
     ("GET", "/podwire/v1/metrics", metrics),
 ]

@@ -16,7 +16,8 @@ NODE: web.AppKey[Node] = web.AppKey("node", Node)
 
 
 class Answer(NamedTuple):
-    """A value to be sent as JSON (or, `plain`, as text)."""
+    """A value to be sent as JSON (or, `plain`, as text). An iterator is sent as a list while it is gone
+    through: there may be very many rows, and each is made when the client has taken those before."""
 
     value: Any
     status: int = 200

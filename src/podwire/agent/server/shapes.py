@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,9 +60,9 @@ class Allowed:
         return [identity for identity, one in named if (policy, direction, one) in self._classes]
 
 
-def endpoints(tables: ReadTables, rows: Iterable[EndpointRow]) -> list[Shape]:
+def endpoints(tables: ReadTables, rows: Iterable[EndpointRow]) -> Iterator[Shape]:
     allowed = Allowed(tables)
-    return [endpoint(tables, row, allowed) for row in rows]
+    return (endpoint(tables, row, allowed) for row in rows)
 
 
 def endpoint(tables: ReadTables, row: EndpointRow, allowed: Allowed | None) -> Shape:
@@ -174,12 +174,11 @@ def one_identity(tables: ReadTables, number: int) -> Shape | None:
     )
 
 
-def all_identities(tables: ReadTables) -> list[Shape]:
-    """The table's, and the reserved ones if the table does not list them."""
-    rows = {row.number: identity(row) for row in tables.identities}
-    for one in identities.RESERVED:
-        rows.setdefault(one.number, identity_of(one.number, one.labels))
-    return [rows[number] for number in sorted(rows)]
+def all_identities(tables: ReadTables) -> Iterator[Shape]:
+    """The table's, and the reserved ones if it does not list them; each is made when it is asked for."""
+    known = {row.number: row.labels for row in tables.identities}
+    labels = {one.number: one.labels for one in identities.RESERVED} | known
+    return (identity_of(number, labels[number]) for number in sorted(labels))
 
 
 def ip(row: IpcacheRow) -> Shape:
@@ -194,9 +193,9 @@ def ip(row: IpcacheRow) -> Shape:
     }
 
 
-def services(tables: ReadTables) -> list[Shape]:
+def services(tables: ReadTables) -> Iterator[Shape]:
     """One per frontend, by number, as `service list` has them."""
-    return [service(tables, row) for row in sorted(tables.frontends, key=lambda row: row.rev_nat)]
+    return (service(tables, row) for row in sorted(tables.frontends, key=lambda row: row.rev_nat))
 
 
 def service(tables: ReadTables, row: FrontendRow) -> Shape:
@@ -216,8 +215,6 @@ def service(tables: ReadTables, row: FrontendRow) -> Shape:
                 "protocol": protocol_name(one.protocol),
                 "nodeName": one.node,
                 "state": one.state,
-                "preferred": False,
-                "weight": 100,
             }
             for number in row.backends
             if (one := tables.backends.get(number)) is not None
@@ -227,9 +224,6 @@ def service(tables: ReadTables, row: FrontendRow) -> Shape:
             "name": row.service,
             "namespace": row.namespace,
             "cluster": "",
-            "trafficPolicy": "Cluster",
-            "extTrafficPolicy": "Cluster",
-            "intTrafficPolicy": "Cluster",
             "natPolicy": "Nat66" if ":" in row.address else "Nat44",
         },
     }

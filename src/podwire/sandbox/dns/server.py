@@ -6,7 +6,8 @@ Names outside the cluster go to the lab's upstreams; without any they are refuse
 
 Each query is a boundary: one that cannot be answered, for whatever reason, is answered SERVFAIL, and so is
 one to be forwarded for which there is no room. Pods ask, and pods may ask anything, as often as they can:
-each address has its share of what waits for upstreams, and of the TCP connections (`base.door`).
+each address has its share of what waits for upstreams, of the TCP connections (`base.door`), and of what is
+answered over UDP (`datagrams`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from podwire.base.aio import Supervised, boundary, seldom
+from podwire.base.aio import Supervised, seldom
 from podwire.base.door import Admission, Door, affordable
 from podwire.net import namespaces
+from podwire.sandbox.dns.datagrams import Datagrams, Shares
 from podwire.sandbox.dns.zone import Record, Zone, pointed_at
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,10 @@ class Answerer:
         except Exception as error:  # noqa: BLE001  the boundary of one query; `_failed` logs it
             self._failed(query, error)
         return _wire(_response(query, dns.rcode.SERVFAIL), size)
+
+    async def datagram(self, wire: bytes, client: str) -> bytes | None:
+        """The same, for what came over UDP."""
+        return await self.answer(wire, udp=True, client=client)
 
     def _failed(self, query: Any, error: Exception) -> None:
         """In the log, and more and more seldom: who asks can ask again and again."""
@@ -167,43 +173,23 @@ async def _ask_tcp(wire: bytes, upstream: str) -> bytes:
         writer.close()
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """Each query is answered in a task of the server's group; the answerer bounds how many wait at once."""
-
-    def __init__(self, answerer: Answerer, group: Supervised) -> None:
-        self._answerer, self._group = answerer, group
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        self._group.once("query", self._reply(data, address))
-
-    async def _reply(self, data: bytes, address: Any) -> None:
-        with boundary("answering a datagram"):
-            wire = await self._answerer.answer(data, udp=True, client=address[0])
-            if wire and not self._transport.is_closing():
-                self._transport.sendto(wire, address)
-
-
 async def serve(
     answerer: Answerer, netns: Path, families: tuple[int, ...], until: Callable[[], Awaitable[None]]
 ) -> None:
     """Answer on port 53 of the namespace until `until` returns."""
-    loop = asyncio.get_running_loop()
-    async with Supervised("cluster DNS") as group, AsyncExitStack() as opened:
+
+    async with AsyncExitStack() as opened, Supervised("cluster DNS") as group:
         streams: list[socket.socket] = []
+        shares = Shares()
         for family in families:
             number, host = (socket.AF_INET6, "::") if family == 6 else (socket.AF_INET, "0.0.0.0")
             datagrams = _bound(netns, number, socket.SOCK_DGRAM, host)
-            transport, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(answerer, group), sock=datagrams
-            )
-            opened.callback(transport.close)
+            opened.callback(datagrams.close)
+            group.start(f"datagrams of IPv{family}", Datagrams(datagrams, answerer.datagram, shares).serve())
             streams.append(_bound(netns, number, socket.SOCK_STREAM, host))
             opened.callback(streams[-1].close)
-        await opened.enter_async_context(door(answerer, streams))
-        await until()
+        async with door(answerer, streams):
+            await until()
 
 
 def door(answerer: Answerer, listeners: list[socket.socket]) -> Door:
