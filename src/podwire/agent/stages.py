@@ -12,6 +12,7 @@ from podwire.agent.itself import Itself, own_cidrs
 from podwire.agent.kept import KeptPolicies
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
+from podwire.agent.links import Links
 from podwire.agent.registry import Registry
 from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
@@ -75,6 +76,7 @@ class Stages:
             Registry(Path(config.run_dir) / "endpoints"),
             self.labeling,
         )
+        self.links = Links(kernel.plumbing, tables.endpoints)
         self.ring = Ring.open(maps.path("podwire_events"), dtypes.EVENT)
         self.pipeline = Pipeline(self.ring, partial(event_stats, maps), tables, config, config.node_name)
         self.reporter = Reporter(client, tables, node_name=config.node_name)

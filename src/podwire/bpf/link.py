@@ -9,6 +9,7 @@ meant in the network namespace of the calling thread. Kernels before 6.6 have no
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import IntEnum
 from errno import ENODEV, ENOENT, ENOLINK
 
@@ -120,10 +121,18 @@ def _create(program: Program, target: int, hook: Hook, flags: int, where: str) -
     return Link(library.check(fd, f"attach {program.name} to {where}"))
 
 
+Attach = Callable[[Program, int, Hook], "Link | Filter"]
+
+
 def attach_tc(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
     """`program` on device `ifindex`, Hook.TC_INGRESS or TC_EGRESS seen from the device."""
     if probe.supported("tcx"):
         return _create(program, ifindex, hook, 0, f"device {ifindex}")
+    return attach_filter(program, ifindex, hook)
+
+
+def attach_filter(program: Program, ifindex: int, hook: Hook) -> Filter:
+    """The same as a filter of clsact on every kernel: nobody waits for it, `bind` makes it a link later."""
     placed = Filter(ifindex, hook)
     placed.replace(program)
     return placed
@@ -149,22 +158,58 @@ def attach_cgroup(program: Program, directory: str, hook: Hook | None = None) ->
         os.close(target)
 
 
-def ensure_tc(program: Program, ifindex: int, hook: Hook, path: str) -> Link | Filter:
-    """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else made.
+def ensure_tc(
+    program: Program, ifindex: int, hook: Hook, path: str, *, attach: Attach = attach_tc
+) -> Link | Filter:
+    """`program` on device `ifindex` by what is pinned at `path`: replaced if it is there, else `attach`ed.
 
     A pinned link whose device is gone (or another one by now) is removed first.
     """
     try:
         attached = open_attached(path)
     except NotFound:
-        return _pinned(attach_tc(program, ifindex, hook), path)
+        return _pinned(attach(program, ifindex, hook), path)
     info = attached.info
     if info.ifindex == ifindex and info.attach_type == hook:
         if info.program != program.id:
             attached.replace(program)
         return attached
     attached.detach()
-    return _pinned(attach_tc(program, ifindex, hook), path)
+    return _pinned(attach(program, ifindex, hook), path)
+
+
+def bind(program: Program, path: str, beside: str) -> None:
+    """A link of `program` in the place of the filter recorded at `path`, if there is one; it is pinned at
+    `beside` first, on the same file system. NetworkError if the device is gone.
+
+    The kernel asks links before filters: from when the link is made the filter is not asked any more, so
+    each packet meets one of the two. Killed on the way, `bound` does the rest.
+    """
+    probe.require("tcx")
+    with open_attached(path) as placed:
+        if not isinstance(placed, Filter):
+            return
+        where = f"device {placed.ifindex}"
+        with _create(program, placed.ifindex, Hook(placed.hook), 0, where) as link:
+            link.pin(beside)
+    bound(path, beside)
+
+
+def bound(path: str, beside: str) -> None:
+    """The link at `beside` takes the place of what is recorded at `path`. In the device's namespace."""
+    with Link.open(beside) as link:
+        info = link.info
+    if not info.ifindex:  # its device went meanwhile
+        os.unlink(beside)
+        return
+    Filter(info.ifindex, info.attach_type).detach()
+    os.rename(beside, path)
+
+
+def all_bound(folder: str, beside: str) -> None:
+    """What was left in directory `beside` by who was killed while it bound what is recorded in `folder`."""
+    for name in os.listdir(beside):
+        bound(os.path.join(folder, name), os.path.join(beside, name))
 
 
 def ensure_cgroup(program: Program, directory: str, path: str) -> Link:

@@ -45,6 +45,7 @@ PODS = ("podwire_from_pod", "podwire_to_pod")
 NETWORK = ("podwire_from_network", "podwire_to_network")
 OVERLAY = ("podwire_from_overlay", "podwire_to_overlay")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BINDING = "binding"  # directory of links on their way, see `binding`
 HOOKS = (("ingress", Hook.TC_INGRESS), ("egress", Hook.TC_EGRESS))
 
 
@@ -120,7 +121,7 @@ class Programs:
         self.made_new: tuple[str, ...] = ()  # maps that could not be carried over: they are empty
         self._links = os.path.join(loading.bpf_dir, "links")
         # A pod attached while programs are replaced would keep the old ones.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._at_limit: set[str] = set()  # maps whose writer has been told: it asks again and again
 
     # Load
@@ -133,7 +134,8 @@ class Programs:
         have full ones.
         """
         probe.bpffs(_mount_of(loading.bpf_dir))
-        os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
+        for place in (os.path.join("links", "pods"), BINDING):
+            os.makedirs(os.path.join(loading.bpf_dir, place), mode=0o700, exist_ok=True)
         current = generations.directory(loading.bpf_dir, generations.newest(loading.bpf_dir))
         try:
             if foreign := generations.of_another_layout(current):
@@ -179,13 +181,14 @@ class Programs:
     # Attach
 
     def attach_pod(self, interface: str, ifindex: int) -> None:
-        """Both programs on a pod's host-side device, pinned under its name. All or nothing."""
-        self._attach(PODS, os.path.join("pods", interface), ifindex)
+        """Both programs on a pod's device, all or nothing; as filters, links are for later (`binding`)."""
+        self._attach(PODS, os.path.join("pods", interface), ifindex, links.attach_filter)
 
     def detach_pod(self, interface: str) -> None:
         """Remove the links; also right if the device is gone or nothing was attached."""
-        for side, _ in HOOKS:
-            _detach(os.path.join(self._links, "pods", f"{interface}-{side}"))
+        with self.lock:
+            for side, _ in HOOKS:
+                _detach(os.path.join(self._links, "pods", f"{interface}-{side}"))
 
     def attach_network(self, interface: str, ifindex: int) -> None:
         """The node's device towards other nodes."""
@@ -209,6 +212,7 @@ class Programs:
         are the node's from now on.
         """
         generations.make_current(self.maps)
+        links.all_bound(os.path.join(self._links, "pods"), os.path.join(self.loading.bpf_dir, BINDING))
         pods = set()
         for path in self._pinned():
             with links.open_attached(path) as link:
@@ -216,7 +220,7 @@ class Programs:
                 if info.type != library.LINK_TYPE_CGROUP and info.ifindex == 0:
                     link.detach()
                     continue
-                name = _program_of(os.path.relpath(path, self._links))
+                name = program_of(os.path.relpath(path, self._links))
                 if not self._loaded(name):  # what it was for is off now
                     link.detach()
                     continue
@@ -234,13 +238,13 @@ class Programs:
         The programs are loaded again on a new generation of maps and take the place of the old ones.
         Only for maps that the caller alone writes: nothing may be written meanwhile.
         """
-        with self._lock:
+        with self.lock:
             self._exchange(msgspec.structs.replace(self.loading, sizes={**self.loading.sizes, name: entries}))
 
     def tell(self, constants: dict[str, int | bytes]) -> None:
         """Programs with these constants in the place of those that run, on the same maps; if the kernel
         refuses a step, those that ran run on."""
-        with self._lock:
+        with self.lock:
             if constants != self.loading.constants:
                 self._exchange(msgspec.structs.replace(self.loading, constants=constants))
 
@@ -325,21 +329,19 @@ class Programs:
             _detach(path)
         shutil.rmtree(self.loading.bpf_dir)
 
-    def _attach(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
-        with self._lock:
-            self._attach_both(programs, name, ifindex)
-
-    def _attach_both(self, programs: tuple[str, str], name: str, ifindex: int) -> None:
+    def _attach(
+        self, programs: tuple[str, str], name: str, ifindex: int, attach: links.Attach = links.attach_tc
+    ) -> None:
         made = []
-        try:
-            for program, (side, hook) in zip(programs, HOOKS, strict=True):
-                path = os.path.join(self._links, f"{name}-{side}")
-                made.append(path)
-                links.ensure_tc(self.program(program), ifindex, hook, path).close()
-        except BaseException:
-            for path in made:
-                _detach(path)
-            raise
+        with self.lock:
+            try:
+                for program, (side, hook) in zip(programs, HOOKS, strict=True):
+                    made.append(os.path.join(self._links, f"{name}-{side}"))
+                    links.ensure_tc(self.program(program), ifindex, hook, made[-1], attach=attach).close()
+            except BaseException:
+                for path in made:
+                    _detach(path)
+                raise
 
 
 def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
@@ -371,7 +373,7 @@ def _load_on(directory: str, loading: Loading) -> dict[str, Object]:
     return loaded
 
 
-def _program_of(pin: str) -> str:
+def program_of(pin: str) -> str:
     """Name of the program that belongs on the link pinned as ``pods/lxc1-ingress``, …"""
     kind = next(kind for kind in ("pods/", "network-", "overlay-", "cgroup-") if pin.startswith(kind))
     if kind == "cgroup-":

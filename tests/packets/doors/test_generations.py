@@ -129,7 +129,7 @@ def test_growth_that_fails_leaves_the_programs_as_they_were(
         assert here(programs.attached) == before
         assert (programs.maps.directory, sorted(os.listdir(programs.loading.bpf_dir))) == (
             directory,
-            ["links", os.path.basename(directory)],
+            ["binding", "links", os.path.basename(directory)],
         )
     failing, calls = 0, 0
     grown = here(programs.bigger, "podwire_ipcache", 1000)
