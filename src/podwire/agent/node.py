@@ -41,7 +41,7 @@ class Node:
         return Addresses(given.ipv4, given.ipv6, given.expires)
 
     async def release(self, address: str) -> None:
-        self._stages.pools.release(address)
+        await self._stages.attachments.release(address)
 
     def allocations(self) -> Mapping[str, str]:
         return self._stages.pools.allocations()

@@ -67,6 +67,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("write maps", stages.writer.run())
     group.once("take over from other maps", stages.kernel.take_over_when_filled(stages.writer))
     group.start("settle endpoints", stages.attachments.settle())
+    group.start("remove what is left of endpoints", stages.attachments.finish())
     group.start("make links of filters", stages.links.run())
     group.start("remember endpoints", stages.attachments.remember())
     group.start("give back unused addresses", stages.pools.run())
