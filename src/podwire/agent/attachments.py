@@ -95,12 +95,16 @@ class Attachments:
             self._plumbing.detach(interface)
 
     async def remember(self) -> None:
-        """Keep the endpoint files equal to the table, until cancelled. A full disk is no reason to end."""
+        """Keep the endpoint files equal to the table, until cancelled. A full disk is no reason to end.
+
+        What is on its way to be ready changes again in a moment, and its file says already what only we know.
+        """
         unsaved: dict[int, EndpointRow] = {}
+        failed = False
         with Watch(self._tables.endpoints) as watch:
             while True:
                 try:
-                    async with asyncio.timeout(SAVE_AGAIN if unsaved else None):
+                    async with asyncio.timeout(SAVE_AGAIN if failed else None):
                         (changes,) = await watch.next()
                 except TimeoutError:
                     changes = Batch((), ready=True, revision=0)
@@ -110,15 +114,23 @@ class Attachments:
                     elif change.old is not None:
                         unsaved.pop(change.old.id, None)
                         self._registry.forget(change.old.id)
-                unsaved = {number: row for number, row in unsaved.items() if not self._saved(row)}
+                due = [row for row in unsaved.values() if row.state == "ready"]
+                # In a thread: a disk may take its time. Who forgets an endpoint meanwhile is heard after.
+                saved = await unbroken(partial(self._save, due)) if due else set()
+                failed = len(saved) < len(due)
+                unsaved = {number: row for number, row in unsaved.items() if number not in saved}
 
-    def _saved(self, row: EndpointRow) -> bool:
-        try:
-            self._registry.save(row)
-        except StorageError as error:
-            log.warning("%s; trying again in %g s", error, SAVE_AGAIN)
-            return False
-        return True
+    def _save(self, rows: list[EndpointRow]) -> set[int]:
+        """The numbers of those that could be."""
+        saved = set()
+        for row in rows:
+            try:
+                self._registry.save(row)
+            except StorageError as error:
+                log.warning("%s; trying again in %g s", error, SAVE_AGAIN)
+            else:
+                saved.add(row.id)
+        return saved
 
     async def settle(self) -> None:
         """Follow endpoints that changed their identity until the kernel has it, and say so.
