@@ -205,6 +205,7 @@ class Attachments:
 
     async def _make(self, request: EndpointRequest) -> EndpointRow:
         await self._pod_known(request)
+        self._labeling.expect(request.namespace, request.pod)
         addresses = [address for address in (request.ipv4, request.ipv6) if address]
         with self._claim(request, addresses):
             attached = await self._plumb(request, addresses)

@@ -59,9 +59,10 @@ class Node:
         stages, kernel = self._stages, self._stages.kernel
         found, ring = stages.pipeline.statistics(), stages.ring.statistics()
         capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
+        attached = kernel.programs.attached()
         return Facts(
-            attach_mode=kernel.programs.attach_mode(),
-            socket_services=any(name.startswith("cgroup-") for name in kernel.programs.attached()),
+            attach_mode=kernel.programs.attach_mode(attached),
+            socket_services=any(name.startswith("cgroup-") for name in attached),
             maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
             route_mtu=kernel.plumbing.route_mtu,
             ring_bytes=ring.size,
@@ -164,8 +165,9 @@ class Node:
         if not self._stages.writer.synced:
             return WARNING, "not all tables are known yet; what an earlier agent wrote is in force"
         programs = self._stages.kernel.programs
+        attached = programs.attached()  # asks the kernel for each
         return OK, (
-            f"{len(programs.attached())} programs attached ({programs.attach_mode()}, "
+            f"{len(attached)} programs attached ({programs.attach_mode(attached)}, "
             f"{self._stages.kernel.variant} objects), maps equal to tables"
         )
 

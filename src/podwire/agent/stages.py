@@ -57,8 +57,8 @@ class Stages:
             kept=self.kept.load(),
         )
         self.network = Network(tables)
-        self.labeling = Labeling(tables, config.cluster_name)
         self.allocator = Allocator(tables, Prefixes(tables, **families, restored=restore_prefixes(maps)))
+        self.labeling = Labeling(tables, config.cluster_name, self.allocator.expect)
         self.select = Select(tables)
         self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)

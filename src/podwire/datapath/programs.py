@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -305,9 +306,9 @@ class Programs:
                 result[os.path.relpath(path, self._links)] = info
         return result
 
-    def attach_mode(self) -> str:
+    def attach_mode(self, attached: Mapping[str, LinkInfo] | None = None) -> str:
         """How programs are on devices, as the kernel says: ``tcx``, or ``tc`` if one is a filter."""
-        kinds = {info.type for info in self.attached().values()}
+        kinds = {info.type for info in (self.attached() if attached is None else attached).values()}
         if library.LINK_TYPE_FILTER in kinds:
             return "tc"
         return "tcx" if library.LINK_TYPE_TCX in kinds else "none"

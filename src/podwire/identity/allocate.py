@@ -48,6 +48,7 @@ class Allocator:
         self.synced = False  # have all identities of the cluster been told
         self.errors: dict[Labels, str] = {}  # label sets that wait for a number, and why
         self.attempts = Attempts()
+        self._expected: dict[Labels, None] = {}
         self._backoff = backoff
         self._endpoints = Watch(tables.endpoints, tables.identities)
         for identity in RESERVED:
@@ -84,6 +85,12 @@ class Allocator:
             elif number != row.identity:
                 self.tables.endpoints.put(msgspec.structs.replace(row, identity=number))
         return list(wanted)
+
+    def expect(self, labels: Labels) -> None:
+        """An endpoint with these labels will come, and is to find its number there: that is a round trip."""
+        if labels not in self._expected and not self.number_of(labels):
+            self._expected[labels] = None
+            self._endpoints.wake()
 
     async def create(self, store: IdentityStore, labels: Labels) -> Identity:
         """Take a number for `labels`, or find the one another node took."""
@@ -150,6 +157,8 @@ class Allocator:
                 if not self.synced:
                     continue  # a number that exists already must not be taken for a new one
                 wanted = self.step(self._rows(concerned))
+                expected, self._expected = self._expected, {}
+                wanted += [one for one in expected if one not in wanted and not self.number_of(one)]
                 self.errors = {}
                 await each(wanted, partial(self._make, store), AT_ONCE)
                 unfinished = set(self.step(self._rows(concerned)))

@@ -21,6 +21,7 @@ from podwire.datapath import switching
 from podwire.datapath.endpoints import Attached
 from podwire.datapath.write import Writer
 from podwire.ipam.pools import Pools
+from podwire.model.labels import Labels
 from podwire.state.table import Watch
 from podwire.state.tables import (
     EndpointPolicyRow,
@@ -109,7 +110,9 @@ class Node:
         self.known = True  # whether endpoints get identities
         self.writer = Writer(self.tables, self.kernel, "n1")
         parts: Any = (self.plumbing, self.typed, self.writer, self.pools, self.registry)
-        self.attachments = Attachments(self.tables, *parts, Labeling(self.tables, "default"))
+        self.expected: list[Labels] = []  # labels for which an identity was asked for ahead
+        labeling = Labeling(self.tables, "default", self.expected.append)
+        self.attachments = Attachments(self.tables, *parts, labeling)
         self.tables.namespaces.put(NamespaceRow("prod", {}))
         for name in ("a", "b"):
             self.tables.pods.put(

@@ -53,6 +53,18 @@ def test_an_attach_that_is_given_up_while_its_device_is_made(tmp_path: Path) -> 
     asyncio.run(main())
 
 
+def test_the_identity_is_asked_for_while_the_device_is_made(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = Node(tmp_path)
+        async with node.running(), asyncio.TaskGroup() as group:
+            first = await node.held_up(group)
+            assert [labels[0] for labels in node.expected] == ["k8s:app=a"]
+            node.plumbing.hold.set()
+            await first
+
+    asyncio.run(main())
+
+
 STEPS = ("the pod is known", "plumb", "adopt", "save", "identity", "kernel")
 
 
