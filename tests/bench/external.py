@@ -13,7 +13,7 @@ from pathlib import Path
 from measure import Row
 from namespaces import BenchError, run
 
-SCRIPTS = ("packets", "flows", "naming", "services", "start")
+SCRIPTS = ("packets", "flows", "naming", "services", "start", "plumbing")
 LINE = re.compile(
     r"^(?P<name>\S.*?)\s+(?P<value>-?\d[\d,.]*) (?P<unit>ns/flow|events/s|ns|µs|ms|s|MiB|KiB|×|%|/s)\b", re.M
 )

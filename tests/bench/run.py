@@ -5,7 +5,8 @@
 Sections: paths (latency and throughput against plain kernel paths and kube-proxy's rules),
 packets (ns per packet by test run), flows (events per second), naming (names while tables
 change), control (sandbox-up, memory, status, policy), changes (one among very many selectors,
-policies, peers), services (5,000 × 10 endpoints), start (an agent's, among 100,000 pods). A section
+policies, peers), services (5,000 × 10 endpoints), start (an agent's, among 100,000 pods), plumbing (the
+kernel's own part of attaching a pod). A section
 that cannot be measured says why and makes the exit code 1; a target that is not met is a result, not an
 error.
 
