@@ -186,6 +186,9 @@ def bind(program: Program, path: str, beside: str) -> None:
     each packet meets one of the two. Killed on the way, `bound` does the rest.
     """
     probe.require("tcx")
+    if os.path.exists(beside):  # of a try that failed half-way
+        bound(path, beside)
+        return
     with open_attached(path) as placed:
         if not isinstance(placed, Filter):
             return

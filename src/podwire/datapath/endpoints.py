@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from errno import EEXIST
 from hashlib import blake2b
 
 import msgspec
@@ -25,6 +26,7 @@ from podwire.datapath import binding
 from podwire.datapath.programs import Programs
 from podwire.net import messages, namespaces, sysctl
 from podwire.net.messages import Route, Veth
+from podwire.net.netlink import Failure
 from podwire.net.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -104,16 +106,11 @@ class Plumbing:
 
     def _attach(self, netns: str, owner: str, addresses: Sequence[str], interface: str) -> Attached:
         name = host_interface(owner, interface)
-        self._remove(self._stack, name)
         mac, host_mac = new_mac(), new_mac()
         target = namespaces.open_namespace(netns)
         try:
-            pair = messages.veth(
-                Veth(name, host_mac, self.mtu), Veth(interface, mac, self.mtu, namespace=target)
-            )
-            self._stack.apply(pair)
-            made = self._stack.existing(name)
-            attached = Attached(name, made.ifindex, format_mac(mac), format_mac(host_mac))
+            self._make(Veth(name, host_mac, self.mtu), Veth(interface, mac, self.mtu, namespace=target))
+            attached = Attached(name, namespaces.ifindex(name), format_mac(mac), format_mac(host_mac))
             namespaces.run(netns, self._configure_pod, interface, addresses, host_mac)
             self._connect(attached, addresses)
         except BaseException:
@@ -122,6 +119,16 @@ class Plumbing:
         finally:
             os.close(target)
         return attached
+
+    def _make(self, end: Veth, peer: Veth) -> None:
+        """The pair, in the place of what an earlier attempt left."""
+        try:
+            self._stack.apply(messages.veth(end, peer))
+        except Failure as failure:
+            if failure.errno != EEXIST:
+                raise
+            self._remove(self._stack, end.name)
+            self._stack.apply(messages.veth(end, peer))
 
     def adopt(self, attached: Attached, addresses: Sequence[str]) -> None:
         """Only the node's side, for a pair that somebody else made (Cilium's CNI plugin does)."""
@@ -173,7 +180,7 @@ class Plumbing:
         if any(text.family(one) == 6 for one in addresses):
             sysctl.ensure_present({f"ipv6/conf/{interface}/disable_ipv6": 0})
         with Stack() as stack:
-            ifindex = stack.existing(interface).ifindex
+            ifindex = namespaces.ifindex(interface)
             wanted = [
                 messages.link_set(LOOPBACK, up=True),
                 messages.link_silent(ifindex),

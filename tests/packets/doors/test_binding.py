@@ -113,8 +113,15 @@ def test_each_packet_meets_the_filter_or_the_link(
 
 
 @pytest.mark.parametrize("step", ["pin", "detach", "rename"])
-def test_killed_on_the_way_the_next_one_finishes(
-    counted: Object, netns: str, pins: str, placed: str, step: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", ["by the next agent", "by the same"])
+def test_stopped_on_the_way_the_next_try_finishes(
+    counted: Object,
+    netns: str,
+    pins: str,
+    placed: str,
+    step: str,
+    again: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At each step a program is on the device, and who comes next has a link and nothing beside it."""
 
@@ -137,11 +144,16 @@ def test_killed_on_the_way_the_next_one_finishes(
     with namespaces.open_socket(netns, socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.sendto(b"x", ("127.0.0.1", 9))
     assert sum(seen(counted)) > before
-    namespaces.run(netns, link.all_bound, pins, beside)
+    if again == "by the same":
+        path = os.path.join(beside, "lo-ingress")
+        namespaces.run(netns, link.bind, counted.program("second"), placed, path)
+    else:
+        namespaces.run(netns, link.all_bound, pins, beside)
     assert os.listdir(beside) == []
+    nothing_to_finish = step == "pin" and again == "by the next agent"
     with link.open_attached(placed) as made:
-        assert isinstance(made, Filter if step == "pin" else Link)
-    assert bool(filtered(netns)) == (step == "pin")
+        assert isinstance(made, Filter if nothing_to_finish else Link)
+    assert bool(filtered(netns)) == nothing_to_finish
 
 
 def test_a_device_that_goes_meanwhile(

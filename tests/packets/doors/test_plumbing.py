@@ -154,7 +154,7 @@ def test_each_step_made_to_fail_leaves_nothing(node: Node, pod: str, monkeypatch
         monkeypatch.setattr(owner, name, guarded)
 
     guard(Stack, "apply")
-    guard(Stack, "existing")
+    guard(namespaces, "ifindex")
     guard(sysctl, "ensure")
     guard(sysctl, "ensure_present")
     guard(loading.links, "ensure_tc")
