@@ -16,6 +16,7 @@ from podwire.agent.links import Links
 from podwire.agent.registry import Registry
 from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
+from podwire.base.lag import Lag
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
 from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes
@@ -91,6 +92,9 @@ class Stages:
             partial(losses, self.pipeline),
             lambda: self.pipeline.server.places.refused,
         )
+
+        self.lag = Lag()
+        meters.declare_lag(self.metrics, self.lag)
 
     def controllers(self) -> dict[str, Attempts]:
         """Task → how what it does has come out so far, in walk order."""

@@ -72,6 +72,7 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("remember endpoints", stages.attachments.remember())
     group.start("give back unused addresses", stages.pools.run())
     group.start("sweep connections", conntrack.run(conntrack.Conntrack.of(stages.maps)))
+    group.start("measure how late the loop is", stages.lag.run())
     group.start("read flows", stages.pipeline.run())
     group.start("tell the API", stages.reporter.run())
 
