@@ -13,7 +13,9 @@ from pathlib import Path
 from measure import Row
 from namespaces import BenchError, run
 
-SCRIPTS = ("packets", "asked", "sockets", "flows", "naming", "relay", "dumps", "services", "start")
+SCRIPTS = (
+    *("packets", "asked", "sockets", "flows", "naming", "relay", "dumps", "services", "start", "plumbing"),
+)
 LINE = re.compile(
     r"^(?P<name>\S.*?)\s+(?P<value>-?\d[\d,.]*) (?P<unit>ns/flow|events/s|ns|µs|ms|s|MiB|KiB|×|%|/s)\b", re.M
 )

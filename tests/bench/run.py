@@ -7,8 +7,8 @@ packets (ns per packet by test run), asked (connections that ask policy again), 
 random one of many Services), flows (events per second), relay (in front of fifty nodes), dumps (of 65,536
 and a million connections), naming (names while tables change), control (sandbox-up, memory, status,
 policy), changes (one among very many selectors, policies, peers), services (5,000 × 10 endpoints), start
-(an agent's, among 100,000 pods). A section that cannot be measured says why and makes the exit code 1; a
-target that is not met is a result, not an error.
+(an agent's, among 100,000 pods), plumbing (the kernel's own part of attaching a pod). A section that cannot
+be measured says why and makes the exit code 1; a target that is not met is a result, not an error.
 
 Everything made is removed on every way out; what kill -9 leaves dies with its holder process.
 """

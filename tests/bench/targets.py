@@ -225,8 +225,8 @@ TARGETS: tuple[Target, ...] = (
         "ms",
     ),
     Target("changes", "100 policies × 10k peers: Python, a peer", "peers 100 × 10k: python", 40, "B"),
-    Target("control", "pods attached per second", "attach: rate", 20, "/s", at_least=True),
-    Target("control", "pod attached, p99", "attach: p99", 100, "ms"),
+    Target("control", "pods attached per second", "attach: rate", 40, "/s", at_least=True),
+    Target("control", "pod attached, p99", "attach: p99", 50, "ms"),
     Target("control", "agent memory, idle", "agent: rss idle", 120, "MiB"),
     Target("control", "agent memory, 1,000 services / 10,000 endpoints", "agent: rss loaded", 250, "MiB"),
     Target(

@@ -1,7 +1,8 @@
 """Pods coming and going on this node: addresses, plumbing, endpoint rows.
 
 An attachment is answered when packets may flow: when the kernel has the endpoint's rows with its
-identity and policy. It is all or nothing; the same container asked for again is no error.
+identity and policy. It is all or nothing; the same container asked for again is no error. What cannot be
+removed wholly is tried again, and keeps its addresses until then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from podwire.agent.interface import EndpointRequest
 from podwire.agent.labeling import Labeling
 from podwire.agent.registry import Numbers, Registry
 from podwire.base.addresses import exact
-from podwire.base.aio import Turns, eventually, unbroken
+from podwire.base.aio import Turns, boundary, eventually, unbroken
 from podwire.base.errors import Conflict, NotFound, StorageError, Unreachable
 from podwire.datapath import conntrack
 from podwire.datapath.endpoints import Attached, Plumbing
@@ -38,6 +39,7 @@ POD_KNOWN_WITHIN = 10.0  # s until the API has told of a pod that is to be attac
 REALIZED_WITHIN = 10.0  # s until the kernel has its rows
 GONE_WITHIN = 2.0
 SAVE_AGAIN = 5.0
+REMOVE_AGAIN = 5.0
 
 
 class Written(ReadTables, Protocol):
@@ -69,6 +71,8 @@ class Attachments:
         self._labeling = labeling
         self._turns: Turns[str] = Turns()  # one call per container at a time
         self._claimed: dict[str, str] = {}  # address → pod that is being attached with it
+        self._leaving: dict[int, EndpointRow] = {}  # gone from the table, not wholly from the kernel
+        self._left = asyncio.Event()  # something of these could not be removed
         self._numbers = Numbers(tables.endpoints)
 
     def restore(self) -> int:
@@ -101,12 +105,16 @@ class Attachments:
             self._plumbing.detach(interface)
 
     async def remember(self) -> None:
-        """Keep the endpoint files equal to the table, until cancelled. A full disk is no reason to end."""
+        """Keep the endpoint files equal to the table, until cancelled. A full disk is no reason to end.
+
+        What is on its way to be ready changes again in a moment, and its file says already what only we know.
+        """
         unsaved: dict[int, EndpointRow] = {}
+        failed = False
         with Watch(self._tables.endpoints) as watch:
             while True:
                 try:
-                    async with asyncio.timeout(SAVE_AGAIN if unsaved else None):
+                    async with asyncio.timeout(SAVE_AGAIN if failed else None):
                         (changes,) = await watch.next()
                 except TimeoutError:
                     changes = Batch((), ready=True, revision=0)
@@ -116,15 +124,23 @@ class Attachments:
                     elif change.old is not None:
                         unsaved.pop(change.old.id, None)
                         self._registry.forget(change.old.id)
-                unsaved = {number: row for number, row in unsaved.items() if not self._saved(row)}
+                due = [row for row in unsaved.values() if row.state == "ready"]
+                # In a thread: a disk may take its time. Who forgets an endpoint meanwhile is heard after.
+                saved = await unbroken(partial(self._save, due)) if due else set()
+                failed = len(saved) < len(due)
+                unsaved = {number: row for number, row in unsaved.items() if number not in saved}
 
-    def _saved(self, row: EndpointRow) -> bool:
-        try:
-            self._registry.save(row)
-        except StorageError as error:
-            log.warning("%s; trying again in %g s", error, SAVE_AGAIN)
-            return False
-        return True
+    def _save(self, rows: list[EndpointRow]) -> set[int]:
+        """The numbers of those that could be."""
+        saved = set()
+        for row in rows:
+            try:
+                self._registry.save(row)
+            except StorageError as error:
+                log.warning("%s; trying again in %g s", error, SAVE_AGAIN)
+            else:
+                saved.add(row.id)
+        return saved
 
     async def settle(self) -> None:
         """Follow endpoints that changed their identity until the kernel has it, and say so.
@@ -150,25 +166,56 @@ class Attachments:
         """Plumb a pod and wait until it can talk."""
         async with self._turns.of(request.container_id):
             known = self._tables.endpoints.by("container", request.container_id)
+            if not known:
+                await self._finish(request.container_id)
             row = known[0] if known else await self._make(request)
             try:
                 return await self._realized(row.id)
             except BaseException:
                 if not known:
-                    await self._remove(row)
+                    with boundary(f"undoing the attachment of endpoint {row.id}"):  # `finish` tries again
+                        await self._remove(row)
                 raise
 
     async def detach(self, container_id: str) -> None:
         """Undo `attach`; NotFound if there is no such endpoint."""
         async with self._turns.of(container_id):
             rows = self._tables.endpoints.by("container", container_id)
-            if not rows:
-                raise NotFound(f"no endpoint of container {container_id}")
             for row in rows:
                 await self._remove(row)
+            if not await self._finish(container_id) and not rows:
+                raise NotFound(f"no endpoint of container {container_id}")
+
+    async def release(self, address: str) -> None:
+        """Give an address back that no endpoint has; NotFound if nobody has it at all."""
+        if owners := self._owners(address):
+            raise Conflict(
+                f"{address} is the address of pod {owners[0]}",
+                hint="it is given back when the pod is detached",
+            )
+        self._pools.release(address)
+
+    async def finish(self) -> None:
+        """Try again to remove what could not be removed, until cancelled."""
+        while True:
+            await self._left.wait()
+            self._left.clear()
+            await asyncio.sleep(REMOVE_AGAIN)
+            for container in {row.container_id for row in self._leaving.values()}:
+                with boundary(f"removing what is left of container {container}"):
+                    async with self._turns.of(container):
+                        await self._finish(container)
+
+    async def _finish(self, container_id: str) -> bool:
+        """Remove what is left of a container; whether there was anything."""
+        rows = [row for row in self._leaving.values() if row.container_id == container_id]
+        for row in rows:
+            await self._remove(row)
+        return bool(rows)
 
     async def _make(self, request: EndpointRequest) -> EndpointRow:
         await self._pod_known(request)
+        self._labeling.expect(request.namespace, request.pod)
         addresses = [address for address in (request.ipv4, request.ipv6) if address]
         with self._claim(request, addresses):
             attached = await self._plumb(request, addresses)
@@ -188,9 +235,8 @@ class Attachments:
     def _claim(self, request: EndpointRequest, addresses: list[str]) -> Iterator[None]:
         """No other call may use these addresses until the table has them: plumbing takes its time."""
         for address in addresses:
-            others = [f"{row.namespace}/{row.pod}" for row in self._tables.endpoints.by("address", address)]
-            if other := next(iter(others), self._claimed.get(address)):
-                raise Conflict(f"{address} is the address of pod {other}")
+            if owners := self._owners(address):
+                raise Conflict(f"{address} is the address of pod {owners[0]}")
             if exact(address) in self._tables.local_addresses:
                 raise Conflict(
                     f"{address} is an address of this node itself",
@@ -202,6 +248,13 @@ class Attachments:
         finally:
             for address in addresses:
                 del self._claimed[address]
+
+    def _owners(self, address: str) -> list[str]:
+        """Pods that have an address, are being attached with it, or have not wholly gone."""
+        leaving = (row for row in self._leaving.values() if address in row.addresses)
+        rows = (*self._tables.endpoints.by("address", address), *leaving)
+        claimed = self._claimed.get(address)
+        return [f"{row.namespace}/{row.pod}" for row in rows] + ([claimed] if claimed else [])
 
     async def _plumb(self, request: EndpointRequest, addresses: list[str]) -> Attached:
         """In a thread; given up meanwhile, what it made is taken away again."""
@@ -298,7 +351,25 @@ class Attachments:
         return "ready" if realized else "regenerating"
 
     async def _remove(self, row: EndpointRow) -> None:
+        """Each step can be taken again. What fails is left to `finish`."""
+        self._leaving[row.id] = row
         self._tables.endpoints.delete(row.id)
+        try:
+            await self._forgotten(row)
+            await unbroken(partial(self._plumbing.detach, row.interface))
+            # Before another pod can get these addresses: it must not inherit connections.
+            await unbroken(partial(conntrack.Conntrack.of(self._maps).forget, row.addresses))
+        except BaseException:
+            self._left.set()
+            raise
+        del self._leaving[row.id]
+        for address in row.addresses:
+            with suppress(NotFound):  # of a pod CIDR that the node has no more
+                self._pools.release(address)
+        self._registry.forget(row.id)
+
+    async def _forgotten(self, row: EndpointRow) -> None:
+        """Until the kernel has no row of the endpoint any more, or for a while."""
         try:
             await eventually(
                 lambda: row.ifindex not in self._maps["podwire_devices"],
@@ -308,10 +379,3 @@ class Attachments:
             )
         except TimeoutError:
             log.warning("the kernel's rows of endpoint %d are still there; its device goes anyway", row.id)
-        await unbroken(partial(self._plumbing.detach, row.interface))
-        # Before another pod can get these addresses: it must not inherit connections.
-        await unbroken(partial(conntrack.Conntrack.of(self._maps).forget, row.addresses))
-        for address in row.addresses:
-            with suppress(NotFound):  # of a pod CIDR that the node has no more
-                self._pools.release(address)
-        self._registry.forget(row.id)

@@ -2,11 +2,13 @@
 
 In the walk: sources have put pods and namespaces into tables; identity.allocate turns the labels
 written here into identities. A pod that changes its labels, or whose namespace does, gets another
-identity without being plumbed again.
+identity without being plumbed again. What a pod will have is told as soon as the pod is seen: while its
+containers are made, its identity can be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -36,12 +38,16 @@ def labels_of(pod: PodRow, namespace: NamespaceRow, cluster: str) -> labels.Labe
     )
 
 
-class Labeling:
-    """Keeps endpoints' labels equal to their pods'."""
+FINISHED = ("Succeeded", "Failed")
 
-    def __init__(self, tables: Written, cluster: str) -> None:
+
+class Labeling:
+    """Keeps endpoints' labels equal to their pods'; `expect` is told labels that endpoints will have."""
+
+    def __init__(self, tables: Written, cluster: str, expect: Callable[[labels.Labels], None]) -> None:
         self._tables = tables
         self._cluster = cluster
+        self._expect = expect
 
     async def run(self) -> None:
         tables = self._tables
@@ -50,12 +56,21 @@ class Labeling:
                 namespaces, pods, endpoints = await watch.next()
                 concerned = {row.id for change in endpoints if (row := change.new) is not None}
                 for change in pods:
+                    if (pod := change.new) is not None and not pod.host_network and pod.phase not in FINISHED:
+                        with boundary(f"labels of pod {pod.namespace}/{pod.name}"):
+                            self.expect(pod.namespace, pod.name)
                     concerned |= {row.id for row in tables.endpoints.by("pod", change.key)}
                 for change in namespaces:
                     concerned |= {row.id for row in tables.endpoints if row.namespace == change.key}
                 for number in concerned:
                     with boundary(f"labels of endpoint {number}"):
                         self.update(number)
+
+    def expect(self, namespace: str, name: str) -> None:
+        """An endpoint of this pod will come, or is being made."""
+        pod, known = self._tables.pods.get((namespace, name)), self._tables.namespaces.get(namespace)
+        if pod is not None and known is not None:
+            self._expect(labels_of(pod, known, self._cluster))
 
     def update(self, number: int) -> None:
         """Give one endpoint the labels its pod has now; what is not known yet changes nothing."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from podwire.abi import enums
 from podwire.abi.enums import DROP_TEXT, DropReason
+from podwire.base.lag import Lag
 from podwire.base.telemetry import Metrics
 from podwire.datapath.conntrack import Conntrack
 from podwire.datapath.maps import Maps
@@ -130,6 +132,22 @@ def declare(
         "gauge",
         "Connections beyond a share or the table, of which the oldest go; since the last sweep",
         lambda: [({}, float(Conntrack.of(maps).in_use(enums.CtShare.OVERFLOW)))],
+    )
+
+
+def declare_lag(metrics: Metrics, lag: Lag) -> None:
+    """How late the agent's event loop is; asked for on that loop."""
+    metrics.reading(
+        "podwire_event_loop_lag_seconds",
+        "gauge",
+        "Longest that the agent's event loop kept a timer waiting, of the last minute or two",
+        lambda: [({}, lag.longest(asyncio.get_running_loop().time()))],
+    )
+    metrics.reading(
+        "podwire_event_loop_late_total",
+        "counter",
+        "Times that the agent's event loop kept a timer waiting for more than 0.1 s",
+        lambda: [({}, float(lag.late))],
     )
 
 

@@ -42,7 +42,7 @@ class Node:
         return Addresses(given.ipv4, given.ipv6, given.expires)
 
     async def release(self, address: str) -> None:
-        self._stages.pools.release(address)
+        await self._stages.attachments.release(address)
 
     def allocations(self) -> Mapping[str, str]:
         return self._stages.pools.allocations()
@@ -61,9 +61,10 @@ class Node:
         found, ring = stages.pipeline.statistics(), stages.ring.statistics()
         devices = self.tables.devices
         capacity = {name: capacity for name, (_, capacity) in stages.writer.usage().items()}
+        attached = kernel.programs.attached()
         return Facts(
-            attach_mode=kernel.programs.attach_mode(),
-            socket_services=kernel.programs.is_on(Where.CGROUP),
+            attach_mode=kernel.programs.attach_mode(attached),
+            socket_services=kernel.programs.is_on(Where.CGROUP, attached),
             pod_device=self._pod_device(),
             segments=next((row.segments for row in devices if row.name == self.config.device), (0, 0, 0, 0)),
             maps=capacity | {"podwire_conntrack": stages.maps["podwire_conntrack"].capacity},
@@ -181,8 +182,9 @@ class Node:
         if not self._stages.writer.synced:
             return WARNING, "not all tables are known yet; what an earlier agent wrote is in force"
         programs = self._stages.kernel.programs
+        attached = programs.attached()  # asks the kernel for each
         return OK, (
-            f"{len(programs.attached())} programs attached ({programs.attach_mode()}, "
+            f"{len(attached)} programs attached ({programs.attach_mode(attached)}, "
             f"{self._stages.kernel.variant} objects), maps equal to tables"
         )
 

@@ -33,11 +33,15 @@ class Registry:
             raise StorageError(f"cannot make {directory}: {error.strerror}") from error
 
     def load(self) -> list[EndpointRow]:
-        """All endpoints of earlier lives. A file that cannot be read is named and left alone."""
+        """All endpoints of earlier lives. A file that cannot be read is named and left alone; an empty one is
+        of a machine that lost its power, and its devices."""
         rows = []
         for path in sorted(self.directory.glob("*.json")):
             try:
-                rows.append(msgspec.json.decode(path.read_bytes(), type=EndpointRow))
+                if content := path.read_bytes():
+                    rows.append(msgspec.json.decode(content, type=EndpointRow))
+                else:
+                    path.unlink()
             except (OSError, msgspec.MsgspecError) as error:
                 log.warning("endpoint file %s cannot be used: %s", path.name, error)
         return rows
@@ -45,7 +49,7 @@ class Registry:
     def save(self, row: EndpointRow) -> None:
         """Write whole or not at all."""
         try:
-            replace_whole(self._path(row.id), msgspec.json.encode(row))
+            replace_whole(self._path(row.id), msgspec.json.encode(row), durable=False)
         except OSError as error:
             raise StorageError(
                 f"cannot remember endpoint {row.id}: {error.strerror}", hint="is the disk full?"

@@ -12,9 +12,11 @@ from podwire.agent.itself import Itself, own_cidrs
 from podwire.agent.kept import KeptPolicies
 from podwire.agent.kernel import Kernel
 from podwire.agent.labeling import Labeling
+from podwire.agent.links import Links
 from podwire.agent.registry import Registry
 from podwire.base.attempts import Attempts
 from podwire.base.config import AgentConfig
+from podwire.base.lag import Lag
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
 from podwire.datapath.catalogue import declared_by
@@ -64,9 +66,9 @@ class Stages:
             kept=self.kept.load(),
         )
         self.network = Network(tables)
-        self.labeling = Labeling(tables, cluster.name)
         known = Prefixes(tables, **families, restored=restore_prefixes(maps))
         self.allocator = Allocator(tables, known, cluster=cluster)
+        self.labeling = Labeling(tables, cluster.name, self.allocator.expect)
         self.select = Select(tables)
         self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)
@@ -85,6 +87,7 @@ class Stages:
             Registry(Path(config.run_dir) / "endpoints"),
             self.labeling,
         )
+        self.links = Links(kernel.plumbing, tables.endpoints)
         self.ring = Ring.open(maps.path("podwire_events"), dtypes.EVENT)
         self.pipeline = Pipeline(self.ring, partial(event_stats, maps), tables, config, config.node_name)
         self.reporter = Reporter(client, tables, node_name=config.node_name)
@@ -99,6 +102,9 @@ class Stages:
             partial(losses, self.pipeline),
             lambda: self.pipeline.server.places.refused,
         )
+
+        self.lag = Lag()
+        meters.declare_lag(self.metrics, self.lag)
 
     def controllers(self) -> dict[str, Attempts]:
         """Task → how what it does has come out so far, in walk order."""

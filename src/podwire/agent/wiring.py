@@ -67,9 +67,12 @@ def _start(group: Supervised, stages: Stages, client: Client) -> None:
     group.start("write maps", stages.writer.run())
     group.once("take over from other maps", stages.kernel.take_over_when_filled(stages.writer))
     group.start("settle endpoints", stages.attachments.settle())
+    group.start("remove what is left of endpoints", stages.attachments.finish())
+    group.start("make links of filters", stages.links.run())
     group.start("remember endpoints", stages.attachments.remember())
     group.start("give back unused addresses", stages.pools.run())
     group.start("sweep connections", conntrack.run(conntrack.Conntrack.of(stages.maps)))
+    group.start("measure how late the loop is", stages.lag.run())
     group.start("read flows", stages.pipeline.run())
     group.start("tell the API", stages.reporter.run())
 

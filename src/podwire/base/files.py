@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+def replace_whole(path: Path, content: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
     """Make `path` hold `content`: who reads it sees the old file or the new one, never a part.
 
     Also after the machine lost its power: what is renamed is on the disk before. OSError if that fails;
-    the old file is then as it was.
+    the old file is then as it was. What tells of processes and devices, which are gone then, need not be
+    `durable`: the disk is waited for some milliseconds each time, and the file may be empty afterwards.
     """
     beside = path.with_name(path.name + ".tmp")
     beside.unlink(missing_ok=True)  # of a crash
@@ -23,7 +24,8 @@ def replace_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fchmod(file.fileno(), mode)  # the umask may have taken some of it
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError:
         beside.unlink(missing_ok=True)

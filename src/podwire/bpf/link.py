@@ -130,6 +130,11 @@ def attach_tc(program: Program, ifindex: int, hook: Hook) -> Link | Filter:
     """`program` on device `ifindex`, Hook.TC_INGRESS or TC_EGRESS seen from the device."""
     if probe.supported("tcx"):
         return _create(program, ifindex, hook, 0, f"device {ifindex}")
+    return attach_filter(program, ifindex, hook)
+
+
+def attach_filter(program: Program, ifindex: int, hook: Hook) -> Filter:
+    """The same as a filter of clsact on every kernel: nobody waits for it, `bind` makes it a link later."""
     placed = Filter(ifindex, hook)
     placed.replace(program)
     return placed
@@ -178,6 +183,43 @@ def ensure_tc(
         return attached
     attached.detach()
     return _pinned(attach(program, ifindex, hook), path)
+
+
+def bind(program: Program, path: str, beside: str) -> None:
+    """A link of `program` in the place of the filter recorded at `path`, if there is one; it is pinned at
+    `beside` first, on the same file system. NetworkError if the device is gone.
+
+    The kernel asks links before filters: from when the link is made the filter is not asked any more, so
+    each packet meets one of the two. Killed on the way, `bound` does the rest.
+    """
+    probe.require("tcx")
+    if os.path.exists(beside):  # of a try that failed half-way
+        bound(path, beside)
+        return
+    with open_attached(path) as placed:
+        if not isinstance(placed, Filter):
+            return
+        where = f"device {placed.ifindex}"
+        with _create(program, placed.ifindex, Hook(placed.hook), 0, where) as link:
+            link.pin(beside)
+    bound(path, beside)
+
+
+def bound(path: str, beside: str) -> None:
+    """The link at `beside` takes the place of what is recorded at `path`. In the device's namespace."""
+    with Link.open(beside) as link:
+        info = link.info
+    if not info.ifindex:  # its device went meanwhile
+        os.unlink(beside)
+        return
+    Filter(info.ifindex, info.attach_type).detach()
+    os.rename(beside, path)
+
+
+def all_bound(folder: str, beside: str) -> None:
+    """What was left in directory `beside` by who was killed while it bound what is recorded in `folder`."""
+    for name in os.listdir(beside):
+        bound(os.path.join(folder, name), os.path.join(beside, name))
 
 
 def ensure_cgroup(program: Program, directory: str, path: str) -> Link:

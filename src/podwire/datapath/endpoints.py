@@ -15,15 +15,18 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from errno import EEXIST
 from hashlib import blake2b
 
 import msgspec
 
 from podwire.base import addresses as text
 from podwire.base.errors import ConfigError, PodwireError
+from podwire.datapath import binding
 from podwire.datapath.programs import Programs
 from podwire.net import messages, namespaces, sysctl
 from podwire.net.messages import Route, Veth
+from podwire.net.netlink import Failure
 from podwire.net.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -68,15 +71,16 @@ class Plumbing:
 
     `gateways` are the node's router addresses, `mtu` that of pods' devices, `route_mtu` the largest
     packet on the way to other nodes (smaller than `mtu` with a tunnel). Calls may come from several
-    threads; they take turns. One takes some 30 ms, most of it the kernel waiting for packets in flight.
+    threads. Those that attach take turns, and those that detach: one takes the kernel some 30 ms, of which
+    it keeps others from making devices for a few.
     """
 
     def __init__(
         self, programs: Programs, *, gateways: Sequence[str], mtu: int, route_mtu: int | None = None
     ) -> None:
         self.programs = programs
-        self._stack = Stack()
-        self._turn = threading.RLock()
+        self._stack, self._turn = Stack(), threading.RLock()
+        self._removing, self._removal = Stack(), threading.Lock()
         self.use(gateways, mtu=mtu, route_mtu=route_mtu)
 
     def use(self, gateways: Sequence[str], *, mtu: int, route_mtu: int | None = None) -> None:
@@ -89,6 +93,7 @@ class Plumbing:
 
     def close(self) -> None:
         self._stack.close()
+        self._removing.close()
 
     def attach(
         self, netns: str, owner: str, addresses: Sequence[str], *, interface: str = "eth0"
@@ -104,16 +109,11 @@ class Plumbing:
 
     def _attach(self, netns: str, owner: str, addresses: Sequence[str], interface: str) -> Attached:
         name = host_interface(owner, interface)
-        self.detach(name)
         mac, host_mac = new_mac(), new_mac()
         target = namespaces.open_namespace(netns)
         try:
-            pair = messages.veth(
-                Veth(name, host_mac, self.mtu), Veth(interface, mac, self.mtu, namespace=target)
-            )
-            self._stack.apply(pair)
-            made = self._stack.existing(name)
-            attached = Attached(name, made.ifindex, format_mac(mac), format_mac(host_mac))
+            self._make(Veth(name, host_mac, self.mtu), Veth(interface, mac, self.mtu, namespace=target))
+            attached = Attached(name, namespaces.ifindex(name), format_mac(mac), format_mac(host_mac))
             namespaces.run(netns, self._configure_pod, interface, addresses, host_mac)
             self._connect(attached, addresses)
         except BaseException:
@@ -122,6 +122,16 @@ class Plumbing:
         finally:
             os.close(target)
         return attached
+
+    def _make(self, end: Veth, peer: Veth) -> None:
+        """The pair, in the place of what an earlier attempt left."""
+        try:
+            self._stack.apply(messages.veth(end, peer))
+        except Failure as failure:
+            if failure.errno != EEXIST:
+                raise
+            self._remove(self._stack, end.name)
+            self._stack.apply(messages.veth(end, peer))
 
     def adopt(self, attached: Attached, addresses: Sequence[str]) -> None:
         """Only the node's side, for a pair that somebody else made (Cilium's CNI plugin does)."""
@@ -135,10 +145,21 @@ class Plumbing:
 
     def detach(self, interface: str) -> None:
         """Remove a pod's host-side device, and with it its peer, routes and links. Gone is fine."""
+        with self._removal:
+            self._remove(self._removing, interface)
+
+    def _remove(self, stack: Stack, interface: str) -> None:
         # The device first: its links go with it, at no cost of their own; then their pins.
-        with self._turn:
-            self._stack.delete_link(interface)
-            self.programs.detach_pod(interface)
+        stack.delete_link(interface)
+        self.programs.detach_pod(interface)
+
+    def unbound(self) -> list[str]:
+        """What `bind` is still to be called with."""
+        return binding.unbound(self.programs)
+
+    def bind(self, pin: str) -> None:
+        """Put a link in the place of one filter of a pod; takes the kernel some 10 ms."""
+        binding.bind(self.programs, pin)
 
     def present(self) -> set[str]:
         """Host-side devices of pods that are there now."""
@@ -162,7 +183,7 @@ class Plumbing:
         if any(text.family(one) == 6 for one in addresses):
             sysctl.ensure_present({f"ipv6/conf/{interface}/disable_ipv6": 0})
         with Stack() as stack:
-            ifindex = stack.existing(interface).ifindex
+            ifindex = namespaces.ifindex(interface)
             wanted = [
                 messages.link_set(LOOPBACK, up=True),
                 messages.link_silent(ifindex),

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from podwire.datapath.maps import Maps
 log = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BINDING = "binding"  # directory of links on their way, see `binding`
 
 
 class Loading(msgspec.Struct, frozen=True):
@@ -110,7 +112,7 @@ class Programs:
         self.made_new: tuple[str, ...] = ()  # maps that could not be carried over: they are empty
         self._links = os.path.join(loading.bpf_dir, "links")
         # A pod attached while programs are replaced would keep the old ones.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._at_limit: set[str] = set()  # maps whose writer has been told: it asks again and again
 
     # Load
@@ -123,7 +125,8 @@ class Programs:
         have full ones.
         """
         probe.bpffs(_mount_of(loading.bpf_dir))
-        os.makedirs(os.path.join(loading.bpf_dir, "links", "pods"), mode=0o700, exist_ok=True)
+        for place in (os.path.join("links", "pods"), BINDING):
+            os.makedirs(os.path.join(loading.bpf_dir, place), mode=0o700, exist_ok=True)
         current = generations.directory(loading.bpf_dir, generations.newest(loading.bpf_dir))
         try:
             if foreign := generations.of_another_layout(current):
@@ -169,23 +172,28 @@ class Programs:
     # Attach
 
     def attach_pod(self, interface: str, ifindex: int) -> None:
-        """The programs on a pod's host-side device, pinned under its name. All or nothing."""
+        """The programs on a pod's host-side device, pinned under its name. All or nothing.
+
+        As filters, links are for later (`binding`).
+        """
         self.attach(Where.POD, interface, ifindex)
 
     def detach_pod(self, interface: str) -> None:
         """Remove the links; also right if the device is gone or nothing was attached."""
-        for hook in hooks.on(Where.POD):
-            _detach(os.path.join(self._links, hook.pin(interface)))
+        with self.lock:
+            for hook in hooks.on(Where.POD):
+                _detach(os.path.join(self._links, hook.pin(interface)))
 
     def attach(self, where: Where, device: str, ifindex: int) -> None:
         """The programs for a device of this kind, pinned under its name. All or nothing."""
         made = []
-        with self._lock:
+        attach = links.attach_filter if where is Where.POD else links.attach_device
+        with self.lock:
             try:
                 for hook in hooks.on(where):
                     path = os.path.join(self._links, hook.pin(device))
                     made.append(path)
-                    program, attach = self.program(hook.program), links.attach_device
+                    program = self.program(hook.program)
                     links.ensure_tc(program, ifindex, hook.point, path, attach=attach).close()
             except BaseException:
                 for path in made:
@@ -205,6 +213,7 @@ class Programs:
         are the node's from now on.
         """
         generations.make_current(self.maps)
+        links.all_bound(os.path.join(self._links, "pods"), os.path.join(self.loading.bpf_dir, BINDING))
         pods = set()
         for path in self._pinned():
             found = hooks.of_pin(os.path.relpath(path, self._links))
@@ -231,13 +240,13 @@ class Programs:
         The programs are loaded again on a new generation of maps and take the place of the old ones.
         Only for maps that the caller alone writes: nothing may be written meanwhile.
         """
-        with self._lock:
+        with self.lock:
             self._exchange(msgspec.structs.replace(self.loading, sizes={**self.loading.sizes, name: entries}))
 
     def tell(self, constants: dict[str, int | bytes]) -> None:
         """Programs with these constants in the place of those that run, on the same maps; if the kernel
         refuses a step, those that ran run on."""
-        with self._lock:
+        with self.lock:
             if constants != self.loading.constants:
                 self._exchange(msgspec.structs.replace(self.loading, constants=constants))
 
@@ -300,14 +309,14 @@ class Programs:
                 result[os.path.relpath(path, self._links)] = info
         return result
 
-    def is_on(self, where: Where) -> bool:
+    def is_on(self, where: Where, attached: Mapping[str, LinkInfo] | None = None) -> bool:
         """Whether a program is there, as the kernel says."""
-        found = map(hooks.of_pin, self.attached())
+        found = map(hooks.of_pin, self.attached() if attached is None else attached)
         return any(one is not None and one[0].where is where for one in found)
 
-    def attach_mode(self) -> str:
+    def attach_mode(self, attached: Mapping[str, LinkInfo] | None = None) -> str:
         """How programs are on devices, as the kernel says: ``tcx``, or ``tc`` if one is a filter."""
-        kinds = {info.type for info in self.attached().values()}
+        kinds = {info.type for info in (self.attached() if attached is None else attached).values()}
         if library.LINK_TYPE_FILTER in kinds:
             return "tc"
         return "tcx" if library.LINK_TYPE_TCX in kinds else "none"

@@ -74,6 +74,7 @@ class Allocator:
         self._unused: set[int] = set()  # what the operator found nobody to use
         self._held: set[int] = set()  # of those, what is used here: it has to be told
         self.attempts = Attempts()
+        self._expected: dict[Labels, None] = {}
         self._backoff = backoff
         self._endpoints = Watch(tables.endpoints, tables.identities)
         for identity in RESERVED:
@@ -115,6 +116,12 @@ class Allocator:
             elif number != row.identity:
                 self.tables.endpoints.put(msgspec.structs.replace(row, identity=number))
         return list(wanted)
+
+    def expect(self, labels: Labels) -> None:
+        """An endpoint with these labels will come, and is to find its number there: that is a round trip."""
+        if labels not in self._expected and not self.number_of(labels):
+            self._expected[labels] = None
+            self._endpoints.wake()
 
     async def create(self, store: IdentityStore, labels: Labels) -> Identity:
         """Take a number for `labels`, or find the one another node took."""
@@ -189,6 +196,8 @@ class Allocator:
                 if not self.synced:
                     continue  # a number that exists already must not be taken for a new one
                 wanted = self.step(self._rows(concerned))
+                expected, self._expected = self._expected, {}
+                wanted += [one for one in expected if one not in wanted and not self.number_of(one)]
                 self.errors = {}
                 await each(wanted, partial(self._make, store), AT_ONCE)
                 await each(tuple(self._held), partial(self._hold, store), AT_ONCE)

@@ -105,6 +105,15 @@ def open_socket(
     return run(namespace, socket.socket, family, kind, protocol)
 
 
+def ifindex(device: str) -> int:
+    """Of a device of the calling thread's namespace; NotFound if there is none. Asked by an ioctl, which
+    unlike netlink does not wait for who changes devices meanwhile."""
+    try:
+        return socket.if_nametoindex(device)
+    except OSError as error:
+        raise NotFound(f"there is no device {device}") from error
+
+
 def create(name: str) -> str:
     """A new, empty namespace called `name`; its path. Conflict if the name is taken."""
     _share_directory()

@@ -182,6 +182,9 @@ class Reporter:
         told = [reports.failure_of(failed)] if failed is not None else []
         told += [reports.restriction_of(restricted)] if restricted is not None else []
         failure = "; ".join(told)
+        known = key in self._endpoints or key in self.tables.reported_endpoints
+        if row.state != "ready" and not known and not failure:
+            return  # it is being attached: said once it can talk, and not at each step until then
         status = reports.endpoint_status(row, obeyed, self._address(), failure)
         body = reports.endpoint(row, self.tables.pods.get(key))
         written = self._endpoints.get(key)

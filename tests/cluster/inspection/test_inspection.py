@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.patience import within
 
 from podwire.base.aio import eventually
 from podwire.base.errors import ApiError
+from podwire.bpf import probe
 from podwire.kube import resources
 from podwire.testing.cluster import Cluster
 
@@ -75,10 +77,25 @@ async def asked(lab: Cluster, command: str, node: str = "n1") -> Any:
 
 async def test_the_commands_tell_what_is_so(sandbox: Sandbox) -> None:
     async with sandbox("first-light") as lab:
+        await filters_become_links(lab)
         await every_list_has_rows(lab)
         await a_drop_is_explained(lab)
         await services_follow_their_backends(lab)
         await policies_are_told_whether_they_hold(lab)
+
+
+async def filters_become_links(lab: Cluster) -> None:
+    """Of pods that were attached a moment ago; meanwhile, who may talk may and who may not may not."""
+    wanted = "(tcx, " if probe.supported("tcx") else "(tc, "
+    backend = lab["prod/backend-1"]
+
+    async def bound() -> bool:
+        assert not await lab["prod/unauthorized"].can_reach(backend, port=8080)
+        assert await lab["prod/frontend"].can_reach(backend, port=8080)
+        components = (await asked(lab, "status"))["podwire"]["components"]
+        return wanted in components["datapath"]["msg"]
+
+    await eventually(bound, timeout=within(30), what=f"programs attached {wanted}")
 
 
 async def every_list_has_rows(lab: Cluster) -> None:

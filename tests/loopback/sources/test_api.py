@@ -118,8 +118,10 @@ def policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 async def endpoints_come_change_and_go(world: World) -> None:
     tables = world.tables
     tables.endpoints.put(endpoint())
-    found = await world.until("the endpoint", lambda: world.endpoint("web"))
-    await world.until("its status", lambda: not world.reporter.due)
+    tables.endpoints.put(endpoint(9, pod="after", state="ready"))
+    await world.until("what comes after it", lambda: world.endpoint("after"))
+    assert await world.endpoint("web") is None, "it is being attached"
+    tables.endpoints.delete(9)
     tables.endpoint_policies.put(EndpointPolicyRow(5, 9, True, False, 1))
     tables.endpoints.put(endpoint(identity=1234, state="ready"))
 
@@ -274,7 +276,7 @@ async def a_node_tells_what_is_not_in_force_on_it(world: World) -> None:
     mine = await world.until("the condition again", lambda: told("False"))
     # An agent that starts anew knows of no failure yet, which is not that there is none.
     tables = Tables()
-    tables.endpoints.put(endpoint(8, pod="early"))
+    tables.endpoints.put(endpoint(8, pod="early", state="ready"))
     other = Reporter(world.client, tables, node_name="n1", backoff=QUICK)
     async with Supervised("other") as group:
         group.start("report", other.run())
@@ -375,7 +377,7 @@ def test_the_api_away_changes_nothing_and_is_caught_up_with(tmp_path: Path) -> N
         await world.until("the policy", lambda: len(tables.policies) == 1)
         await world.until("the node", lambda: not world.reporter.due)
         await world.server.stop()
-        tables.endpoints.put(endpoint(identity=77))
+        tables.endpoints.put(endpoint(identity=77, state="ready"))
         await world.until("the failure", lambda: "does not answer" in world.reporter.error)
         assert "does not answer" in world.client.away
         assert len(tables.policies) == 1 and tables.policies.ready and len(tables.namespaces) > 0

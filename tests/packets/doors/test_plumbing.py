@@ -154,7 +154,7 @@ def test_each_step_made_to_fail_leaves_nothing(node: Node, pod: str, monkeypatch
         monkeypatch.setattr(owner, name, guarded)
 
     guard(Stack, "apply")
-    guard(Stack, "existing")
+    guard(namespaces, "ifindex")
     guard(sysctl, "ensure")
     guard(sysctl, "ensure_present")
     guard(loading.links, "ensure_tc")
@@ -189,8 +189,12 @@ def test_what_the_kernel_itself_refuses(node: Node, pod: str) -> None:
     assert state(node, pod) == before
 
 
-def test_a_new_agent_takes_over_without_a_gap(node: Node, pod: str, programs: Programs) -> None:
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_new_agent_takes_over_without_a_gap(node: Node, pod: str, programs: Programs, bound: bool) -> None:
+    """What is a filter yet, and what is a link already."""
     attached = node(node.plumbing.attach, pod, "container-1", ADDRESSES)
+    for pin in node(node.plumbing.unbound) if bound else ():
+        node(node.plumbing.bind, pin)
     links = os.path.join(programs.loading.bpf_dir, "links", "pods")
     before = node(attached_at, os.path.join(links, f"{attached.interface}-ingress"))
     again = Programs.load(programs.loading)
@@ -200,7 +204,7 @@ def test_a_new_agent_takes_over_without_a_gap(node: Node, pod: str, programs: Pr
     assert (after.id, after.ifindex) == (before.id, before.ifindex)
     assert after.program == again.program("podwire_from_pod").id != before.program
     assert node(again.attached)[f"pods/{attached.interface}-ingress"] == after
-    assert node(again.attach_mode) == ("tcx" if probe.supported("tcx") else "tc")
+    assert node(again.attach_mode) == ("tcx" if bound and probe.supported("tcx") else "tc")
     with Stack(node.netns) as host:
         host.delete_link(attached.interface)
     assert node(again.attached) == {}

@@ -3,130 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.datapath.kernel import MemoryKernel
+from tests.unit.agent.plumbed import Node
+from tests.unit.datapath.kernel import refused
 
-from podwire.agent.attachments import Attachments
-from podwire.agent.interface import EndpointRequest
-from podwire.agent.labeling import Labeling
-from podwire.agent.registry import Registry
-from podwire.base.aio import Supervised, eventually
-from podwire.base.errors import Conflict, NetworkError, StorageError
-from podwire.datapath.endpoints import Attached
-from podwire.datapath.write import Writer
-from podwire.ipam.pools import Pools
-from podwire.state.table import Watch
-from podwire.state.tables import (
-    EndpointPolicyRow,
-    EndpointRow,
-    IdentityRow,
-    NamespaceRow,
-    PodRow,
-    ProgressRow,
-    Tables,
-)
-
-
-class MemoryPlumbing:
-    """Devices as names. `hold` keeps a call waiting in its thread, `fail` is raised by the next one."""
-
-    def __init__(self) -> None:
-        self.devices: dict[str, tuple[str, ...]] = {}
-        self.hold = threading.Event()
-        self.hold.set()
-        self.waiting = threading.Event()
-        self.fail: Exception | None = None
-
-    def attach(self, netns: str, owner: str, addresses: Sequence[str], *, interface: str) -> Attached:
-        self.waiting.set()
-        assert self.hold.wait(20)
-        if self.fail is not None:
-            raise self.fail
-        self.devices[f"lxc-{owner}"] = tuple(addresses)
-        return Attached(f"lxc-{owner}", 100 + len(self.devices), "02:00:00:00:00:01", "02:00:00:00:00:02")
-
-    def detach(self, interface: str) -> None:
-        self.devices.pop(interface, None)
-
-
-class Typed:
-    """Of `datapath.maps.Maps` what attachments ask: no device is there, no connection is remembered."""
-
-    def __getitem__(self, name: str) -> Any:
-        return self
-
-    def __contains__(self, key: object) -> bool:
-        return False
-
-    def snapshot(self) -> tuple[bytes, bytes]:
-        return b"", b""
-
-    def untyped(self) -> Any:
-        return self
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
-
-    def delete_many(self, keys: Any) -> int:
-        return len(list(keys))
-
-
-class Node:
-    def __init__(self, directory: Path) -> None:
-        self.tables = Tables()
-        self.plumbing = MemoryPlumbing()
-        self.pools = Pools(["10.0.1.0/24"], [])
-        self.registry = Registry(directory / "endpoints")
-        self.writer = Writer(self.tables, MemoryKernel(), "n1")
-        parts: Any = (self.plumbing, Typed(), self.writer, self.pools, self.registry)
-        self.attachments = Attachments(self.tables, *parts, Labeling(self.tables, "default"))
-        self.tables.namespaces.put(NamespaceRow("prod", {}))
-        for name in ("a", "b"):
-            self.tables.pods.put(
-                PodRow("prod", name, name, "n1", (), {"app": name}, "default", False, "Pending", ())
-            )
-
-    def request(self, pod: str) -> EndpointRequest:
-        return EndpointRequest(
-            container_id=f"c-{pod}", netns="/n", interface="eth0", namespace="prod", pod=pod, ipv4="10.0.1.5"
-        )
-
-    async def identify(self) -> None:
-        """What identity.allocate and policy.compute do."""
-        with Watch(self.tables.endpoints) as watch:
-            while True:
-                for change in (await watch.next())[0]:
-                    row = change.new
-                    if row is not None and not row.identity:
-                        self.tables.identities.put(IdentityRow(300, row.labels, "cluster"))
-                        revision = self.tables.identities.revision
-                        self.tables.progress.put(ProgressRow("policy.compute", revision, 0))
-                        self.tables.endpoint_policies.put(EndpointPolicyRow(row.id, 0, False, False, 1))
-                        self.tables.endpoints.put(msgspec.structs.replace(row, identity=300))
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with Supervised("test") as group:
-            group.start("write", self.writer.run())
-            group.start("identify", self.identify())
-            yield
-
-    async def held_up(self, group: asyncio.TaskGroup) -> asyncio.Task[EndpointRow]:
-        """The attach of pod `a`, whose device is being made until `plumbing.hold` is set."""
-        self.plumbing.hold.clear()
-        attach = group.create_task(self.attachments.attach(self.request("a")))
-        await eventually(self.plumbing.waiting.is_set, timeout=10, what="its thread")
-        return attach
+from podwire.agent import attachments
+from podwire.base.aio import eventually
+from podwire.base.errors import Conflict, NetworkError, StorageError, Unreachable
+from podwire.datapath import switching
 
 
 def test_two_attaches_of_one_address_at_once(tmp_path: Path) -> None:
@@ -165,22 +53,66 @@ def test_an_attach_that_is_given_up_while_its_device_is_made(tmp_path: Path) -> 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("step", ["plumb", "save"])
-def test_a_step_that_fails_leaves_nothing(tmp_path: Path, step: str) -> None:
+def test_the_identity_is_asked_for_while_the_device_is_made(tmp_path: Path) -> None:
     async def main() -> None:
         node = Node(tmp_path)
+        async with node.running(), asyncio.TaskGroup() as group:
+            first = await node.held_up(group)
+            assert [labels[0] for labels in node.expected] == ["k8s:app=a"]
+            node.plumbing.hold.set()
+            await first
+
+    asyncio.run(main())
+
+
+STEPS = ("the pod is known", "plumb", "adopt", "save", "identity", "kernel")
+
+
+def make_fail(node: Node, step: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    """Let `step` of attaching pod `a` fail; what ends that."""
+    monkeypatch.setattr(attachments, "POD_KNOWN_WITHIN", 0.05)
+    monkeypatch.setattr(attachments, "REALIZED_WITHIN", 0.05)
+    match step:
+        case "the pod is known":
+            pod = node.tables.pods.delete(("prod", "a"))
+            assert pod is not None
+            return lambda: node.tables.pods.put(pod)
+        case "plumb" | "adopt":
+            node.plumbing.fail = NetworkError("no device today")
+            return lambda: setattr(node.plumbing, "fail", None)
+        case "save":
+            node.registry.directory.rmdir()
+            return node.registry.directory.mkdir
+        case "identity":
+            node.known = False
+            return lambda: setattr(node, "known", True)
+        case _:
+            node.kernel.maps[switching.BY_DEVICE].refuse = refused("put", 1000)
+            return lambda: setattr(node.kernel.maps[switching.BY_DEVICE], "refuse", lambda step, key: None)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_leaves_nothing(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whoever comes next has the address, also the same pod."""
+
+    async def main() -> None:
+        node = Node(tmp_path)
+        request = node.request("a")
+        if step == "adopt":
+            request = msgspec.structs.replace(request, host_interface="lxc9", ifindex=9)
         async with node.running():
-            if step == "plumb":
-                node.plumbing.fail = NetworkError("no device today")
-                with pytest.raises(NetworkError):
-                    await node.attachments.attach(node.request("a"))
-                node.plumbing.fail = None
-            else:
-                node.registry.directory.rmdir()
-                with pytest.raises(StorageError):
-                    await node.attachments.attach(node.request("a"))
-                node.registry.directory.mkdir()
+            await eventually(lambda: switching.BY_DEVICE in node.kernel.maps, timeout=10, what="the writer")
+            with monkeypatch.context() as patch:
+                mend = make_fail(node, step, patch)
+                with pytest.raises((NetworkError, StorageError, Unreachable)):
+                    await node.attachments.attach(request)
+                mend()
             assert not node.plumbing.devices and not len(node.tables.endpoints)
-            assert (await node.attachments.attach(node.request("b"))).state == "ready"
+            assert not list(node.registry.directory.iterdir())
+            await eventually(node.kernel_is_empty, timeout=10, what="no row in the kernel")
+            for pod in ("b", "a"):
+                assert (await node.attachments.attach(node.request(pod))).state == "ready"
+                await node.attachments.detach(f"c-{pod}")
+            assert not node.plumbing.devices and not node.pools.allocations()
 
     asyncio.run(main())

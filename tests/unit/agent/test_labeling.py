@@ -29,7 +29,7 @@ POD = PodRow(
 def made() -> tuple[Tables, Labeling]:
     tables = Tables()
     tables.endpoints.put(msgspec.structs.replace(row(1), labels=(), ports=()))
-    return tables, Labeling(tables, "mine")
+    return tables, Labeling(tables, "mine", lambda expected: None)
 
 
 def test_labels_are_the_pods_its_namespaces_and_its_accounts() -> None:
@@ -103,3 +103,22 @@ def test_a_pod_whose_labels_nobody_can_make_keeps_no_other_from_its_own() -> Non
             assert not labelling.done()
 
     asyncio.run(scenario())
+
+
+def test_what_pods_will_have_is_told_when_they_are_seen() -> None:
+    """Not of pods that will have no endpoint."""
+    tables, expected = Tables(), list[tuple[str, ...]]()
+    labeling = Labeling(tables, "mine", expected.append)
+    tables.namespaces.put(NamespaceRow("prod", {}))
+    tables.pods.put(POD)
+    tables.pods.put(msgspec.structs.replace(POD, name="ended", labels={"app": "ended"}, phase="Succeeded"))
+    tables.pods.put(msgspec.structs.replace(POD, name="host", labels={"app": "host"}, host_network=True))
+    tables.pods.put(msgspec.structs.replace(POD, name="lost", namespace="unknown"))
+    tables.pods.put(msgspec.structs.replace(POD, name="web-2", labels={"app": "last"}))
+
+    async def scenario() -> None:
+        async with cancelling("label", labeling.run()):
+            await eventually(lambda: len(expected) == 2, timeout=5, what="both")
+
+    asyncio.run(scenario())
+    assert [labels[0] for labels in expected] == ["k8s:app=web", "k8s:app=last"]

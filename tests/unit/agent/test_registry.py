@@ -52,6 +52,14 @@ def test_a_file_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "2.json").exists()
 
 
+def test_an_empty_file_is_of_a_machine_that_lost_its_power(tmp_path: Path) -> None:
+    files = Registry(tmp_path)
+    files.save(row(1))
+    (tmp_path / "2.json").touch()
+    assert files.load() == [row(1)]
+    assert [path.name for path in tmp_path.iterdir()] == ["1.json"]
+
+
 def test_a_failed_save_leaves_the_old_file_whole(tmp_path: Path) -> None:
     files = Registry(tmp_path)
     files.save(row(1))

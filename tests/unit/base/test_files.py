@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,18 @@ import pytest
 from podwire.base.files import replace_whole
 
 
-def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(
+    tmp_path: Path, durable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
     path = tmp_path / "state.json"
     for content in (b"first", b"", b"second" * 10000):
-        replace_whole(path, content)
+        replace_whole(path, content, durable=durable)
         assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+    assert len(synced) == (3 if durable else 0)
 
 
 def test_the_mode_is_the_one_asked_for_whatever_was_there(tmp_path: Path) -> None:

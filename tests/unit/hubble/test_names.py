@@ -207,8 +207,10 @@ def test_too_many_are_not_left_waiting_for_their_names(make, monkeypatch) -> Non
     monkeypatch.setattr("podwire.hubble.pipeline.NAMES_AFTER_BUSY", 0.05)
     pipeline, ring = make(capacity=1 << 14)
 
+    events = flows.joined([flows.event()] * 9000)
+
     async def main() -> None:
-        ring.emit(flows.joined([flows.event()] * 9000))
+        ring.emit(events)
         async with cancelling("pipeline", pipeline.run()):
             await eventually(lambda: len(pipeline.store) == 9000, timeout=4, what="the flows")
 

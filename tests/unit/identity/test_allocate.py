@@ -200,3 +200,33 @@ def test_a_number_that_stands_for_other_labels_now_leaves_the_endpoints_it_had()
     walk.tables.identities.put(IdentityRow(300, DB, "cluster"))
     walk.settle()
     assert number(walk.tables, 1) == preferred(WEB)
+
+
+def test_what_is_expected_has_its_number_before_its_endpoint_comes() -> None:
+    async def scenario() -> None:
+        one, store = allocator(), MemoryIdentities()
+        store.take(preferred(DB), DB)
+        one.expect(WEB)  # before the cluster's are known
+        async with cancelling("allocate", one.run(store)):
+            await eventually(lambda: one.number_of(WEB), timeout=5, what="the number")
+            one.expect(WEB)
+            one.expect(DB)
+            assert not one.tables.endpoints
+            endpoint(one.tables, 1, WEB)
+            await eventually(lambda: number(one.tables, 1) == preferred(WEB), timeout=5, what="an identity")
+        assert store.known == {preferred(DB): DB, preferred(WEB): WEB}
+
+    asyncio.run(scenario())
+
+
+def test_what_is_expected_in_vain_holds_up_nobody() -> None:
+    async def scenario() -> None:
+        one, store = allocator(), Away(1)
+        one.expect(DB)
+        async with cancelling("allocate", one.run(store)):
+            await eventually(lambda: store.failures == 0, timeout=5, what="a try")
+            endpoint(one.tables, 1, DB)
+            await eventually(lambda: number(one.tables, 1), timeout=5, what="an identity")
+            await eventually(lambda: not one.errors, timeout=5, what="nothing to complain about")
+
+    asyncio.run(scenario())

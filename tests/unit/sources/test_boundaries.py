@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.sources.told import told
 
@@ -169,8 +170,8 @@ def test_an_object_that_cannot_be_told_holds_up_no_other() -> None:
 
     async def main() -> None:
         tables, api = Tables(), Api()
-        tables.endpoints.put(endpoint(1, "bad"))
-        tables.endpoints.put(endpoint(2, "good"))
+        tables.endpoints.put(msgspec.structs.replace(endpoint(1, "bad"), state="ready"))
+        tables.endpoints.put(msgspec.structs.replace(endpoint(2, "good"), state="ready"))
         tables.nodes.put(NodeRow("n1", ("172.18.0.1",), ("10.0.1.0/24",), {}, local=True))
         for table in tables:
             table.mark_all_ready()

@@ -103,7 +103,8 @@ class Place:
         (self.directory / "hosts").write_text("\n".join(lines) + "\n")
 
     def save(self) -> None:
-        replace_whole(self.directory / "pod.json", msgspec.json.encode(self.saved), mode=0o600)
+        content = msgspec.json.encode(self.saved)
+        replace_whole(self.directory / "pod.json", content, mode=0o600, durable=False)
 
     # -- containers
 
