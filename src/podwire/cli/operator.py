@@ -79,6 +79,20 @@ class Part(click.ParamType[Any]):
     help="the cluster's, as agents know it",
 )
 @click.option(
+    "--cluster-id",
+    type=click.IntRange(0, 511),
+    default=0,
+    show_default=True,
+    help="its number in a mesh of clusters, as agents know it",
+)
+@click.option(
+    "--max-connected-clusters",
+    type=click.Choice(["255", "511"]),
+    default="255",
+    show_default=True,
+    help="the highest number in the mesh",
+)
+@click.option(
     "--identity",
     type=Name(),
     default=None,
@@ -130,6 +144,8 @@ class Part(click.ParamType[Any]):
 def operator(
     kubeconfig: Path | None,
     cluster_name: str,
+    cluster_id: int,
+    max_connected_clusters: str,
     identity: str | None,
     lease_namespace: str,
     lease_seconds: int,
@@ -141,19 +157,27 @@ def operator(
     """What is done once for a whole cluster, whatever the number of its nodes: policies are judged, what
     nobody uses any more is deleted, nodes get pod CIDRs. Of several that run one leads, by a Lease."""
     from podwire.base.telemetry import configure_logging
+    from podwire.model.cluster import Cluster
     from podwire.operator.wiring import Candidate, Settings
 
+    cluster = Cluster(cluster_name, cluster_id, int(max_connected_clusters))
+    if cluster.id > cluster.most:
+        raise click.BadParameter(
+            f"{cluster.id} is more than --max-connected-clusters {cluster.most}", param_hint="'--cluster-id'"
+        )
     name = identity or f"{socket.gethostname().lower()}-{os.getpid()}"
     configure_logging(f"operator[{name}]")
     candidate = Candidate(
         identity=name, namespace=lease_namespace, lasts=float(lease_seconds), retry=lease_seconds * 2 / 15
     )
-    settings = Settings(identity_grace=identity_grace, orphan_grace=orphan_grace, pools=pools)
-    asyncio.run(_run(kubeconfig, cluster_name, candidate, settings, metrics))
+    settings = Settings(
+        cluster=cluster, identity_grace=identity_grace, orphan_grace=orphan_grace, pools=pools
+    )
+    asyncio.run(_run(kubeconfig, candidate, settings, metrics))
 
 
 async def _run(
-    kubeconfig: Path | None, cluster: str, candidate: Any, settings: Any, metrics: tuple[str, int] | None
+    kubeconfig: Path | None, candidate: Any, settings: Any, metrics: tuple[str, int] | None
 ) -> None:
     """Until SIGTERM or SIGINT; the lease is given back."""
     from functools import partial
@@ -168,4 +192,6 @@ async def _run(
     agent = "podwire-operator"
     found = Client.from_kubeconfig(kubeconfig, agent=agent) if kubeconfig else Client.in_cluster(agent=agent)
     async with found as client:
-        await Operator(client, candidate, partial(parse, cluster=cluster), settings).run(told, metrics)
+        await Operator(client, candidate, partial(parse, cluster=settings.cluster.name), settings).run(
+            told, metrics
+        )

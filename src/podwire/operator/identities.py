@@ -19,6 +19,7 @@ import msgspec
 from podwire.base import moments
 from podwire.kube import Event, Resource, Writes
 from podwire.kube.resources import CILIUM_ENDPOINTS, CILIUM_IDENTITIES
+from podwire.model.cluster import DEFAULT
 from podwire.stores.identities import UNUSED, number_of
 
 Object = dict[str, Any]
@@ -55,15 +56,24 @@ _identity = msgspec.json.Decoder(_Identity).decode
 
 
 class UnusedIdentities:
-    """Deletes CiliumIdentities. `grace`: seconds unused until the mark, and again until the deletion."""
+    """Deletes CiliumIdentities. `grace`: seconds unused until the mark, and again until the deletion;
+    `numbers` are those that agents of this cluster give."""
 
     name = "unused-identities"
     follows = (CILIUM_IDENTITIES, CILIUM_ENDPOINTS)
     needs_all = True
 
-    def __init__(self, api: Writes, *, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        api: Writes,
+        *,
+        grace: float,
+        numbers: range = DEFAULT.numbers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._api = api
         self._grace = grace
+        self._numbers = numbers
         self._clock = clock
         self._identities: dict[str, _Identity] = {}
         self._of: dict[tuple[str, str], int] = {}  # endpoint → its identity
@@ -74,7 +84,7 @@ class UnusedIdentities:
     def take(self, resource: Resource, event: Event) -> Iterable[str]:
         if resource is CILIUM_ENDPOINTS:
             return self._use(event)
-        if not number_of(event.name):
+        if not number_of(event.name, self._numbers):
             return ()  # none that an agent of this cluster gave
         if event.kind == "DELETED":
             self._identities.pop(event.name, None)

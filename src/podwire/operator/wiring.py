@@ -18,6 +18,7 @@ from podwire.base.aio import Supervised
 from podwire.base.telemetry import Metrics
 from podwire.kube import Api, Client
 from podwire.kube.lease import Election, LeadershipLost
+from podwire.model.cluster import DEFAULT, Cluster
 from podwire.operator import meters, orphans, serve
 from podwire.operator.controllers import Controller, Controllers
 from podwire.operator.identities import UnusedIdentities
@@ -31,6 +32,7 @@ Object = dict[str, Any]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a cluster's operator is told. Times are seconds."""
 
+    cluster: Cluster = DEFAULT
     identity_grace: float = 900.0  # an identity is unused for so long before it is marked, and then deleted
     orphan_grace: float = 300.0  # an object is without what it is about for so long before it is deleted
     pools: tuple[tuple[str, int], ...] = ()  # CIDR, bits of a node's part; empty: others give pod CIDRs
@@ -50,7 +52,7 @@ def made(api: Api, parse: Callable[[Object], Any], settings: Settings) -> list[C
     """All controllers. `parse` raises InvalidObject for a policy that no agent would take."""
     found: list[Controller] = [
         PolicyConditions(api, parse),
-        UnusedIdentities(api, grace=settings.identity_grace),
+        UnusedIdentities(api, grace=settings.identity_grace, numbers=settings.cluster.numbers),
         orphans.endpoints(api, grace=settings.orphan_grace),
         orphans.nodes(api, grace=settings.orphan_grace),
     ]

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from tests.loopback.kube.apis import both_ways
 from tests.loopback.operator.worlds import World, run
 
 from podwire.base.aio import eventually
 from podwire.base.errors import ApiError, InvalidObject, Unreachable
 from podwire.kube import Api, Event, resources
+from podwire.model.cluster import Cluster
 from podwire.operator import orphans
 from podwire.operator.identities import UnusedIdentities
 from podwire.operator.podcidrs import EXHAUSTED, SHARED, PodCidrs, Pool
@@ -76,38 +78,40 @@ def test_policies_are_judged_once_and_again_when_they_change(way: str, tmp_path:
 
 
 @both_ways
-def test_an_identity_goes_after_two_whiles_without_use(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [Cluster(), Cluster("west", 5)], ids=["alone", "of a mesh"])
+def test_an_identity_goes_after_two_whiles_without_use(way: str, tmp_path: Path, cluster: Cluster) -> None:
+    idle, used = str(cluster.numbers[44]), str(cluster.numbers[45])
+    foreign = str(Cluster("east", 6).numbers[44])  # that no agent here gives
+
     async def test(world: World) -> None:
-        for number in (300, 301):
-            await world.api.create(IDENTITIES, document(number, (f"k8s:app=a{number}",)))
-        foreign = {"metadata": {"name": "77777777"}, "security-labels": {"k8s:app": "b"}}
-        await world.api.create(IDENTITIES, foreign)  # no number that agents here give
-        await endpoint(world, "web", 301)
-        unused = UnusedIdentities(world.api, grace=100.0, clock=world.clock)
+        for name in (idle, used, foreign):
+            await world.api.create(IDENTITIES, document(int(name), (f"k8s:app=a{name}",)))
+        await endpoint(world, "web", int(used))
+        unused = UnusedIdentities(world.api, grace=100.0, numbers=cluster.numbers, clock=world.clock)
         async with world.running(unused) as controllers:
             (work,) = controllers.works
             world.now += 99
-            await world.touched(work, IDENTITIES, "300")
-            assert UNUSED not in (await world.api.get(IDENTITIES, "300"))["metadata"].get("annotations", {})
+            await world.touched(work, IDENTITIES, idle)
+            assert UNUSED not in (await world.api.get(IDENTITIES, idle))["metadata"].get("annotations", {})
             world.now += 2
-            await world.touched(work, IDENTITIES, "300")
+            await world.touched(work, IDENTITIES, idle)
 
             async def marked() -> bool:
-                return UNUSED in (await world.api.get(IDENTITIES, "300"))["metadata"].get("annotations", {})
+                return UNUSED in (await world.api.get(IDENTITIES, idle))["metadata"].get("annotations", {})
 
             await eventually(marked, timeout=20, what="the mark")
             await eventually(lambda: work.idle, timeout=20, what="the mark's event")
             world.now += 99
-            await world.touched(work, IDENTITIES, "300")
+            await world.touched(work, IDENTITIES, idle)
             assert await marked()
             world.now += 2
-            await world.touched(work, IDENTITIES, "300")
+            await world.touched(work, IDENTITIES, idle)
 
             async def gone() -> bool:
-                return await world.there(IDENTITIES, "300") is None
+                return await world.there(IDENTITIES, idle) is None
 
             await eventually(gone, timeout=20, what="the deletion")
-            for name in ("301", "77777777"):
+            for name in (used, foreign):
                 assert await world.there(IDENTITIES, name) is not None
             assert unused.deleted == 1
 

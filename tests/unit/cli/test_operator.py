@@ -27,6 +27,9 @@ from podwire.cli.operator import operator
         ("--orphan-grace", "-1", "0<x"),
         ("--identity", "", "name"),
         ("--cluster-name", "", "name"),
+        ("--cluster-id", "256", "more than --max-connected-clusters 255"),
+        ("--cluster-id", "-1", "0<=x<=511"),
+        ("--max-connected-clusters", "300", "'255', '511'"),
         ("--lease-namespace", "Kube System", "name"),
     ],
 )
