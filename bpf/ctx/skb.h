@@ -13,6 +13,7 @@
 
 #define CTX_SECTION "tc" /* of a program that is compiled for both */
 #define CTX_PASS    TC_ACT_OK
+#define CTX_DROP    TC_ACT_SHOT
 
 /* All of it, also where it is many segments that are not cut yet. */
 static __always_inline __u32 ctx_length(const struct __ctx_buff *ctx)

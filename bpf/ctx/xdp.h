@@ -11,6 +11,7 @@
 
 #define CTX_SECTION "xdp" /* of a program that is compiled for both */
 #define CTX_PASS    XDP_PASS
+#define CTX_DROP    XDP_DROP
 
 #define CTX_LENGTH_MAX 0xffff
 

@@ -8,8 +8,8 @@
 __function int drop(struct __ctx_buff *ctx, struct flow *flow, __u32 reason)
 {
 	if (!flow)
-		return TC_ACT_SHOT;
+		return CTX_DROP;
 	metrics_count(reason, flow->direction, flow->length);
 	event_emit(ctx, flow, EVENT_DROP, 0, reason);
-	return TC_ACT_SHOT;
+	return CTX_DROP;
 }

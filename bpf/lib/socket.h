@@ -10,6 +10,8 @@
  */
 #pragma once
 
+#include <bpf/bpf_core_read.h>
+
 #include "event.h"
 #include "metrics.h"
 #include "service.h"
@@ -180,8 +182,18 @@ static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const str
 	row->backend = given->backend;
 }
 
-/* False: the table is full. */
-static __always_inline bool socket_note(const struct peer *asked, const struct slot *given)
+/* Does the kernel say when it is closed? Of a socket of its own it does not: MPTCP connects by
+ * those. */
+static __always_inline bool socket_is_users(struct bpf_sock_addr *ctx)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(ctx->sk);
+
+	return !tcp || !BPF_CORE_READ_BITFIELD(&tcp->inet_conn.icsk_inet.sk, sk_kern_sock);
+}
+
+/* False: the table is full, or the row would stay in it for ever. */
+static __always_inline bool socket_note(struct bpf_sock_addr *ctx, const struct peer *asked,
+					const struct slot *given)
 {
 	struct socket_service row = {
 		.asked = asked->address,
@@ -191,7 +203,8 @@ static __always_inline bool socket_note(const struct peer *asked, const struct s
 		.backend = given->backend,
 	};
 
-	return !bpf_map_update_elem(&podwire_sockets, &asked->cookie, &row, BPF_ANY);
+	return socket_is_users(ctx) &&
+	       !bpf_map_update_elem(&podwire_sockets, &asked->cookie, &row, BPF_ANY);
 }
 
 /* A client is a pod, and a pod is a network namespace. */
@@ -223,7 +236,7 @@ static __always_inline int socket_forward(struct bpf_sock_addr *ctx, struct peer
 		return -1;
 	peer->address = slot->address;
 	peer->port = slot->port;
-	if (sticky || !socket_note(&asked, slot))
+	if (sticky || !socket_note(ctx, &asked, slot))
 		socket_remember(ctx, &asked, slot);
 	if (config_socket_events)
 		socket_tell(ctx, &asked, peer, EVENT_SOCKET, 0);
@@ -250,14 +263,17 @@ static __always_inline bool socket_reverse(struct bpf_sock_addr *ctx, struct pee
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct socket_service *connected;
 
+	/* What it is connected to it asked last. */
+	connected = bpf_map_lookup_elem(&podwire_sockets, &cookie);
+	if (connected && socket_is_of(connected, peer))
+		return socket_show(peer, connected);
 	for (int back = 0; services && back < SOCKET_SERVICES; back++) {
 		struct socket_service *row = socket_row(services, back);
 
 		if (socket_is_of(row, peer))
 			return socket_show(peer, row);
 	}
-	connected = bpf_map_lookup_elem(&podwire_sockets, &cookie);
-	return connected && socket_is_of(connected, peer) && socket_show(peer, connected);
+	return false;
 }
 
 static __always_inline void socket_forget(struct bpf_sock *ctx)

@@ -112,7 +112,7 @@ class Start:
         self.select = Select(tables)
         self.ipcache = Ipcache(tables, tunnel=True, ipv4=True, ipv6=False, service_cidrs=("10.96.0.0/16",))
         self.compute = Compute(tables, enable="default")
-        self.frontends = Frontends(tables, restored_backends={}, restored_services={})
+        self.frontends = Frontends(tables, restored_backends={}, restored_services={}, restored_sets={})
         self.writer = Writer(tables, Kernel(), NODE)
         gc.freeze()  # as the agent does
 

@@ -107,7 +107,8 @@ def test_the_headers_for_kernels_have_the_same_names() -> None:
 def test_the_headers_for_contexts_have_the_same_names() -> None:
     """What is written on packets of the stack must compile for frames of a driver."""
     declared = re.compile(
-        r"^#define (?:(__ctx\w+|CTX_PASS|CTX_SECTION)\b)|^static __always_inline \w+ (ctx_\w+)\(", re.M
+        r"^#define (?:(__ctx\w+|CTX_PASS|CTX_DROP|CTX_SECTION)\b)|^static __always_inline \w+ (ctx_\w+)\(",
+        re.M,
     )
     skb, xdp = (set(declared.findall((ROOT / "bpf/ctx" / name).read_text())) for name in ("skb.h", "xdp.h"))
     own = {("", "ctx_sum"), ("", "ctx_sum_after")}  # what the kernel does for the other
@@ -116,12 +117,14 @@ def test_the_headers_for_contexts_have_the_same_names() -> None:
     shared = [path for path in BPF if path.parent.name == "lib" and "struct __ctx_buff" in path.read_text()]
     assert {"packet.h", "parse.h", "translate.h", "event.h"} <= {path.name for path in shared}
     for path in shared:
-        assert not re.search(r"bpf_(skb|xdp|l3|l4)_|__sk_buff|xdp_md", path.read_text()), path.name
+        assert not re.search(r"bpf_(skb|xdp|l3|l4)_|__sk_buff|xdp_md|TC_ACT_|XDP_", path.read_text()), (
+            path.name
+        )
 
 
 def test_only_drop_h_drops() -> None:
     """A packet is dropped with a reason, in one function that counts it and emits the event."""
-    dropping = re.compile(r"return\s+(?:TC_ACT_SHOT|XDP_DROP)\b")
+    dropping = re.compile(r"return\s+(?:TC_ACT_SHOT|XDP_DROP|CTX_DROP)\b")
     wrong = [_name(path) for path in BPF if dropping.search(_without_comments(path.read_text()))]
     assert wrong == ["bpf/lib/drop.h"]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from podwire.base.aio import unbroken
+from podwire.base.aio import boundary, unbroken
 from podwire.base.errors import PodwireError
 from podwire.state.table import Table, Watch
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 QUIET = 1.0  # s without a change of an endpoint
 LATEST = 15.0  # s after which they are made although there was no such second
 AGAIN = 30.0  # s until one that failed is tried again
+LOOKING = "looking for filters that can be links"
 
 
 class Pods(Protocol):
@@ -67,7 +68,9 @@ class Links:
         while True:
             latest = clock() + self._latest
             await self._until_quiet(watch, latest)
-            waiting = [pin for pin in await unbroken(self._pods.unbound) if pin not in failed]
+            waiting: list[str] = []
+            with boundary(LOOKING, lambda error: failed.update({LOOKING: str(error)})):
+                waiting = [pin for pin in await unbroken(self._pods.unbound) if pin not in failed]
             if not waiting:
                 break
             for pin in waiting:
@@ -75,7 +78,7 @@ class Links:
                     await self._until_quiet(watch, latest)
                 try:
                     await unbroken(partial(self._pods.bind, pin))
-                except PodwireError as error:
+                except (PodwireError, OSError) as error:
                     failed[pin] = str(error)
                     if pin not in self.failed:
                         log.warning("%s stays a filter: %s; trying again in %g s", pin, error, self._again)

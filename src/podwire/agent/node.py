@@ -104,7 +104,7 @@ class Node:
         self, name: str, query: Mapping[str, str]
     ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         """In a thread: maps may be large, and who attaches a pod must not wait for who looks at one."""
-        wanted = dumps.read(name, query)
+        wanted = dumps.read(name, query).known(name, self.tables)
         steps = dumps.DUMPS[name](self._stages.kernel.programs.maps, self.tables, wanted)
         while (rows := await unbroken(partial(next, steps, None))) is not None:
             if rows:

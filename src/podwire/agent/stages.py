@@ -20,7 +20,7 @@ from podwire.base.lag import Lag
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
 from podwire.datapath.catalogue import declared_by
-from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes
+from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes, restore_sets
 from podwire.datapath.write import Writer
 from podwire.hubble.pipeline import Pipeline
 from podwire.identity.allocate import Allocator
@@ -72,7 +72,12 @@ class Stages:
         self.select = Select(tables)
         self.ipcache = Ipcache(tables, tunnel=tunnel, service_cidrs=config.service_cidrs, **families)
         self.compute = Compute(tables, enable=config.enable_policy)
-        self.frontends = Frontends(tables, restored_backends=backends, restored_services=services)
+        self.frontends = Frontends(
+            tables,
+            restored_backends=backends,
+            restored_services=services,
+            restored_sets=restore_sets(maps),
+        )
         self.routes = Reconciler(tables.nodes, kernel.routes)
         specs = declared_by(kernel.programs.loading.objects).values()
         self.writer = Writer(tables, maps, config.node_name, grow=kernel.programs.bigger, specs=specs)

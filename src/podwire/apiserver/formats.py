@@ -18,7 +18,7 @@ _QUANTITY = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-
 def quantity(value: Any) -> float:
     """The number a resource.Quantity stands for; ValueError if it is none."""
     text = str(value)
-    if not _QUANTITY.match(text):
+    if not _QUANTITY.fullmatch(text):
         raise ValueError(text)
     found = re.match(r"^([+-]?[\d.]+)(.*)$", text)
     assert found
@@ -59,7 +59,7 @@ def text_faults(schema: Object, value: str) -> Iterator[str]:
             if not _is_base64(value):
                 yield "must be base64"
         case "quantity":
-            if not _QUANTITY.match(value):
+            if not _QUANTITY.fullmatch(value):
                 yield "must be a quantity: a number with an optional suffix (e.g. 100m, 1.5, 2Gi, 1e3)"
 
 

@@ -282,6 +282,7 @@ class Handlers:
 
     async def _stream(self, call: Call, watcher: watch.Watcher, initial: bool) -> web.StreamResponse:
         kind, query = call.route.kind, call.query
+        within = _whole(query, "timeoutSeconds") or 3600  # before an answer has begun
         bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
         name = "Table" if call.form.shape == "Table" else kind.kind
         version = "meta.k8s.io/v1" if name == "Table" else kind.api_version
@@ -291,7 +292,7 @@ class Handlers:
         response.enable_chunked_encoding()
         await response.prepare(call.request)
         loop_time = watch.clock()
-        ends = loop_time + (_whole(query, "timeoutSeconds") or 3600)
+        ends = loop_time + within
         if initial:
             events = await watcher.next(0)
             await response.write(watch.encoded(events) + watcher.bookmark(version, name, initial=True))

@@ -135,7 +135,7 @@ def labels_valid(path: str, pairs: Any) -> Iterator[FieldError]:
 def _label(path: str, key: str, value: str) -> Iterator[FieldError]:
     if problem := qualified(key):
         yield FieldError(path, problem, value=key)
-    if len(value) > 63 or not _VALUE.match(value):
+    if len(value) > 63 or not _VALUE.fullmatch(value):
         rule = (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
             "and must start and end with an alphanumeric character, at most 63 of them"
@@ -146,9 +146,9 @@ def _label(path: str, key: str, value: str) -> Iterator[FieldError]:
 def qualified(key: str) -> str | None:
     """What is wrong with ``prefix/name``, or None."""
     prefix, slash, name = key.rpartition("/")
-    if slash and (not prefix or len(prefix) > 253 or not _SUBDOMAIN.match(prefix)):
+    if slash and (not prefix or len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
         return f"prefix part {_SUBDOMAIN_RULE}"
-    if not name or len(name) > 63 or not _NAME.match(name):
+    if not name or len(name) > 63 or not _NAME.fullmatch(name):
         return (
             "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
             "an alphanumeric character, at most 63 of them (e.g. 'MyName' or 'example.com/MyName')"
@@ -159,22 +159,22 @@ def qualified(key: str) -> str | None:
 def name_problem(plural: str, name: str) -> str | None:
     """What is wrong with the name of an object of this resource, or None."""
     if plural in _OF_PATH:
-        return None if _PATH_SEGMENT.match(name) else "may not contain '/' or '%'"
+        return None if _PATH_SEGMENT.fullmatch(name) else "may not contain '/' or '%'"
     if plural in _OF_LABEL:
-        return None if len(name) <= 63 and _LABEL.match(name) else _LABEL_RULE
+        return None if len(name) <= 63 and _LABEL.fullmatch(name) else _LABEL_RULE
     if plural in _OF_LABEL_1035:
-        return None if len(name) <= 63 and _LABEL_1035.match(name) else _LABEL_1035_RULE
-    return None if len(name) <= 253 and _SUBDOMAIN.match(name) else _SUBDOMAIN_RULE
+        return None if len(name) <= 63 and _LABEL_1035.fullmatch(name) else _LABEL_1035_RULE
+    return None if len(name) <= 253 and _SUBDOMAIN.fullmatch(name) else _SUBDOMAIN_RULE
 
 
 def is_label(name: str) -> bool:
     """RFC 1123 label."""
-    return len(name) <= 63 and bool(_LABEL.match(name))
+    return len(name) <= 63 and bool(_LABEL.fullmatch(name))
 
 
 def is_subdomain(name: str) -> bool:
     """RFC 1123 subdomain."""
-    return len(name) <= 253 and bool(_SUBDOMAIN.match(name))
+    return len(name) <= 253 and bool(_SUBDOMAIN.fullmatch(name))
 
 
 def is_resolvable(name: str) -> bool:

@@ -68,7 +68,7 @@ def _expression(term: Object, have: Mapping[str, str]) -> bool:
 
 
 def _label_term(term: str) -> Callable[[Mapping[str, str]], bool]:
-    found = _SET.match(term)
+    found = _SET.fullmatch(term)
     if found:
         key, operator, inside = _key(found[1]), found[2], {_value(one.strip()) for one in found[3].split(",")}
         if operator == "in":
@@ -89,13 +89,13 @@ def _label_term(term: str) -> Callable[[Mapping[str, str]], bool]:
 
 
 def _key(text: str) -> str:
-    if not _KEY.match(text):
+    if not _KEY.fullmatch(text):
         raise bad_request(f'unable to parse requirement: invalid label key "{text[:100]}"')
     return text
 
 
 def _value(text: str) -> str:
-    if len(text) > 63 or not _VALUE.match(text):
+    if len(text) > 63 or not _VALUE.fullmatch(text):
         raise bad_request(f'unable to parse requirement: invalid label value "{text[:100]}"')
     return text
 

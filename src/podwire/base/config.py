@@ -41,6 +41,27 @@ HINTS = {
 }
 
 
+def misnamed_cluster(name: str, number: int, most: int) -> Iterator[tuple[str, str]]:
+    """What a cluster of a mesh cannot be called, or numbered, and what would do."""
+    if number > most:
+        yield (
+            f"cluster-id {number} is above max-connected-clusters",
+            f"0 to {most}, or 511 as the highest in all clusters of the mesh",
+        )
+    if not number:
+        return
+    if name == "default":
+        yield (
+            f"cluster-id {number} with the cluster-name “default”",
+            "a cluster of a mesh has a name of its own, for example east",
+        )
+    elif not re.fullmatch(CLUSTER_OF_MESH, name):
+        yield (
+            f"cluster-name {name} with cluster-id {number}",
+            "in a mesh lower-case letters, digits and hyphens, at most 32, for example east",
+        )
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """One node's agent."""
 
@@ -206,7 +227,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             yield f"mtu {self.mtu} is below {MTU_MIN}", f"{MTU_MIN} to 65535, or 0 for the device's"
         if bool(self.hubble_tls_cert) != bool(self.hubble_tls_key):
             yield "hubble-tls-cert and hubble-tls-key go together", "give both, or none"
-        yield from self._misnamed_cluster()
+        yield from misnamed_cluster(self.cluster_name, self.cluster_id, self.max_connected_clusters)
         for prefix in self.service_cidrs:
             try:
                 ip_network(prefix)
@@ -223,26 +244,6 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 )
             if not 1 <= int(self.hubble_listen_address.rpartition(":")[2]) <= 65535:
                 yield "hubble-listen-address: its port is not between 1 and 65535", HINTS[HOST_PORT]
-
-    def _misnamed_cluster(self) -> Iterator[tuple[str, str]]:
-        """What a cluster of a mesh cannot be called, or numbered."""
-        if self.cluster_id > self.max_connected_clusters:
-            yield (
-                f"cluster-id {self.cluster_id} is above max-connected-clusters",
-                f"0 to {self.max_connected_clusters}, or 511 as the highest in all clusters of the mesh",
-            )
-        if not self.cluster_id:
-            return
-        if self.cluster_name == "default":
-            yield (
-                f"cluster-id {self.cluster_id} with the cluster-name “default”",
-                "a cluster of a mesh has a name of its own, for example east",
-            )
-        elif not re.fullmatch(CLUSTER_OF_MESH, self.cluster_name):
-            yield (
-                f"cluster-name {self.cluster_name} with cluster-id {self.cluster_id}",
-                "in a mesh lower-case letters, digits and hyphens, at most 32, for example east",
-            )
 
     def as_mapping(self) -> dict[str, Any]:
         """Keys as in the file."""

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from podwire.base.config import NAME
+from podwire.base.errors import UsageError
 from podwire.cli.seconds import LIMIT
 
 
@@ -156,15 +157,15 @@ def operator(
 ) -> None:
     """What is done once for a whole cluster, whatever the number of its nodes: policies are judged, what
     nobody uses any more is deleted, nodes get pod CIDRs. Of several that run one leads, by a Lease."""
+    from podwire.base.config import misnamed_cluster
     from podwire.base.telemetry import configure_logging
     from podwire.model.cluster import Cluster
     from podwire.operator.wiring import Candidate, Settings
+    from podwire.operator.wiring import pools as checked
 
     cluster = Cluster(cluster_name, cluster_id, int(max_connected_clusters))
-    if cluster.id > cluster.most:
-        raise click.BadParameter(
-            f"{cluster.id} is more than --max-connected-clusters {cluster.most}", param_hint="'--cluster-id'"
-        )
+    for problem, hint in misnamed_cluster(cluster.name, cluster.id, cluster.most):
+        raise UsageError(f"--{problem}", hint=hint)
     name = identity or f"{socket.gethostname().lower()}-{os.getpid()}"
     configure_logging(f"operator[{name}]")
     candidate = Candidate(
@@ -173,6 +174,7 @@ def operator(
     settings = Settings(
         cluster=cluster, identity_grace=identity_grace, orphan_grace=orphan_grace, pools=pools
     )
+    checked(settings)
     asyncio.run(_run(kubeconfig, candidate, settings, metrics))
 
 

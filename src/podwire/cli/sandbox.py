@@ -152,7 +152,7 @@ def list_command(output: str) -> None:
 @sandbox.command()
 @_name
 def env(name: str) -> None:
-    """Print exports of KUBECONFIG and HUBBLE_SERVER, for eval."""
+    """Print exports of KUBECONFIG, HUBBLE_SERVER and PODWIRE_SANDBOX, for eval."""
     from podwire.sandbox.view import environment
 
     for key, value in environment(name).items():

@@ -85,6 +85,15 @@ def restore_numbers(maps: Maps) -> tuple[Mapping[Address, int], Mapping[Address,
     return backends, services
 
 
+def restore_sets(maps: Maps) -> Mapping[Address, int]:
+    """Frontend → number of its set of many backends, as the load balancer's map has it."""
+    return {
+        (addresses.unpack(key.address), key.port, key.protocol): frontend.set
+        for key, frontend in maps["podwire_frontends"].items()
+        if key.scope == 0 and frontend.set
+    }
+
+
 def restore_prefixes(maps: Maps) -> Mapping[str, int]:
     """Prefix → identity local to this node, as the kernel's ipcache has them."""
     found = {addresses.exact(address): entry.identity for address, entry in maps["podwire_ipcache"].items()}

@@ -67,7 +67,7 @@ class Chosen(NamedTuple):
 class Frontends:
     """Keeps `tables.frontends` and `tables.backends`.
 
-    `restored_backends` and `restored_services` are what the kernel holds: backend → id, frontend →
+    `restored_…` are what the kernel holds: backend → id, frontend → number of its set, frontend →
     number of its reverse translation. `problems` says which frontends are not there and why.
     """
 
@@ -77,12 +77,14 @@ class Frontends:
         *,
         restored_backends: Mapping[Address, int],
         restored_services: Mapping[Address, int],
+        restored_sets: Mapping[Address, int],
     ) -> None:
         self.tables = tables
         self.problems: dict[Address, str] = {}
         self._ids: Numbers[Address] = Numbers(LAST_BACKEND, restored_backends)
         self._rev_nats: Numbers[Address] = Numbers(LAST_REV_NAT, restored_services)
-        self._sets = Sets()
+        self._sets = Sets(reserved=restored_sets.values())
+        self._restored_sets = restored_sets
         self._frontends: dict[ServiceKey, set[Address]] = {}
         self._set_names: dict[ServiceKey, set[str]] = {}
         self._uses: dict[ServiceKey, dict[Address, Use]] = {}
@@ -171,7 +173,9 @@ class Frontends:
             )
             return old is not None
         self.problems.pop(address, None)
-        number, backends = self._sets.place(_set_name(service, address, port), ids)
+        number, backends = self._sets.place(
+            _set_name(service, address, port), ids, self._restored_sets.get(address, 0)
+        )
         self.tables.frontends.put(
             FrontendRow(
                 address=address[0],

@@ -62,23 +62,26 @@ class Numbers(Generic[Name]):
 class Sets:
     """Numbers of sets of many backends, and the order of each. A set is named; few backends need none.
 
-    The number is of the name, so it is the same in every process: what the kernel has under it after a
-    restart is of the same set. A set that changes keeps what it can where it is (`placed`).
+    What the kernel has under a number after a restart must be of the same set: numbers are made from names,
+    and those in `reserved`, which the kernel's frontends have, are given to nobody but them (`kept`). A set
+    that changes keeps what it can where it is (`placed`).
     """
 
-    def __init__(self, few: int = enums.FRONTEND_SLOTS) -> None:
+    def __init__(self, few: int = enums.FRONTEND_SLOTS, *, reserved: Collection[int] = ()) -> None:
         self._few = few
+        self._reserved = frozenset(reserved)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._places: dict[str, tuple[int, ...]] = {}
 
-    def place(self, name: str, backends: Collection[int]) -> tuple[int, tuple[int, ...]]:
-        """(the set's number, its backends in their places); 0 if they are few."""
+    def place(self, name: str, backends: Collection[int], kept: int = 0) -> tuple[int, tuple[int, ...]]:
+        """(the set's number, its backends in their places); 0 if they are few. `kept` is the number that
+        the kernel has for it, 0 none."""
         if len(backends) <= self._few:
             self.forget(name)
             return 0, tuple(sorted(backends))
         places = self._places[name] = placed(self._places.get(name, ()), backends)
-        return self._number(name), places
+        return self._number(name, kept), places
 
     def forget(self, name: str) -> None:
         """The set is not there any more."""
@@ -87,12 +90,14 @@ class Sets:
         if number is not None:
             del self._names[number]
 
-    def _number(self, name: str) -> int:
+    def _number(self, name: str, kept: int) -> int:
         known = self._numbers.get(name)
         if known is not None:
             return known
-        salt = 0
-        while (number := name_number(name, salt)) in self._names:
+        number, salt = kept, 0
+        while not number or number in self._names:
+            number = name_number(name, salt)
+            number = 0 if number in self._reserved else number
             salt += 1
         self._numbers[name], self._names[number] = number, name
         return number
@@ -117,6 +122,6 @@ def placed(before: tuple[int, ...], wanted: Collection[int]) -> tuple[int, ...]:
 
 
 def name_number(name: str, salt: int = 0) -> int:
-    """A 32-bit number of a name, never 0; the same in every process."""
+    """A 32-bit number of a name, never 0."""
     digest = hashlib.blake2b(name.encode(), digest_size=4, salt=struct.pack("<I", salt)).digest()
     return int.from_bytes(digest, "little") or 1

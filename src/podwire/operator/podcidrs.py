@@ -119,7 +119,7 @@ class PodCidrs:
     def __init__(self, api: Writes, pools: Iterable[Pool]) -> None:
         self._api = api
         self._families: dict[int, list[Pool]] = {}
-        for pool in pools:
+        for pool in apart(pools):
             self._families.setdefault(pool.range.version, []).append(pool)
         self._nodes: dict[str, _Node] = {}
         self._chosen: dict[str, list[IPNetwork]] = {}  # given, and not yet seen in the Node
@@ -127,14 +127,15 @@ class PodCidrs:
         self._sharing: set[str] = set()  # nodes with a CIDR that was another's already: it has to be told
 
     def take(self, resource: Resource, event: Event) -> Iterable[str]:
+        new = _node(event.raw) if event.kind != "DELETED" else None
+        given = new.spec.cidrs if new is not None else []  # or what is none ends here, and all stays as it is
         old = self._nodes.pop(event.name, None)
-        if event.kind != "DELETED":
-            new = _node(event.raw)
-            if new.spec.cidrs:
+        if new is not None:
+            if given:
                 self._forget(event.name)
             # All of them, and also those that an update leaves as they were: the old are given back below.
-            free = [self._take(cidr) for cidr in new.spec.cidrs]
-            if old is None or old.spec.cidrs != new.spec.cidrs:
+            free = [self._take(cidr) for cidr in given]
+            if old is None or old.spec.cidrs != given:
                 self._sharing |= set() if all(free) else {event.name}
             self._nodes[event.name] = new
         freed = [] if old is None else old.spec.cidrs
@@ -217,6 +218,19 @@ class PodCidrs:
         }
         saying = Saying("Warning", reason, message, "podwire-operator")
         await say(self._api, event(about, saying, moments.now()))
+
+
+def apart(pools: Iterable[Pool]) -> list[Pool]:
+    """The pools; ConfigError if two have a CIDR in common: it would be given twice."""
+    found: list[Pool] = []
+    for pool in pools:
+        for other in found:
+            if _overlap(pool.range, other.range):
+                raise ConfigError(
+                    f"pools {other.range} and {pool.range} overlap", hint="a CIDR would be given twice"
+                )
+        found.append(pool)
+    return found
 
 
 def _overlap(one: IPNetwork, other: IPNetwork) -> bool:

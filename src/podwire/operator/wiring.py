@@ -22,7 +22,7 @@ from podwire.model.cluster import DEFAULT, Cluster
 from podwire.operator import meters, orphans, serve
 from podwire.operator.controllers import Controller, Controllers
 from podwire.operator.identities import UnusedIdentities
-from podwire.operator.podcidrs import PodCidrs, Pool
+from podwire.operator.podcidrs import PodCidrs, Pool, apart
 from podwire.operator.policies import PolicyConditions
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,13 @@ def made(api: Api, parse: Callable[[Object], Any], settings: Settings) -> list[C
         orphans.nodes(api, grace=settings.orphan_grace),
     ]
     if settings.pools:
-        found.append(PodCidrs(api, [Pool(cidr, size) for cidr, size in settings.pools]))
+        found.append(PodCidrs(api, pools(settings)))
     return found
+
+
+def pools(settings: Settings) -> list[Pool]:
+    """ConfigError if one cannot be cut so, or two overlap."""
+    return apart(Pool(cidr, size) for cidr, size in settings.pools)
 
 
 class Operator:
@@ -67,6 +72,7 @@ class Operator:
     def __init__(
         self, client: Client, candidate: Candidate, parse: Callable[[Object], Any], settings: Settings
     ) -> None:
+        pools(settings)  # told now, not when it leads
         self.controllers: Controllers | None = None
         self.election = Election(
             client,

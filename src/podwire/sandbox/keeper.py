@@ -277,7 +277,10 @@ class Keeper:
         connection, _ = self.server.accept()
         with connection:
             connection.settimeout(2)
-            request = json.loads(connection.makefile("rb").readline(4096) or b"{}")
+            try:
+                request = json.loads(connection.makefile("rb").readline(4096) or b"{}")
+            except ValueError:
+                request = None
             if not isinstance(request, dict):
                 raise Conflict("a request is a JSON object")
             what = str(request.get("what"))

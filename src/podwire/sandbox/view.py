@@ -64,9 +64,13 @@ def open_sandbox(name: str) -> tuple[Places, Plan]:
 
 
 def environment(name: str) -> dict[str, str]:
-    """What `kubectl` and `hubble` need to talk to a sandbox."""
+    """What `kubectl`, `hubble` and `podwire` need to talk to a sandbox."""
     places, _ = open_sandbox(name)
-    return {"KUBECONFIG": str(places.kubeconfig), "HUBBLE_SERVER": f"unix://{places.hubble}"}
+    return {
+        "KUBECONFIG": str(places.kubeconfig),
+        "HUBBLE_SERVER": f"unix://{places.hubble}",
+        "PODWIRE_SANDBOX": name,
+    }
 
 
 def pods(places: Places) -> list[Saved]:

@@ -6,6 +6,7 @@ Everything waits for what it needs: `apply` returns when the change is in force 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -74,7 +75,7 @@ class Pod(msgspec.Struct, frozen=True):
 
         `family` 4 or 6 chooses among a pod's addresses.
         """
-        attempt = self._attempt(target, port, protocol, family)
+        attempt = self._attempt(target, port, protocol, family, timeout)
         since = time.time()
         tried = await asyncio.to_thread(connectivity.attempt_all, self.cluster.name, [attempt], timeout)
         found = await asyncio.to_thread(connectivity.explained, self.cluster.name, tried, since)
@@ -90,14 +91,19 @@ class Pod(msgspec.Struct, frozen=True):
         timeout: float = 1.0,
     ) -> bool:
         """Whether a connection is made (TCP) or an answer comes (UDP) within `timeout` seconds."""
-        attempt = self._attempt(target, port, protocol, family)
+        attempt = self._attempt(target, port, protocol, family, timeout)
         tried = await asyncio.to_thread(connectivity.attempt_all, self.cluster.name, [attempt], timeout)
         return tried[0].reached
 
-    def _attempt(self, target: Pod | str, port: int, protocol: str, family: int) -> Attempt:
+    def _attempt(self, target: Pod | str, port: int, protocol: str, family: int, timeout: float) -> Attempt:
+        """UsageError for what no connection can be: that it fails would say nothing about policies."""
+        if not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+            raise UsageError(f"timeout {timeout!r} leaves no time", hint="a number of seconds")
+        if not isinstance(target, Pod | str) or not target:
+            raise UsageError(f"{target!r} is nobody to reach", hint="a Pod, an address or a name")
         if protocol not in PROTOCOLS:
             raise UsageError(f"protocol {protocol!r} cannot be tried", hint=f"one of {', '.join(PROTOCOLS)}")
-        if not 1 <= port <= 65535:
+        if not isinstance(port, int) or not 1 <= port <= 65535:
             raise UsageError(f"port {port} is not a port", hint="1 to 65535")
         if family not in (0, 4, 6):
             raise UsageError(f"family {family} is none", hint="4, 6, or 0 for either")
@@ -122,7 +128,8 @@ class Matrix(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         sources = list(dict.fromkeys(source for source, _ in self.outcomes))
         targets = list(dict.fromkeys(target for _, target in self.outcomes))
-        width = max(map(len, [*sources, *targets]))
+        shown = [outcome.result for outcome in self.outcomes.values()]
+        width = max(map(len, ["from \\ to", *sources, *targets, *shown]))
         lines = ["from \\ to".ljust(width) + "  " + "  ".join(target.ljust(width) for target in targets)]
         for source in sources:
             cells = [
@@ -285,8 +292,10 @@ class Cluster:
     ) -> Matrix:
         """Every pod of namespace default (or of `pods`) tries every other, all at the same time."""
         chosen = list(pods) if pods is not None else [one for one in self.pods if one.namespace == "default"]
+        if len(chosen) < 2 or not all(isinstance(one, Pod) for one in chosen):
+            raise UsageError("connectivity is between Pods, two at least", hint='lab["name"] is one')
         pairs = [(one, other) for one in chosen for other in chosen if one is not other]
-        attempts = [one._attempt(other, port, protocol, 0) for one, other in pairs]
+        attempts = [one._attempt(other, port, protocol, 0, timeout) for one, other in pairs]
         tried = await asyncio.to_thread(connectivity.attempt_all, self.name, attempts, timeout)
         return Matrix({(one.name, other.name): out for (one, other), out in zip(pairs, tried, strict=True)})
 

@@ -55,7 +55,7 @@ class ScenarioNode:
     def __post_init__(self) -> None:
         self.walk = Walk(ipv6=self.dual, tunnel=self.tunnel, service_cidrs=self.service_cidrs)
         families = 2 if self.dual else 1
-        self._frontends = Frontends(self.tables, restored_backends={}, restored_services={})
+        self._frontends = Frontends(self.tables, restored_backends={}, restored_services={}, restored_sets={})
         self._pools: dict[str, Pools] = {}
         for name, addresses in NODES.items():
             cidrs = POD_CIDRS[name][:families]

@@ -130,3 +130,13 @@ def test_both_read_and_write_the_same(twins: dict[str, Path], translating: int) 
             assert skb == xdp, frame.hex()
             read += 1
     assert read > MUTANTS // 2
+
+
+def test_both_drop_what_cannot_be_read(twins: dict[str, Path]) -> None:
+    """By numbers of their own: what says drop to the stack says pass to a driver."""
+    good, bad = bytes(next(sound())), bytes(Ether() / IP(ihl=4) / TCP())
+    with ExitStack() as stack:
+        for context, path in twins.items():
+            one = stack.enter_context(load(ObjectSpec(str(path), {"dropping": 1}))).program("twin")
+            verdicts = [one.test_run(frame).retval for frame in (good, bad)]
+            assert verdicts == {"skb": [0, 2], "xdp": [2, 1]}[context]

@@ -2,9 +2,11 @@
 /* For testing only: parses a packet, writes another address and port into it if told to, and tells what it
  * knows of it. Compiled for packets of the stack and for frames of a driver.
  */
+#include "lib/drop.h"
 #include "lib/parse.h"
 #include "lib/translate.h"
 
+const volatile __u32 dropping; /* what cannot be read */
 const volatile __u32 translating; /* 0 = no; 1 + enum translate_side */
 const volatile union address new_ipv4;
 const volatile union address new_ipv6;
@@ -64,6 +66,8 @@ int twin(struct __ctx_buff *ctx)
 	row->flow = *flow;
 	row->reason = reason;
 	row->written = written;
+	if (dropping && reason)
+		return drop(ctx, flow, reason);
 	return CTX_PASS;
 }
 

@@ -39,6 +39,7 @@ from podwire.net import namespaces
 
 pytestmark = pytest.mark.kernel
 
+MPTCP = 262
 OBJECT = Path(objects.directory(), "sock.bpf.o")
 
 
@@ -85,9 +86,9 @@ class Sockets:
         finally:
             home.write_text(str(os.getpid()))
 
-    def open(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def open(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         with self.inside():
-            made = namespaces.open_socket(self.namespace, family, kind)
+            made = namespaces.open_socket(self.namespace, family, kind, protocol)
         made.settimeout(within(2))
         return made
 
@@ -248,6 +249,21 @@ def test_a_closed_socket_leaves_nothing(sockets: Sockets, way: Addresses) -> Non
                 client.connect((way.asked, 80))
                 assert len(list(sockets.maps["sockets"].items())) == 1
             assert not list(sockets.maps["sockets"].items())
+
+
+def test_sockets_that_the_kernel_makes_leave_nothing_either(sockets: Sockets, way: Addresses) -> None:
+    """An MPTCP socket connects by one that the kernel has made, and closes it unsaid."""
+    try:
+        socket.socket(way.family, socket.SOCK_STREAM, MPTCP).close()
+    except OSError:
+        pytest.skip("MPTCP: this kernel has none, or it is off")
+    with listening(sockets, way) as server:
+        sockets.service(way.service, 80, 6, (way.local, server.getsockname()[1]))
+        for _ in range(3):
+            with sockets.open(way.family, socket.SOCK_STREAM, MPTCP) as client:
+                client.connect((way.asked, 80))
+                server.accept()[0].close()
+        assert not list(sockets.maps["sockets"].items())
 
 
 def test_a_full_table_of_sockets_costs_time_and_nothing_else(sockets: Sockets, way: Addresses) -> None:

@@ -119,7 +119,7 @@ class MemoryNode:
     async def bpf_dump(
         self, name: str, query: Mapping[str, str]
     ) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
-        read(name, query).endpoints(self.tables)
+        read(name, query).known(name, self.tables)
         self.asked.append(dict(query))
         self.dumping += 1
         try:

@@ -64,7 +64,7 @@ def dump(
     name: str, tables: Tables, query: dict[str, str] | None = None, **maps: dict[Any, Any]
 ) -> list[dict[str, Any]]:
     held: Any = Held({f"podwire_{one}": InMemory(content) for one, content in maps.items()})
-    wanted = dumps.read(name, query or {})
+    wanted = dumps.read(name, query or {}).known(name, tables)
     return [row for block in dumps.DUMPS[name](held, tables, wanted) for row in block]
 
 

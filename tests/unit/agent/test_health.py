@@ -9,7 +9,6 @@ import msgspec
 from tests.unit.agent.conftest import Serve
 
 from podwire.agent.server import features
-from podwire.base.config import AgentConfig
 from podwire.client.agent import AsyncAgentClient
 from podwire.state.tables import EndpointFailureRow
 
@@ -81,55 +80,10 @@ def test_programs_that_are_gone_forward_nothing(serve: Serve) -> None:
     serve(test)
 
 
-class Wider(AgentConfig, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A configuration with the options that podwire does not have yet."""
-
-    enable_ipv4_masquerade: bool = True
-    enable_bpf_masquerade: bool = True
-    enable_bandwidth_manager: bool = True
-    enable_host_firewall: bool = True
-    enable_wireguard: bool = True
-    enable_srv6: bool = True
-    enable_node_port: bool = True
-    enable_host_port: bool = True
-    enable_external_ips: bool = True
-
-
-def test_a_feature_is_on_when_its_option_is() -> None:
-    """And off where there is no such option: nothing is said to be on or off for good."""
-    off, on = AgentConfig(node_name="n1"), Wider(node_name="n1")
-    for said in (features.optional, features.services):
-        assert said(off) != said(on)
-    assert features.optional(off)["encryption"]["mode"] == features.optional(off)["host-firewall"]["mode"]
-    assert features.optional(on)["encryption"]["mode"] == "Wireguard"
-    assert features.optional(on)["masquerading"]["enabledProtocols"] == {"ipv4": True, "ipv6": False}
-    assert features.optional(on)["host-firewall"] == {"mode": "Enabled", "devices": ["eth0"]}
-    for name in ("bandwidth-manager", "srv6"):
-        assert (features.optional(off)[name]["enabled"], features.optional(on)[name]["enabled"]) == (
-            False,
-            True,
-        )
-    for name in ("nodePort", "hostPort", "externalIPs"):
-        assert (features.services(off)[name]["enabled"], features.services(on)[name]["enabled"]) == (
-            False,
-            True,
-        )
-
-
-def test_kube_proxy_is_replaced_only_when_nothing_is_left_to_it(serve: Serve) -> None:
+def test_kube_proxy_is_not_said_to_be_replaced_while_something_is_left_to_it(serve: Serve) -> None:
     async def test(client: AsyncAgentClient, node: Any) -> None:
-        async def said() -> Any:
-            return (await client.get("/v1/healthz"))["kube-proxy-replacement"]
-
-        assert (await said())["mode"] == "False", "NodePort is not served"
-        config = node.config
-        node.config = Wider(node_name="n1", run_dir=config.run_dir)
-        assert (await said())["mode"] == "True"
-        node.config = Wider(node_name="n1", run_dir=config.run_dir, enable_external_ips=False)
-        assert (await said())["mode"] == "False"
-        node.known = msgspec.structs.replace(node.known, maps={"podwire_conntrack": 1})
-        features_ = (await said())["features"]
-        assert features_["sessionAffinity"]["enabled"] and not features_["gracefulTermination"]["enabled"]
+        said = (await client.get("/v1/healthz"))["kube-proxy-replacement"]
+        assert said["mode"] == "False" and not said["features"]["nodePort"]["enabled"]
 
     serve(test)
 

@@ -24,18 +24,22 @@ class MemoryPods:
         self.waiting = list(waiting)
         self.bound: list[str] = []
         self.broken: set[str] = set()
+        self.unlisted = 0  # times that they cannot be listed
         self.tried: list[str] = []
         self.hold = threading.Event()
         self.hold.set()
 
     def unbound(self) -> list[str]:
+        if self.unlisted:
+            self.unlisted -= 1
+            raise KernelError("look at a filter", 12)
         return list(self.waiting)
 
     def bind(self, pin: str) -> None:
         self.tried.append(pin)
         assert self.hold.wait(20)
         if pin in self.broken:
-            raise KernelError("make a link", 12)
+            raise KernelError("make a link", 12) if len(self.tried) % 2 else FileNotFoundError(pin)
         self.waiting.remove(pin)
         self.bound.append(pin)
 
@@ -119,6 +123,18 @@ def test_one_that_fails_keeps_nobody_else_and_is_tried_again() -> None:
             assert list(node.links.failed) == ["a"]
             node.pods.broken = set()
             await until(node, "b", "a")
+            await eventually(lambda: not node.links.failed, timeout=20, what="nothing to have failed")
+
+    asyncio.run(main())
+
+
+def test_that_they_cannot_be_listed_ends_nothing() -> None:
+    async def main() -> None:
+        node = Node("a", again=SOON)
+        node.pods.unlisted = 3
+        async with node.running():
+            node.attached(1)
+            await until(node, "a")
             await eventually(lambda: not node.links.failed, timeout=20, what="nothing to have failed")
 
     asyncio.run(main())

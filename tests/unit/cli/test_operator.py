@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from podwire.base.errors import PodwireError
 from podwire.cli.operator import operator
 
 
@@ -27,7 +28,6 @@ from podwire.cli.operator import operator
         ("--orphan-grace", "-1", "0<x"),
         ("--identity", "", "name"),
         ("--cluster-name", "", "name"),
-        ("--cluster-id", "256", "more than --max-connected-clusters 255"),
         ("--cluster-id", "-1", "0<=x<=511"),
         ("--max-connected-clusters", "300", "'255', '511'"),
         ("--lease-namespace", "Kube System", "name"),
@@ -37,3 +37,19 @@ def test_values_that_are_none_are_refused(option: str, value: str, says: str) ->
     result = CliRunner().invoke(operator, [option, value])
     assert result.exit_code == 2
     assert option in result.output and says in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--cluster-id", "256"], "above max-connected-clusters"),
+        (["--cluster-id", "5"], "with the cluster-name “default”"),
+        (["--cluster-id", "5", "--cluster-name", "x" * 33], "with cluster-id 5"),
+        (["--pool", "10.0.0.0/16,24", "--pool", "10.0.0.0/8,24"], "10.0.0.0/16 and 10.0.0.0/8 overlap"),
+        (["--pool", "::/0,64"], "more than 2^"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(words: list[str], says: str) -> None:
+    """Before anything is asked of an API, and by each of several operators."""
+    result = CliRunner().invoke(operator, [*words, "--kubeconfig", "/nonexistent"])
+    assert isinstance(result.exception, PodwireError) and says in str(result.exception)

@@ -66,6 +66,7 @@ class World:
             self.tables,
             restored_backends=restored.get("backends", {}),
             restored_services=restored.get("services", {}),
+            restored_sets=restored.get("sets", {}),
         )
 
     def put(self, *rows: ServiceRow | SliceRow) -> World:
@@ -217,6 +218,20 @@ def test_of_many_backends_one_that_changes_changes_one_place() -> None:
     assert world.frontend().set == 0 and world.active(world.frontend()) == ["10.0.0.1"]
     world.delete("web")
     assert not world.stage._set_names and not world.stage._sets._numbers
+
+
+def test_the_number_of_a_set_survives_a_restart_whoever_comes_first() -> None:
+    many = [ready(f"10.0.0.{number}") for number in range(20)]
+    rows = [
+        service("web", "10.96.0.1"),
+        service("api", "10.96.0.2"),
+        behind("web", *many),
+        behind("api", *many),
+    ]
+    taken = World().put(*rows).frontend("10.96.0.2").set
+    # The kernel has api's number for web: as if their names had one hash, and web had come first.
+    after = World(sets={("10.96.0.1", 80, TCP): taken}).put(rows[1], rows[3], rows[0], rows[2])
+    assert after.frontend("10.96.0.1").set == taken != after.frontend("10.96.0.2").set != 0
 
 
 def test_numbers_survive_a_restart() -> None:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from podwire.base.errors import ConfigError
-from podwire.operator.podcidrs import Pool
+from podwire.operator.podcidrs import Pool, apart
 
 
 def cidr(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -66,6 +66,12 @@ def test_random_stories_never_give_what_somebody_has() -> None:
         if found is not None:
             assert not any(found.overlaps(other) for other in held)
             held.append(found)
+
+
+def test_pools_that_overlap_are_refused() -> None:
+    with pytest.raises(ConfigError, match="overlap"):
+        apart([Pool("10.0.0.0/16", 24), Pool("10.1.0.0/16", 24), Pool("10.0.0.0/8", 24)])
+    assert len(apart([Pool("10.0.0.0/16", 24), Pool("10.1.0.0/16", 24), Pool("fd00::/48", 64)])) == 3
 
 
 @pytest.mark.parametrize(

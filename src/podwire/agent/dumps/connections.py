@@ -38,7 +38,7 @@ def connections(maps: Maps, tables: ReadTables, wanted: Wanted) -> Iterator[Rows
 
 def _own(tables: ReadTables, wanted: Wanted) -> list[bytes] | None:
     """Addresses of the endpoints that are wanted; None = all there are, also of pods that are gone."""
-    numbers = wanted.endpoints(tables)
+    numbers = wanted.endpoints
     if numbers is None:
         return None
     return [pack(one) for row in tables.endpoints if row.id in numbers for one in row.addresses]

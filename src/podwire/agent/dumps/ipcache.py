@@ -26,7 +26,7 @@ MASKS = words(
 def ipcache(maps: Maps, tables: ReadTables, wanted: Wanted) -> Iterator[Rows]:
     """By address, a shorter prefix before those in it. In memory as numbers, which the maps bound."""
     addresses, bits, entries = _held(maps)
-    chosen = _matching(addresses, bits, wanted, wanted.addresses(tables))
+    chosen = _matching(addresses, bits, wanted, wanted.addresses)
     addresses, bits, entries = addresses[chosen], bits[chosen], entries[chosen]
     order, names = sorted_by(*words(addresses), bits), Names(tables)
     for start in range(0, len(order), ROWS):

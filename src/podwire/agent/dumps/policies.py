@@ -24,7 +24,7 @@ TEXTS = 2048  # rows and names of peers that become text at once
 
 def policies(maps: Maps, tables: ReadTables, wanted: Wanted) -> Iterator[Rows]:
     """By policy, direction, class and port. In memory as numbers, which the maps bound."""
-    numbers = wanted.endpoints(tables)
+    numbers = wanted.endpoints
     obeying: dict[int, list[int]] = {}
     for obeyed in tables.endpoint_policies:
         if numbers is None or obeyed.endpoint in numbers:

@@ -34,7 +34,7 @@ def frontends(maps: Maps, tables: ReadTables, wanted: Wanted) -> Iterator[Rows]:
         chosen = key["protocol"] == wanted.protocol
         key, value = key[chosen], value[chosen]
     order = sorted_by(value["rev_nat"], *words(key["address"]), key["port"], key["protocol"])
-    test = _Test(tables, wanted)
+    test = _Test(wanted)
     found: Rows = []
     for index in order.tolist():
         found += _of_one(maps, tables, key[index], value[index], test)
@@ -47,8 +47,8 @@ def frontends(maps: Maps, tables: ReadTables, wanted: Wanted) -> Iterator[Rows]:
 class _Test:
     """Whether a frontend with one of its backends is wanted: an address or a port of either."""
 
-    def __init__(self, tables: ReadTables, wanted: Wanted) -> None:
-        self._pods = wanted.addresses(tables)
+    def __init__(self, wanted: Wanted) -> None:
+        self._pods = wanted.addresses
         self._wanted = wanted
 
     def of(self, address: bytes, port: int, backend: Backend | None) -> bool:

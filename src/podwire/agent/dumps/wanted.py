@@ -16,6 +16,7 @@ from podwire.agent.interface import FILTERS
 from podwire.base import addresses
 from podwire.base.errors import InvalidObject, NotFound
 from podwire.model import protocol as protocols
+from podwire.model.cluster import OWN
 from podwire.state.views import ReadTables
 
 Mask = NDArray[np.bool_]
@@ -29,19 +30,28 @@ class Wanted(msgspec.Struct, frozen=True):
     port: int | None = None
     protocol: int | None = None
     endpoint: int | None = None
+    addresses: list[bytes] | None = None  # of the pod, see `known`
+    endpoints: set[int] | None = None  # numbers of those of this node
 
-    def addresses(self, tables: ReadTables) -> list[bytes] | None:
-        """The wanted pod's, on this node or another; None = no pod is wanted. NotFound if nobody knows it."""
+    def known(self, name: str, tables: ReadTables) -> Wanted:
+        """With what tables say of the pod or endpoint that is wanted of dump `name`, which runs in a thread:
+        what is looked up by an index is looked up before. NotFound if nobody knows it."""
+        if name in ("lb", "ipcache"):
+            return msgspec.structs.replace(self, addresses=self._addresses(tables))
+        return msgspec.structs.replace(self, endpoints=self._endpoints(tables))
+
+    def _addresses(self, tables: ReadTables) -> list[bytes] | None:
+        """The wanted pod's, on this node or another; None = no pod is wanted."""
         if self.pod is None:
             return None
         rows: list[Any] = list(tables.endpoints.by("pod", self.pod))
-        if (remote := tables.remote_endpoints.get(self.pod)) is not None:
+        if (remote := tables.remote_endpoints.get((OWN, *self.pod))) is not None:
             rows.append(remote)
         if not rows:
             raise NotFound(f"this node knows no pod {'/'.join(self.pod)}")
         return [addresses.pack(one) for row in rows for one in row.addresses]
 
-    def endpoints(self, tables: ReadTables) -> set[int] | None:
+    def _endpoints(self, tables: ReadTables) -> set[int] | None:
         """Numbers of the endpoints of this node that are wanted; None = all."""
         if self.endpoint is None and self.pod is None:
             return None

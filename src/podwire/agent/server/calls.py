@@ -283,7 +283,7 @@ async def services(node: Node, _: web.Request) -> Answer:
 
 async def service(node: Node, request: web.Request) -> Answer:
     """One of them, by number."""
-    wanted = number(request.match_info["id"], "a service", 65535)
+    wanted = number(request.match_info["id"], "a service", (1 << 32) - 1)
     for row in node.tables.frontends:
         if row.rev_nat == wanted:
             return Answer(shapes.service(node.tables, row))

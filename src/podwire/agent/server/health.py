@@ -80,7 +80,7 @@ def _features(node: Node, facts: Facts) -> Shape:
     programs = "BPF" if facts.attach_mode != "none" else "Legacy"  # who hands packets to pods
     return {
         "kube-proxy-replacement": _services(node, facts),
-        **features.optional(config),
+        **features.OPTIONAL,
         "host-routing": {"mode": programs},
         "cni-file": {"state": DISABLED, "msg": "not managed by the agent"},
         "clock-source": {"mode": "ktime", "hertz": os.sysconf("SC_CLK_TCK")},
@@ -105,13 +105,12 @@ def _features(node: Node, facts: Facts) -> Shape:
 def _services(node: Node, facts: Facts) -> Shape:
     """KubeProxyReplacement: whole (True) only if nothing that kube-proxy serves is left to it."""
     config = node.config
-    ours = features.services(config)
     # Reading it anew for each answer costs a row; the device may have got another address.
     device = {
         "name": config.device,
         "ip": [ip for row in node.tables.nodes if row.local for ip in row.addresses],
     }
-    whole = all(ours[name]["enabled"] for name in ("nodePort", "hostPort", "externalIPs"))
+    whole = all(features.SERVICES[name]["enabled"] for name in ("nodePort", "hostPort", "externalIPs"))
     return {
         "mode": str(whole),
         "devices": [config.device],
@@ -120,10 +119,9 @@ def _services(node: Node, facts: Facts) -> Shape:
         "features": {
             "socketLB": {"enabled": facts.socket_services},
             "annotations": [],
-            # A client's backend is remembered among the connections; who terminates is a backend's flag.
-            "sessionAffinity": {"enabled": "podwire_conntrack" in facts.maps},
-            "gracefulTermination": {"enabled": "podwire_backends" in facts.maps},
-            **ours,
+            "sessionAffinity": {"enabled": True},
+            "gracefulTermination": {"enabled": True},
+            **features.SERVICES,
         },
     }
 
@@ -132,7 +130,7 @@ def config(node: Node) -> Shape:
     """/v1/config: what CNI plugins ask first."""
     options, facts = node.config.as_mapping(), node.facts()
     realized: Shape = {"options": {}, "policy-enforcement": node.config.enable_policy}
-    masquerading = features.optional(node.config)["masquerading"]
+    masquerading = features.OPTIONAL["masquerading"]
     local = next((row for row in node.tables.nodes if row.local), None)
     return {
         "spec": realized,

@@ -2,14 +2,14 @@
 
 The socket is emptied at once, so that what others send finds room in it, and what came waits by who sent it.
 Each address in turn has one query answered; it may have some waiting, and once more come in a second than a
-busy cluster asks, a share of that second. For IPv6 that holds of its /64 as well, which may have four times
-as much: addresses in there cost nothing. What is beyond a share is withheld: counted, and never looked at.
+busy cluster asks, a share of that second. No pod sends under another's address, so an address is a client,
+also of IPv6: a node's pods have one /64, which is nobody's alone. What is beyond a share is withheld:
+counted, and never looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import time
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 WAITING = 32  # queries of one address that wait for their turn
 BUSY = 2000  # queries a second, of all: below, nobody is withheld anything
 SHARE = 250  # of one address in a second that is busy
-BLOCK = 4  # times as much of either for a /64
 CLIENTS = 4096  # that have queries waiting at once
 _AT_ONCE = 256  # datagrams taken from the socket in one turn of the loop
 _ANSWERS = 16  # queries answered in one
@@ -40,7 +39,6 @@ class Shares:
     def __init__(self) -> None:
         self.withheld = 0
         self._waiting: OrderedDict[str, deque[Any]] = OrderedDict()
-        self._waiting_in: Counter[str] = Counter()  # of a /64
         self._second = 0
         self._all = 0
         self._came: Counter[str] = Counter()
@@ -57,21 +55,16 @@ class Shares:
         if int(now) != self._second:
             self._second, self._all = int(now), 0
             self._came.clear()
-        block = block_of(client)
         self._all += 1
         busy = self._all > BUSY
         if (
             len(self._waiting.get(client, ())) >= WAITING
-            or self._waiting_in[block] >= WAITING * BLOCK
-            or (busy and (self._came[client] >= SHARE or self._came[block] >= SHARE * BLOCK))
+            or (busy and self._came[client] >= SHARE)
             or (client not in self._waiting and len(self._waiting) >= CLIENTS)
         ):
             self._withhold(client)
             return False
         self._came[client] += 1
-        if block != client:
-            self._came[block] += 1
-        self._waiting_in[block] += 1
         self._waiting.setdefault(client, deque()).append(item)
         return True
 
@@ -83,24 +76,12 @@ class Shares:
         item = items.popleft()
         if items:
             self._waiting[client] = items
-        block = block_of(client)
-        self._waiting_in[block] -= 1
-        if not self._waiting_in[block]:
-            del self._waiting_in[block]
         return item
 
     def _withhold(self, client: str) -> None:
         self.withheld += 1
         if seldom(self.withheld):
             log.warning("cluster DNS: too many queries of %s; withheld %d so far", client, self.withheld)
-
-
-def block_of(client: str) -> str:
-    """The /64 of an IPv6 address; an IPv4 address is its own."""
-    if ":" not in client:
-        return client
-    packed = ipaddress.IPv6Address(client.partition("%")[0]).packed
-    return packed[:8].hex()
 
 
 class Datagrams:
