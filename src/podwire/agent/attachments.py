@@ -223,7 +223,7 @@ class Attachments:
             try:
                 self._registry.save(row)
             except BaseException:
-                self._plumbing.detach(attached.interface)
+                await unbroken(partial(self._plumbing.detach, attached.interface))
                 raise
             for address in addresses:
                 self._pools.attached(address)
@@ -273,7 +273,7 @@ class Attachments:
             await unbroken(work)
         except asyncio.CancelledError:
             for one in made:
-                self._plumbing.detach(one.interface)
+                await unbroken(partial(self._plumbing.detach, one.interface))
             raise
         return made[0]
 

@@ -1,4 +1,4 @@
-"""Programs on devices where links are missing (before Linux 6.6): filters of the clsact qdisc.
+"""Programs on devices without links (before Linux 6.6, and of a new pod): filters of the clsact qdisc.
 
 The kernel replaces a filter between two packets, as it does a link's program; and a filter belongs
 to its device, so it filters while no agent runs. What it has not is a descriptor to pin. In its

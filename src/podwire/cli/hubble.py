@@ -133,7 +133,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--sandbox",
                 envvar="PODWIRE_SANDBOX",
                 metavar="NAME",
-                help="the server of a sandbox; where both are set, --server and HUBBLE_SERVER win",
+                help="the server of a sandbox; HUBBLE_SERVER wins over PODWIRE_SANDBOX, not over the option",
             ),
             click.option("--tls", is_flag=True, envvar="HUBBLE_TLS", help="use TLS (also: tls://host:port)"),
             click.option(

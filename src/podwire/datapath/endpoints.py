@@ -1,4 +1,4 @@
-"""One pod's plumbing: a pair of devices, addresses, routes, two links. Undone wholly on failure.
+"""One pod's plumbing: a pair of devices, addresses, routes, two programs. Undone wholly on failure.
 
 In the walk: the agent was asked to attach a pod; what is made here becomes a row of the table
 `endpoints`, from which `write` fills the maps. Until it has, the programs drop whatever the pod

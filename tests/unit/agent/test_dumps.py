@@ -18,7 +18,7 @@ from podwire.base.errors import InvalidObject, NotFound
 from podwire.datapath import conntrack
 from podwire.datapath import rows as rows_of
 from podwire.model.rule import Direction, Origin
-from podwire.state.tables import PeerRow, RuleRow, Tables
+from podwire.state.tables import PeerRow, RemoteEndpointRow, RuleRow, Tables
 
 
 class InMemory(dict[Any, Any]):
@@ -299,6 +299,16 @@ def test_ipcache_by_filter(tables: Tables, query: dict[str, str], shown: list[st
         ipcache_prefixes={structs.PrefixKey(*pack_prefix(one)): structs.IpcacheEntry(2) for one in prefixes},
     )
     assert [row["prefix"] for row in rows] == shown
+
+
+def test_a_pod_of_another_node_is_found_by_name(tables: Tables) -> None:
+    tables.remote_endpoints.put(RemoteEndpointRow("prod", "db", 99, ("10.0.2.7",), "172.20.0.2"))
+    tables.remote_endpoints.put(
+        RemoteEndpointRow("prod", "db", 98, ("10.0.3.7",), "172.20.0.3", cluster="west")
+    )
+    held = {one: structs.IpcacheEntry(identity=99) for one in ("10.0.1.1", "10.0.2.7", "10.0.3.7")}
+    rows = dump("ipcache", tables, {"pod": "prod/db"}, ipcache=held, ipcache_prefixes={})
+    assert [row["prefix"] for row in rows] == ["10.0.2.7/32"]
 
 
 @pytest.mark.parametrize(
