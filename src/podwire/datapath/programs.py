@@ -3,7 +3,8 @@
 Everything is pinned: links (or where filters are, before Linux 6.6 and of pods in their first moment)
 below ``<bpf_dir>/links``, maps below ``<bpf_dir>/maps-<generation>``. A starting agent loads its programs
 on the maps that are there and then replaces the program of each link, so there is no moment without one.
-Maps that do not fit the programs any more, or are too small, are made new in the next generation (see `generations`).
+Maps that do not fit the programs any more, or are too small, are made new in the next generation (see
+`generations`).
 """
 
 from __future__ import annotations
