@@ -128,9 +128,12 @@ static __always_inline int connection_judge(struct __ctx_buff *ctx, struct flow 
 	epoch += epoch_of_identity(state, flow->peer);
 	if (asked)
 		reason = connection_ask(ctx, flow, endpoint, key);
-	/* A row that is replaced is another's memory at once: what was asked may have been his
-	 * policy. */
-	if (!reason && !endpoint_owns(endpoint, &key->local))
+	/* A row that is replaced is another's memory at once: it may have been his when it was
+	 * asked. */
+	barrier();
+	if (!reason && (!endpoint_owns(endpoint, &key->local) ||
+			policy_is_asked(endpoint, flow->direction) != asked ||
+			(asked && endpoint->policy != flow->policy)))
 		reason = DROP_ENDPOINT_NOT_READY;
 	if (reason)
 		return reason;
