@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "../lib/net.h"
+#include "../lib/checksum.h"
 
 #define __ctx_buff xdp_md
 
@@ -56,21 +56,6 @@ static __always_inline int ctx_pull(struct __ctx_buff *ctx, __u32 length)
 	return -1;
 }
 
-/* One's complement sum of `sum` and the halves of `value`. */
-static __always_inline __u32 ctx_sum(__u32 sum, __u32 value)
-{
-	sum += (value & 0xffff) + (value >> 16);
-	return (sum & 0xffff) + (sum >> 16);
-}
-
-/* RFC 1624, equation 3. */
-static __always_inline __u16 ctx_sum_after(__u16 checksum, __u32 gone, __u32 come)
-{
-	__u32 sum = ctx_sum(ctx_sum((__u16)~checksum, gone), come);
-
-	return ~((sum & 0xffff) + (sum >> 16));
-}
-
 static __always_inline int ctx_replace_l3(struct __ctx_buff *ctx, __u32 offset, __be32 from,
 					  __be32 to)
 {
@@ -78,7 +63,7 @@ static __always_inline int ctx_replace_l3(struct __ctx_buff *ctx, __u32 offset, 
 
 	if (ctx_load(ctx, offset, &checksum, sizeof(checksum)))
 		return -1;
-	checksum = ctx_sum_after(checksum, ~from, to);
+	checksum = checksum_after(checksum, from, to);
 	return ctx_store(ctx, offset, &checksum, sizeof(checksum));
 }
 
@@ -93,7 +78,7 @@ static __always_inline int ctx_replace_l4(struct __ctx_buff *ctx, __u32 offset, 
 	if (zero_is_none && !checksum)
 		return 0;
 	/* Without a size `to` is a sum already, from which what is gone was taken. */
-	checksum = ctx_sum_after(checksum, flags & BPF_F_HDR_FIELD_MASK ? ~(__u32)from : 0, to);
+	checksum = checksum_after(checksum, flags & BPF_F_HDR_FIELD_MASK ? from : ~0U, to);
 	if (zero_is_none && !checksum)
 		checksum = 0xffff;
 	return ctx_store(ctx, offset, &checksum, sizeof(checksum));

@@ -105,6 +105,21 @@ static __always_inline __u32 connection_whole_epoch(const struct node_state *sta
 	return connection_epoch(state, endpoint, key) + epoch_of_identity(state, peer);
 }
 
+/* A row that is replaced is another's memory at once: was it this endpoint's all the while, whose
+ * policy was asked, or not?
+ */
+static __always_inline bool connection_was_asked_of(const struct endpoint *endpoint,
+						    const struct flow *flow,
+						    const struct ct_key *key, bool asked)
+{
+	barrier(); /* what was read before is read once more */
+	if (!endpoint_owns(endpoint, &key->local))
+		return false;
+	if (policy_is_asked(endpoint, flow->direction) != asked)
+		return false;
+	return !asked || endpoint->policy == flow->policy;
+}
+
 /* Who opens it, and whether policy lets him. 0 or the reason to drop; then `entry` is as it was,
  * for what is denied must be asked about again.
  */
@@ -128,12 +143,7 @@ static __always_inline int connection_judge(struct __ctx_buff *ctx, struct flow 
 	epoch += epoch_of_identity(state, flow->peer);
 	if (asked)
 		reason = connection_ask(ctx, flow, endpoint, key);
-	/* A row that is replaced is another's memory at once: it may have been his when it was
-	 * asked. */
-	barrier();
-	if (!reason && (!endpoint_owns(endpoint, &key->local) ||
-			policy_is_asked(endpoint, flow->direction) != asked ||
-			(asked && endpoint->policy != flow->policy)))
+	if (!reason && !connection_was_asked_of(endpoint, flow, key, asked))
 		reason = DROP_ENDPOINT_NOT_READY;
 	if (reason)
 		return reason;

@@ -161,6 +161,16 @@ static __always_inline bool socket_recall(struct bpf_sock_addr *ctx, struct peer
 	return true;
 }
 
+static __always_inline void socket_fill(struct socket_service *row, const struct peer *asked,
+					const struct slot *given)
+{
+	row->asked = asked->address;
+	row->asked_port = asked->port;
+	row->given = given->address;
+	row->given_port = given->port;
+	row->backend = given->backend;
+}
+
 static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const struct peer *asked,
 					    const struct slot *given)
 {
@@ -175,11 +185,7 @@ static __always_inline void socket_remember(struct bpf_sock_addr *ctx, const str
 		services->count++;
 		row = socket_row(services, 0);
 	}
-	row->asked = asked->address;
-	row->asked_port = asked->port;
-	row->given = given->address;
-	row->given_port = given->port;
-	row->backend = given->backend;
+	socket_fill(row, asked, given);
 }
 
 /* Does the kernel say when it is closed? Of a socket of its own it does not: MPTCP connects by
@@ -195,14 +201,9 @@ static __always_inline bool socket_is_users(struct bpf_sock_addr *ctx)
 static __always_inline bool socket_note(struct bpf_sock_addr *ctx, const struct peer *asked,
 					const struct slot *given)
 {
-	struct socket_service row = {
-		.asked = asked->address,
-		.asked_port = asked->port,
-		.given = given->address,
-		.given_port = given->port,
-		.backend = given->backend,
-	};
+	struct socket_service row;
 
+	socket_fill(&row, asked, given);
 	return socket_is_users(ctx) &&
 	       !bpf_map_update_elem(&podwire_sockets, &asked->cookie, &row, BPF_ANY);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "address.h"
+#include "checksum.h"
 #include "flow.h"
 #include "packet.h"
 

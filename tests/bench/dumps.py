@@ -16,42 +16,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
 
-from podwire.abi import structs
-from podwire.abi.dtypes import CT_ENTRY, CT_KEY
-from podwire.agent import server
-from podwire.agent.node import Node
-from podwire.base.addresses import pack
-from podwire.base.aio import cancelling
-from podwire.base.config import AgentConfig
-from podwire.bpf import library
-from podwire.bpf.map import NO_PREALLOC, Map, MapType
-from podwire.client import http
-from podwire.datapath import conntrack
-from podwire.state.tables import Tables
+from tests.packets.doors.connections import filled  # noqa: E402
+
+from podwire.abi import structs  # noqa: E402
+from podwire.agent import server  # noqa: E402
+from podwire.agent.node import Node  # noqa: E402
+from podwire.base.aio import cancelling  # noqa: E402
+from podwire.base.config import AgentConfig  # noqa: E402
+from podwire.bpf.map import NO_PREALLOC, Map, MapType  # noqa: E402
+from podwire.client import http  # noqa: E402
+from podwire.state.tables import Tables  # noqa: E402
 
 PATH = "/podwire/v1/bpf/ct"
 EVERY = 0.002  # s between two looks at the loop
-
-
-def connections(count: int) -> Map[Any, Any]:
-    """Each to another address; every 1000th to port 443."""
-    made: Map[Any, Any] = Map.create(
-        MapType.HASH, "bench_ct", structs.CtKey, structs.CtEntry, count, NO_PREALLOC
-    )
-    keys, values = np.zeros(count, dtype=CT_KEY), np.zeros(count, dtype=CT_ENTRY)
-    number = np.arange(count, dtype="u4")
-    keys["local"] = np.frombuffer(pack("192.0.2.1"), dtype="u1")
-    keys["remote"] = np.frombuffer(pack("10.0.0.0"), dtype="u1")
-    for place in range(3):
-        keys["remote"][:, 15 - place] = (number >> (8 * place)) & 0xFF
-    keys["remote_port"] = np.where(number % 1000 == 0, 443, 80)
-    keys["protocol"] = 6
-    values["expires"] = conntrack.now() + 3600
-    error, done = library.map_update_batch(made.fileno(), keys.tobytes(), values.tobytes(), count)
-    assert (error, done) == (0, count)
-    return made
 
 
 def read(path: str, query: dict[str, str]) -> int:
@@ -93,7 +73,7 @@ def memory(what: str) -> float:
 
 async def measure(count: int, folder: str) -> None:
     with (
-        connections(count) as table,
+        filled(count) as table,
         Map.create(MapType.HASH, "bench_ov", structs.CtKey, structs.CtEntry, 1, NO_PREALLOC) as empty,
     ):
         maps = {"podwire_conntrack": table, "podwire_ct_overflow": empty}

@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import pack as bytes_of
 
 from podwire.abi.enums import Direction, EndpointFlags
-from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, Slot
+from podwire.abi.structs import Backend, FrontendKey, RevNat, Slot
 from podwire.base.addresses import pack
 from podwire.bpf.map import U32, raw
 from podwire.bpf.object import Object, ObjectSpec, SkbContext, load
@@ -26,7 +26,7 @@ from podwire.datapath import objects
 from podwire.datapath import rows as rows_of
 from podwire.net import namespaces
 from podwire.state.tables import PeerRow
-from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World
+from podwire.testing.world import UNDERLAY, UNDERLAY_MAC, Pod, World, frontend
 
 ROOT = Path(__file__).parents[2]
 REPEAT, ROUNDS = 100_000, 7
@@ -266,7 +266,7 @@ def _balance(world: World, count: int) -> None:
     world.maps["podwire_frontends"].put_many(
         (
             FrontendKey(pack(address_of(FIRST_SERVICE + n - 1)), 80, 6),
-            Frontend(0, 1, n, slots=Slot(pack(address_of(FAR + n)), 8080, n).pack()),
+            frontend(n, [Slot(pack(address_of(FAR + n)), 8080, n)]),
         )
         for n in numbers
     )

@@ -21,9 +21,11 @@ sys.path.insert(0, str(ROOT))
 
 from tests.packets.datapath.test_sockets import Sockets  # noqa: E402
 
-from podwire.abi.structs import Backend, Frontend, FrontendKey, RevNat, Slot, SlotKey  # noqa: E402
+from podwire.abi.enums import FRONTEND_SLOTS  # noqa: E402
+from podwire.abi.structs import Backend, FrontendKey, RevNat, Slot, SlotKey  # noqa: E402
 from podwire.base.addresses import pack  # noqa: E402
 from podwire.net import namespaces  # noqa: E402
+from podwire.testing.world import frontend  # noqa: E402
 
 TCP, PORT = 6, 80
 ROUNDS, BURST = 15, 400
@@ -37,7 +39,7 @@ def serve(sockets: Sockets, count: int, per: int, port: int) -> list[str]:
     where = pack("127.0.0.1")
     names = {number: f"10.{96 + (number >> 16)}.{number >> 8 & 255}.{number & 255}" for number in numbers}
     slots = {number: [Slot(where, port, number * per + place) for place in range(per)] for number in numbers}
-    many = per > Frontend.SIZE // Slot.SIZE
+    many = per > FRONTEND_SLOTS
     maps = sockets.maps
     maps["backends"].put_many(
         (slot.backend, Backend(where, port, TCP)) for number in numbers for slot in slots[number]
@@ -50,12 +52,7 @@ def serve(sockets: Sockets, count: int, per: int, port: int) -> list[str]:
     maps["frontends"].put_many(
         (
             FrontendKey(pack(names[number]), PORT, TCP),
-            Frontend(
-                set=number if many else 0,
-                count=per,
-                rev_nat=number,
-                slots=b"" if many else b"".join(slot.pack() for slot in slots[number]),
-            ),
+            frontend(number, slots[number], many=many),
         )
         for number in numbers
     )

@@ -20,7 +20,7 @@ from podwire.base.lag import Lag
 from podwire.base.telemetry import Metrics
 from podwire.bpf.events import Ring
 from podwire.datapath.catalogue import declared_by
-from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes, restore_sets
+from podwire.datapath.maps import Maps, restore_numbers, restore_prefixes
 from podwire.datapath.write import Writer
 from podwire.hubble.pipeline import Pipeline
 from podwire.identity.allocate import Allocator
@@ -51,7 +51,7 @@ class Stages:
         tables.nodes.put(me)
         families = {"ipv4": config.enable_ipv4, "ipv6": config.enable_ipv6}
         tunnel = bool(kernel.prepared.tunnel_device)
-        backends, services = restore_numbers(maps)
+        numbers = restore_numbers(maps)
 
         self.kept = KeptPolicies(Path(config.run_dir) / "policies")
         self.sources = Sources(
@@ -74,9 +74,9 @@ class Stages:
         self.compute = Compute(tables, enable=config.enable_policy)
         self.frontends = Frontends(
             tables,
-            restored_backends=backends,
-            restored_services=services,
-            restored_sets=restore_sets(maps),
+            restored_backends=numbers.backends,
+            restored_services=numbers.services,
+            restored_sets=numbers.sets,
         )
         self.routes = Reconciler(tables.nodes, kernel.routes)
         specs = declared_by(kernel.programs.loading.objects).values()

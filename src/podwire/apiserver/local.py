@@ -22,7 +22,7 @@ from podwire.apiserver.status import StatusError, bad_request
 from podwire.apiserver.store import Stored
 from podwire.base.errors import StorageError
 from podwire.kube import MERGE, Event, Resource
-from podwire.kube.watch import ListMeta, Page, Watch
+from podwire.kube.watch import ListMeta, Page, Watch, selecting
 
 Object = dict[str, Any]
 Items = list[Object]
@@ -52,7 +52,7 @@ class Local:
         field_selector: str = "",
     ) -> Items:
         found: Items = []
-        query = _selecting(label_selector, field_selector)
+        query = selecting(label_selector, field_selector)
         async for page in self.pages(resource, namespace, query):
             found += [_decode(raw) for raw in page.items or ()]
         return found
@@ -111,7 +111,7 @@ class Local:
         label_selector: str = "",
         field_selector: str = "",
     ) -> AsyncIterator[Event]:
-        return Watch(self, resource, namespace, _selecting(label_selector, field_selector)).events()
+        return Watch(self, resource, namespace, selecting(label_selector, field_selector)).events()
 
     # -- what a stream is made of
 
@@ -200,8 +200,3 @@ def _place(kind: Kind, namespace: str | None) -> str:
 
 def _namespace(body: Object) -> str:
     return body.get("metadata", {}).get("namespace") or "default"
-
-
-def _selecting(label_selector: str, field_selector: str) -> dict[str, str]:
-    given = {"labelSelector": label_selector, "fieldSelector": field_selector}
-    return {name: text for name, text in given.items() if text}

@@ -15,6 +15,7 @@ import click
 
 from podwire.base.config import NAME
 from podwire.base.errors import UsageError
+from podwire.cli import values
 from podwire.cli.seconds import LIMIT
 
 
@@ -33,19 +34,13 @@ class Address(click.ParamType[Any]):
         except ValueError:
             number = -1
         if not 0 < number < 65536:
-            self.fail(f"{value!r} is no address and port, for example 127.0.0.1:9963", param, ctx)
+            self.fail(f"{values.told(value)} is no address and port, for example 127.0.0.1:9963", param, ctx)
         return str(address), number
 
 
-class Name(click.ParamType[Any]):
-    """As Kubernetes names things."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not re.match(NAME, str(value)):
-            self.fail(f"{value!r} is no name: lower case letters, digits, - and . inside", param, ctx)
-        return value
+NAMED = values.Checked(
+    "name", "lower case letters, digits, - and . inside", lambda text: bool(re.match(NAME, text))
+)
 
 
 class Part(click.ParamType[Any]):
@@ -60,11 +55,11 @@ class Part(click.ParamType[Any]):
         try:
             network = ipaddress.ip_network(cidr)
         except ValueError as error:
-            self.fail(f"{value!r}: {error}; for example 10.0.0.0/8,24", param, ctx)
+            self.fail(f"{values.told(value)}: {error}; for example 10.0.0.0/8,24", param, ctx)
         size = int(bits) if bits.isascii() and bits.isdigit() and len(bits) < 4 else -1
         if not network.prefixlen <= size <= network.max_prefixlen:
             allowed = f"{network.prefixlen} to {network.max_prefixlen}"
-            self.fail(f"{value!r}: behind the comma is a node's part, {allowed}", param, ctx)
+            self.fail(f"{values.told(value)}: behind the comma is a node's part, {allowed}", param, ctx)
         return str(network), size
 
 
@@ -74,7 +69,7 @@ class Part(click.ParamType[Any]):
 )
 @click.option(
     "--cluster-name",
-    type=Name(),
+    type=NAMED,
     default="default",
     show_default=True,
     help="the cluster's, as agents know it",
@@ -95,13 +90,13 @@ class Part(click.ParamType[Any]):
 )
 @click.option(
     "--identity",
-    type=Name(),
+    type=NAMED,
     default=None,
     metavar="NAME",
     help="its own among operators (default: host, pid)",
 )
 @click.option(
-    "--lease-namespace", type=Name(), default="kube-system", show_default=True, help="where the Lease is"
+    "--lease-namespace", type=NAMED, default="kube-system", show_default=True, help="where the Lease is"
 )
 @click.option(
     "--lease-seconds",
@@ -161,7 +156,6 @@ def operator(
     from podwire.base.telemetry import configure_logging
     from podwire.model.cluster import Cluster
     from podwire.operator.wiring import Candidate, Settings
-    from podwire.operator.wiring import pools as checked
 
     cluster = Cluster(cluster_name, cluster_id, int(max_connected_clusters))
     for problem, hint in misnamed_cluster(cluster.name, cluster.id, cluster.most):
@@ -174,7 +168,6 @@ def operator(
     settings = Settings(
         cluster=cluster, identity_grace=identity_grace, orphan_grace=orphan_grace, pools=pools
     )
-    checked(settings)
     asyncio.run(_run(kubeconfig, candidate, settings, metrics))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from podwire.base import addresses
 from podwire.base.errors import KernelError, NotFound
@@ -68,30 +68,31 @@ class Maps:
 Address = tuple[str, int, int]  # address, port, protocol
 
 
-def restore_numbers(maps: Maps) -> tuple[Mapping[Address, int], Mapping[Address, int]]:
-    """What the load balancer's maps hold: backend → id, frontend → number of its reverse translation.
+class Numbers(NamedTuple):
+    """Numbers that the load balancer's maps have given out."""
 
-    Connections of the kernel remember these numbers, so a new agent goes on with them.
-    """
+    backends: Mapping[Address, int]  # backend → id
+    services: Mapping[Address, int]  # frontend → number of its reverse translation
+    sets: Mapping[Address, int]  # frontend → its set of many backends
+
+
+def restore_numbers(maps: Maps) -> Numbers:
+    """What the load balancer's maps hold. Connections of the kernel and its frontends remember these
+    numbers, so a new agent goes on with them."""
     backends = {
         (addresses.unpack(backend.address), backend.port, backend.protocol): number
         for number, backend in maps["podwire_backends"].items()
     }
-    services = {
-        (addresses.unpack(key.address), key.port, key.protocol): frontend.rev_nat
+    frontends = {
+        (addresses.unpack(key.address), key.port, key.protocol): frontend
         for key, frontend in maps["podwire_frontends"].items()
-        if key.scope == 0 and frontend.rev_nat
+        if key.scope == 0
     }
-    return backends, services
-
-
-def restore_sets(maps: Maps) -> Mapping[Address, int]:
-    """Frontend → number of its set of many backends, as the load balancer's map has it."""
-    return {
-        (addresses.unpack(key.address), key.port, key.protocol): frontend.set
-        for key, frontend in maps["podwire_frontends"].items()
-        if key.scope == 0 and frontend.set
-    }
+    return Numbers(
+        backends,
+        {address: frontend.rev_nat for address, frontend in frontends.items() if frontend.rev_nat},
+        {address: frontend.set for address, frontend in frontends.items() if frontend.set},
+    )
 
 
 def restore_prefixes(maps: Maps) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ from podwire.kube.api import MERGE
 from podwire.kube.credentials import Access
 from podwire.kube.lines import lines
 from podwire.kube.resources import Resource, known
-from podwire.kube.watch import Event, Page, Watch
+from podwire.kube.watch import Event, Page, Watch, selecting
 
 Object = dict[str, Any]
 Items = list[Object]
@@ -80,7 +80,7 @@ class Client:
     ) -> Items:
         """All objects, with kind and apiVersion each."""
         items: Items = []
-        async for page in self.pages(resource, namespace, _selectors(label_selector, field_selector)):
+        async for page in self.pages(resource, namespace, selecting(label_selector, field_selector)):
             for raw in page.items or ():
                 item: Object = _decode(raw)
                 item.setdefault("kind", resource.kind)
@@ -184,7 +184,7 @@ class Client:
         field_selector: str = "",
     ) -> AsyncIterator[Event]:
         """The objects and their changes, for ever; see `podwire.kube.watch`."""
-        return Watch(self, resource, namespace, _selectors(label_selector, field_selector)).events()
+        return Watch(self, resource, namespace, selecting(label_selector, field_selector)).events()
 
     async def resource_of(self, api_version: str, kind: str) -> Resource:
         """Where a kind is served: known here, or asked for once."""
@@ -323,11 +323,6 @@ def _failure(code: int, raw: bytes) -> ApiError:
         return ApiError(code, str(body.get("reason", "")), str(body.get("message", "")))
     except (msgspec.DecodeError, AttributeError):
         return ApiError(code, "", raw[:200].decode(errors="replace"))
-
-
-def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
-    given = {"labelSelector": label_selector, "fieldSelector": field_selector}
-    return {name: text for name, text in given.items() if text}
 
 
 def _place(resource: Resource, body: Object, namespace: str | None = None) -> str | None:

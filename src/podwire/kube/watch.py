@@ -123,6 +123,12 @@ class Lists(Protocol):
         ...
 
 
+def selecting(label_selector: str, field_selector: str) -> dict[str, str]:
+    """The query of a list or a watch; what is empty selects all."""
+    given = {"labelSelector": label_selector, "fieldSelector": field_selector}
+    return {name: text for name, text in given.items() if text}
+
+
 class Watch:
     """The state of one stream: what was told, and how far it is."""
 

@@ -71,7 +71,7 @@ class Sets:
         self._few = few
         self._reserved = frozenset(reserved)
         self._numbers: dict[str, int] = {}
-        self._names: dict[int, str] = {}
+        self._taken: set[int] = set()
         self._places: dict[str, tuple[int, ...]] = {}
 
     def place(self, name: str, backends: Collection[int], kept: int = 0) -> tuple[int, tuple[int, ...]]:
@@ -88,18 +88,19 @@ class Sets:
         self._places.pop(name, None)
         number = self._numbers.pop(name, None)
         if number is not None:
-            del self._names[number]
+            self._taken.discard(number)
 
     def _number(self, name: str, kept: int) -> int:
         known = self._numbers.get(name)
         if known is not None:
             return known
         number, salt = kept, 0
-        while not number or number in self._names:
+        while not number or number in self._taken:
             number = name_number(name, salt)
             number = 0 if number in self._reserved else number
             salt += 1
-        self._numbers[name], self._names[number] = number, name
+        self._numbers[name] = number
+        self._taken.add(number)
         return number
 
 

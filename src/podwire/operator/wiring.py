@@ -37,6 +37,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     orphan_grace: float = 300.0  # an object is without what it is about for so long before it is deleted
     pools: tuple[tuple[str, int], ...] = ()  # CIDR, bits of a node's part; empty: others give pod CIDRs
 
+    def __post_init__(self) -> None:
+        """ConfigError for pools that are none: told now, and not when it leads."""
+        apart(self.made_pools())
+
+    def made_pools(self) -> list[Pool]:
+        """All of each is free."""
+        return [Pool(cidr, size) for cidr, size in self.pools]
+
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """How this operator stands for election."""
@@ -57,13 +65,8 @@ def made(api: Api, parse: Callable[[Object], Any], settings: Settings) -> list[C
         orphans.nodes(api, grace=settings.orphan_grace),
     ]
     if settings.pools:
-        found.append(PodCidrs(api, pools(settings)))
+        found.append(PodCidrs(api, settings.made_pools()))
     return found
-
-
-def pools(settings: Settings) -> list[Pool]:
-    """ConfigError if one cannot be cut so, or two overlap."""
-    return apart(Pool(cidr, size) for cidr, size in settings.pools)
 
 
 class Operator:
@@ -72,7 +75,6 @@ class Operator:
     def __init__(
         self, client: Client, candidate: Candidate, parse: Callable[[Object], Any], settings: Settings
     ) -> None:
-        pools(settings)  # told now, not when it leads
         self.controllers: Controllers | None = None
         self.election = Election(
             client,

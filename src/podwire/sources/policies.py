@@ -7,7 +7,6 @@ from typing import Any
 
 from podwire.base.errors import InvalidObject
 from podwire.model.rule import Rule
-from podwire.model.terms import Asked
 from podwire.state.tables import PolicyRow
 
 Parser = Callable[[dict[str, Any]], tuple[Rule, ...]]
@@ -26,7 +25,7 @@ def row_of(item: dict[str, Any], kind: str, parse: Parser, before: PolicyRow | N
     same = before is not None and before.uid == uid  # and not another object of the same name
     error, rules = "", before.rules if before is not None and same else ()
     try:
-        rules = askable(parse({**item, "kind": kind}))
+        rules = parse({**item, "kind": kind})
     except InvalidObject as problem:
         error = str(problem)
     return PolicyRow(
@@ -38,21 +37,6 @@ def row_of(item: dict[str, Any], kind: str, parse: Parser, before: PolicyRow | N
         rules=rules,
         error=error,
     )
-
-
-def askable(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The rules; InvalidObject if one of their selectors cannot be asked. It would select nobody, and a
-    denial of nobody denies nothing."""
-    for rule in rules:
-        for clause in rule.clauses:
-            for selector in clause.peers or ():
-                try:
-                    Asked(selector)
-                except ValueError as error:
-                    raise InvalidObject(
-                        clause.path, f"whom ({selector}) selects cannot be told: {error}"
-                    ) from error
-    return rules
 
 
 def _text(metadata: dict[str, Any], key: str) -> str:

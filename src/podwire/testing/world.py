@@ -69,6 +69,17 @@ _numbers = count(1)
 TABLES = (MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE)  # that begin empty
 
 
+def frontend(number: int, slots: list[Slot], *, many: bool = False, flags: int = 0) -> Frontend:
+    """A Service's row with its backends in it; `many`: in the set of its number."""
+    return Frontend(
+        set=number if many else 0,
+        count=len(slots),
+        rev_nat=number,
+        flags=flags,
+        slots=b"" if many else b"".join(slot.pack() for slot in slots),
+    )
+
+
 class Pod(msgspec.Struct, frozen=True):
     """A pod of the world: its rows are in the maps, its device is in the namespace."""
 
@@ -288,13 +299,8 @@ class World:
             if many:
                 self.maps["podwire_slots"][SlotKey(number, place)] = slot
         self.maps["podwire_rev_nat"][number] = RevNat(pack(address), port)
-        self.maps["podwire_frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
-            set=number if many else 0,
-            count=len(slots),
-            rev_nat=number,
-            flags=flags,
-            slots=b"" if many else b"".join(slot.pack() for slot in slots),
-        )
+        row = frontend(number, slots, many=many, flags=flags)
+        self.maps["podwire_frontends"][FrontendKey(pack(address), port, protocol)] = row
         self.services_changed()
 
     def services_changed(self) -> None:

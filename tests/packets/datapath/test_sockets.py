@@ -36,6 +36,7 @@ from podwire.bpf.map import U32, U64, raw
 from podwire.bpf.object import ObjectSpec, load
 from podwire.datapath import objects
 from podwire.net import namespaces
+from podwire.testing.world import frontend
 
 pytestmark = pytest.mark.kernel
 
@@ -108,12 +109,8 @@ class Sockets:
             if many:
                 self.maps["slots"][SlotKey(number, place)] = slot
         self.maps["rev_nat"][number] = RevNat(pack(address), port)
-        self.maps["frontends"][FrontendKey(pack(address), port, protocol)] = Frontend(
-            set=number if many else 0,
-            count=len(slots),
-            rev_nat=number,
-            slots=b"" if many else b"".join(slot.pack() for slot in slots),
-        )
+        row = frontend(number, slots, many=many)
+        self.maps["frontends"][FrontendKey(pack(address), port, protocol)] = row
 
     def events(self, kind: EventKind) -> Any:
         found = self.ring.read()

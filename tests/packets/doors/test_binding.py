@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.packets.doors.counted import SEEN, seen
 
 from podwire.base.errors import NetworkError, NotFound
 from podwire.bpf import library, link, probe
 from podwire.bpf.filter import Filter
 from podwire.bpf.link import Hook, Link
-from podwire.bpf.map import U32
 from podwire.bpf.object import Object, ObjectSpec, load
 from podwire.datapath import binding
 from podwire.datapath.programs import BINDING, Programs
@@ -24,23 +24,12 @@ from podwire.net.stack import Stack
 
 LOOPBACK = 1
 MAC, OTHER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"
-COUNTED = """
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, 2);
-} seen SEC(".maps");
-static void note(__u32 index)
-{
-	__u32 *value = bpf_map_lookup_elem(&seen, &index);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
-SEC("tc") int first(struct __sk_buff *skb) { note(0); return 0; }
+COUNTED = (
+    SEEN
+    + """SEC("tc") int first(struct __sk_buff *skb) { note(0); return 0; }
 SEC("tc") int second(struct __sk_buff *skb) { note(1); return 0; }
 """
+)
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(
@@ -70,11 +59,6 @@ def placed(netns: str, pins: str, counted: Object) -> str:
 
     namespaces.run(netns, inside)
     return path
-
-
-def seen(counted: Object) -> list[int]:
-    with counted.map("seen", U32, U32) as table:
-        return [table[0], table[1]]
 
 
 def filtered(netns: str) -> int:

@@ -9,37 +9,26 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.packets.doors.counted import SEEN, seen
 
 from podwire.base.errors import NetworkError, NotFound
 from podwire.bpf import link, probe
 from podwire.bpf.filter import Filter
 from podwire.bpf.link import Hook, Link
-from podwire.bpf.map import U32
 from podwire.bpf.object import Object, ObjectSpec, load
 from podwire.net import namespaces
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = """
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__type(key, __u32);
-	__type(value, __u32);
-	__uint(max_entries, 2);
-} seen SEC(".maps");
-static void note(__u32 index)
-{
-	__u32 *value = bpf_map_lookup_elem(&seen, &index);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
-SEC("tc") int first(struct __sk_buff *skb) { note(0); return -1; }
+PROGRAMS = (
+    SEEN
+    + """SEC("tc") int first(struct __sk_buff *skb) { note(0); return -1; }
 SEC("tc") int second(struct __sk_buff *skb) { note(1); return -1; }
 SEC("xdp") int early(struct xdp_md *ctx) { note(0); return XDP_PASS; }
 SEC("cgroup/connect4") int connecting(struct bpf_sock_addr *ctx) { note(0); return 1; }
 SEC("cgroup/connect4") int refusing(struct bpf_sock_addr *ctx) { note(1); return 0; }
 """
+)
 LOOPBACK = 1
 
 
@@ -47,11 +36,6 @@ LOOPBACK = 1
 def programs(compile_bpf: Callable[[str], str]) -> Any:
     with load(ObjectSpec(compile_bpf(PROGRAMS))) as loaded:
         yield loaded
-
-
-def seen(programs: Object) -> list[int]:
-    with programs.map("seen", U32, U32) as table:
-        return [table[0], table[1]]
 
 
 def send(netns: str) -> None:

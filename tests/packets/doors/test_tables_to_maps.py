@@ -122,9 +122,10 @@ def test_everything_is_there_and_goes_again(programs: Programs) -> None:
         frontend = maps["podwire_frontends"][structs.FrontendKey(addresses.pack("10.96.0.1"), 80, 6)]
         slot = structs.Slot(addresses.pack("10.0.1.5"), 8080, 4)
         assert maps["podwire_slots"][structs.SlotKey(frontend.set, 0)] == slot
-        backends, services = restore_numbers(maps)
+        backends, services, sets = restore_numbers(maps)
         assert backends == {("10.0.1.5", 8080, 6): 4}
         assert services == {("10.96.0.1", 80, 6): 1, ("192.0.2.1", 80, 6): 2}
+        assert sets == dict.fromkeys(services, 77)
 
         epoch = asked_again(maps)
         # Two frontends have the same set of backends: it goes with the second.

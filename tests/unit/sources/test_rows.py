@@ -11,6 +11,7 @@ from podwire.base.errors import InvalidObject
 from podwire.model.cluster import Cluster
 from podwire.model.rule import Clause, Direction, Effect, Origin, Rule
 from podwire.model.selector import Operator, Requirement, Selector
+from podwire.policy.parse import PARSERS, parse
 from podwire.sources import endpoints, namespaces, nodes, objects, pods, policies, reports, services, slices
 from podwire.sources.endpoints import CiliumEndpoint
 from podwire.state.tables import (
@@ -289,7 +290,7 @@ def test_a_wrong_policy_is_a_row_that_says_why() -> None:
     assert (row.generation, row.rules) == (3, ())
 
 
-def test_a_policy_whose_selector_cannot_be_asked_is_refused() -> None:
+def test_a_policy_whose_selector_cannot_be_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followed, it would select nobody, and a denial of nobody denies nothing. What it said before stays."""
 
     def denying(key: str) -> tuple[Rule, ...]:
@@ -299,9 +300,12 @@ def test_a_policy_whose_selector_cannot_be_asked_is_refused() -> None:
         return (Rule(origin, 0, Selector(), (clause,), True, False),)
 
     item = {"metadata": {"namespace": "prod", "name": "p", "uid": "u"}}
-    before = policies.row_of(item, "CiliumNetworkPolicy", lambda _: denying("10.0.0.0/8"))
+    kind = "CiliumNetworkPolicy"
+    monkeypatch.setitem(PARSERS, kind, lambda *_: denying("10.0.0.0/8"))
+    before = policies.row_of(item, kind, parse)
     assert before.rules and not before.error
-    row = policies.row_of(item, "CiliumNetworkPolicy", lambda _: denying("garbage"), before)
+    monkeypatch.setitem(PARSERS, kind, lambda *_: denying("garbage"))
+    row = policies.row_of(item, kind, parse, before)
     assert (
         row.error.startswith("spec.ingressDeny[0]: whom (has cidr:garbage) selects")
         and row.rules == before.rules

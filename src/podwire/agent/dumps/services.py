@@ -66,11 +66,13 @@ class _Test:
 
 def _of_one(maps: Maps, tables: ReadTables, key: Any, value: Any, test: _Test) -> Rows:
     address, port, protocol = bytes(key["address"]), int(key["port"]), int(key["protocol"])
-    number, count = int(value["set"]), int(value["count"])
-    behind: list[tuple[int, int, Backend | None]] = []
     frontend = Frontend.unpack(value.tobytes())
-    for place in range(count):
-        slot = maps["podwire_slots"].get(SlotKey(number, place)) if number else slot_of(frontend, place)
+    behind: list[tuple[int, int, Backend | None]] = []
+    for place in range(frontend.count):
+        if frontend.set:
+            slot = maps["podwire_slots"].get(SlotKey(frontend.set, place))
+        else:
+            slot = slot_of(frontend, place)
         chosen = slot.backend if slot is not None else 0
         behind.append((place, chosen, maps["podwire_backends"].get(chosen)))
     behind = [one for one in behind or [(-1, 0, None)] if test.of(address, port, one[2])]
@@ -80,8 +82,8 @@ def _of_one(maps: Maps, tables: ReadTables, key: Any, value: Any, test: _Test) -
     common = {
         "frontend": address_of(address, port, protocol),
         "service": f"{known.namespace}/{known.service}" if known else "",
-        "rev_nat": int(value["rev_nat"]),
-        "set": number,
+        "rev_nat": frontend.rev_nat,
+        "set": frontend.set,
     }
     return [{**common, "slot": slot, **_backend(slot, chosen, one)} for slot, chosen, one in behind]
 

@@ -36,9 +36,9 @@ class Wanted(msgspec.Struct, frozen=True):
     def known(self, name: str, tables: ReadTables) -> Wanted:
         """With what tables say of the pod or endpoint that is wanted of dump `name`, which runs in a thread:
         what is looked up by an index is looked up before. NotFound if nobody knows it."""
-        if name in ("lb", "ipcache"):
-            return msgspec.structs.replace(self, addresses=self._addresses(tables))
-        return msgspec.structs.replace(self, endpoints=self._endpoints(tables))
+        if "endpoint" in FILTERS[name]:
+            return msgspec.structs.replace(self, endpoints=self._endpoints(tables))
+        return msgspec.structs.replace(self, addresses=self._addresses(tables))
 
     def _addresses(self, tables: ReadTables) -> list[bytes] | None:
         """The wanted pod's, on this node or another; None = no pod is wanted."""

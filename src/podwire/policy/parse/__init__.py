@@ -15,6 +15,7 @@ import msgspec
 
 from podwire.base.errors import InvalidObject
 from podwire.model.rule import Rule
+from podwire.model.terms import Asked
 from podwire.policy.parse import cilium, kubernetes, selectors
 from podwire.policy.parse.read import show, take
 
@@ -34,8 +35,23 @@ def parse(policy: Any, *, cluster: str = "default", own: bool = False) -> tuple[
     kind = take(policy, "").get("kind")
     if not isinstance(kind, str) or kind not in PARSERS:
         raise InvalidObject("kind", f"{show(kind)} is no kind of policy", hint=f"known: {', '.join(PARSERS)}")
-    rules = PARSERS[kind](policy, cluster)
+    rules = askable(PARSERS[kind](policy, cluster))
     return tuple(_of_cluster(rule, cluster) for rule in rules) if own else rules
+
+
+def askable(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rules; InvalidObject if one of their selectors cannot be asked. It would select nobody, and a
+    denial of nobody denies nothing."""
+    for rule in rules:
+        for clause in rule.clauses:
+            for selector in clause.peers or ():
+                try:
+                    Asked(selector)
+                except ValueError as error:
+                    raise InvalidObject(
+                        clause.path, f"whom ({selector}) selects cannot be told: {error}"
+                    ) from error
+    return rules
 
 
 def _of_cluster(rule: Rule, cluster: str) -> Rule:
